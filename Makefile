@@ -1,0 +1,34 @@
+# `make demo` and `make test` are all a newcomer needs: each builds .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-slow check format bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt scripts/setup
+	scripts/setup "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python scripts/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not engine"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu and not engine"
+
+check: $(READY)
+	scripts/check "$(BIN)"
+
+format: $(READY)
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY)
+	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache

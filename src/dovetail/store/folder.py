@@ -1,0 +1,98 @@
+"""The folder that a checkpoint lives in: local here, a hub repository in `hub.py`.
+
+Names come from files that anyone may have written (an index, a zip), so a name is only followed when
+it stays inside the folder.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import PurePosixPath
+
+from dovetail.errors import MissingError, UnsafeError
+from dovetail.store.source import ByteSource, LocalSource
+
+
+class Folder(ABC):
+    """Files by relative name, with `/` between levels."""
+
+    name: str
+
+    @abstractmethod
+    def files(self) -> dict[str, int]:
+        """The files directly in the folder and one level below, with their sizes in bytes."""
+
+    @abstractmethod
+    def open(self, name: str) -> ByteSource:
+        """One file, opened.
+
+        Raises:
+            MissingError: it does not exist.
+            UnsafeError: the name leaves the folder.
+        """
+
+    def read(self, name: str, limit: int = 64 << 20) -> bytes:
+        """The whole of a small file.
+
+        Raises:
+            MissingError: it does not exist.
+        """
+        source = self.open(name)
+        try:
+            return source.read_at(0, min(limit, source.size))
+        finally:
+            source.close()
+
+
+def check_name(name: str, folder: str, named_by: str | None = None) -> None:
+    """Refuses a name that is absolute or climbs out of the folder.
+
+    Raises:
+        UnsafeError: it does one of the two.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or name[1:2] == ":":
+        raise UnsafeError(
+            f"`{name}` points outside the checkpoint's folder",
+            file=named_by,
+            folder=folder,
+            hint="a checkpoint may only name files beside itself; do not trust this one",
+        )
+
+
+class LocalFolder(Folder):
+    """A folder on this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+
+    def files(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for entry in os.scandir(self.name):
+            if entry.is_dir():
+                found |= {f"{entry.name}/{below.name}": below.stat().st_size for below in os.scandir(entry.path) if below.is_file()}
+            elif entry.is_file():
+                found[entry.name] = entry.stat().st_size
+        return dict(sorted(found.items()))
+
+    def open(self, name: str) -> LocalSource:
+        check_name(name, self.name)
+        path = os.path.join(self.name, name)
+        if not os.path.exists(path):
+            raise MissingError("there is no such file", file=path)
+        self._check_target(path, name)
+        return LocalSource(path, name=name)
+
+    def _check_target(self, path: str, name: str) -> None:
+        """A symbolic link may point inside the folder, or from a hub cache's snapshot to its blobs."""
+        root, target = os.path.realpath(self.name), os.path.realpath(path)
+        cache = os.path.dirname(os.path.dirname(root))
+        allowed = [root]
+        if os.path.basename(os.path.dirname(root)) == "snapshots":
+            allowed.append(os.path.join(cache, "blobs"))
+        if not any(target.startswith(home + os.sep) for home in allowed):
+            raise UnsafeError(
+                f"`{name}` is a symbolic link that leaves the checkpoint's folder",
+                folder=self.name,
+                target=target,
+                hint="give dovetail the target itself if you trust it",
+            )

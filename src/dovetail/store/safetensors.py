@@ -1,0 +1,180 @@
+"""The safetensors container, every rule of its format checked.
+
+A file is 8 bytes (little-endian length N), N bytes of JSON, then the tensors without holes. The rules
+are those of https://github.com/huggingface/safetensors (README "Format", `tensor.rs`): N is at most
+100 MB; the JSON begins with `{`, may be padded with spaces, has no duplicate names; `__metadata__` maps
+strings to strings; each tensor's range has the length that its dtype and shape ask for; the ranges
+follow each other without overlap or hole and end where the file ends.
+"""
+
+import json
+import math
+from typing import Any
+
+from dovetail.dtypes import BITS
+from dovetail.errors import FormatError
+from dovetail.store.source import ByteSource
+from dovetail.store.store import Entry, Shard
+
+MAX_HEADER = 100_000_000
+_MAX_SIZE = 1 << 48
+
+
+def read_safetensors(source: ByteSource, file: int = 0) -> Shard:
+    """The tensors of one file; moves the header only.
+
+    Raises:
+        FormatError: the file breaks a rule of the format; the message says which.
+    """
+    header, body = read_header(source)
+    metadata = header.pop("__metadata__", {})
+    _check_metadata(metadata, source)
+    entries = _entries(header, body, file, source)
+    return Shard(entries=entries, metadata={"safetensors": metadata} if metadata else {}, aliases=_aliases(metadata, entries))
+
+
+def read_header(source: ByteSource) -> tuple[dict[str, Any], int]:
+    """The parsed JSON and the offset at which the tensors begin.
+
+    Raises:
+        FormatError: there is no well-formed header.
+    """
+    head = source.exactly(0, 8, "8-byte header length")
+    length = int.from_bytes(head, "little")
+    if length > MAX_HEADER:
+        raise _broken(source, f"the header says it is {length:,} bytes long", expected=f"at most {MAX_HEADER:,}")
+    if length < 2:
+        raise _broken(source, f"the header says it is {length} bytes long", expected="at least 2 (`{}`)")
+    raw = source.exactly(8, length, "header")
+    if raw[:1] != b"{":
+        raise _broken(source, f"the header begins with {raw[:1]!r}", expected="`{`")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _broken(source, f"the header is not UTF-8 (byte {error.start})") from error
+    return _parse(text, raw, source), 8 + length
+
+
+def _parse(text: str, raw: bytes, source: ByteSource) -> dict[str, Any]:
+    try:
+        header: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _broken(source, f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise _broken(source, "the header is not a JSON object")
+    # json keeps the last of two equal names. Every tensor writes "data_offsets" once, so a count
+    # that differs shows a duplicate (or a name that contains the word) without slowing the rest down.
+    if raw.count(b'"data_offsets"') != len(header) - ("__metadata__" in header):
+        _find_duplicate(text, source)
+    return header
+
+
+def _find_duplicate(text: str, source: ByteSource) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen = dict(pairs)
+        if len(seen) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise _broken(source, f"the header names `{twice}` twice")
+        return seen
+
+    json.loads(text, object_pairs_hook=unique)
+
+
+def _check_metadata(metadata: Any, source: ByteSource) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(source, "`__metadata__` is not a map of strings to strings")
+
+
+def _entries(header: dict[str, Any], body: int, file: int, source: ByteSource) -> dict[str, Entry]:
+    """The checked tensors. This loop is what a large file costs, so it does little per tensor."""
+    entries: dict[str, Entry] = {}
+    position, in_order = 0, True
+    prod, new = math.prod, tuple.__new__
+    for name, info in header.items():
+        try:
+            dtype, shape, (start, end) = info["dtype"], info["shape"], info["data_offsets"]
+            exact = prod(shape) * BITS[dtype] == 8 * (end - start) and 0 <= start
+        except (KeyError, TypeError, ValueError, OverflowError):
+            exact = False
+        if not exact or type(start) is not int or type(end) is not int or not _is_shape(shape):
+            raise _bad_entry(name, info, source)
+        in_order = in_order and start == position
+        position = end
+        entries[name] = new(Entry, (dtype, tuple(shape), file, body + start, body + end, None))
+    if not in_order:
+        _check_ranges(entries, body, source)
+    _check_end(entries, body, source)
+    return entries
+
+
+def _is_shape(shape: Any) -> bool:
+    return type(shape) is list and all([type(size) is int and 0 <= size < _MAX_SIZE for size in shape])
+
+
+def _bad_entry(name: str, info: Any, source: ByteSource) -> FormatError:
+    """What exactly is wrong with one tensor's description."""
+    if not isinstance(info, dict):
+        return _broken(source, f"tensor `{name}` is described by {_short(info)}", expected="an object")
+    if missing := [key for key in ("dtype", "shape", "data_offsets") if key not in info]:
+        return _broken(source, f"tensor `{name}` has no `{missing[0]}`")
+    dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        return _broken(source, f"tensor `{name}` has the dtype {_short(dtype)}", expected="one of " + ", ".join(BITS))
+    if not _is_shape(shape):
+        expected = f"a list of sizes between 0 and {_MAX_SIZE - 1:,}"
+        return _broken(source, f"tensor `{name}` has the shape {_short(shape)}", expected=expected)
+    is_pair = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+    if not is_pair or not 0 <= offsets[0] <= offsets[1]:
+        return _broken(source, f"tensor `{name}` has the data_offsets {_short(offsets)}", expected="[start, end]")
+    needed = math.prod(shape) * BITS[dtype] / 8
+    return _broken(
+        source,
+        f"tensor `{name}` has {offsets[1] - offsets[0]:,} bytes",
+        expected=f"{needed:,.0f} for {dtype} {_short(shape)}" if needed < 2**63 else "a size that fits 64 bits",
+    )
+
+
+def _check_ranges(entries: dict[str, Entry], body: int, source: ByteSource) -> None:
+    """The ranges must follow each other without overlap or hole."""
+    position, before = body, ""
+    for start, end, name in sorted((entry.start, entry.end, name) for name, entry in entries.items()):
+        if start < position:
+            details = {"expected": f"a start at {position - body:,}", "found": f"{start - body:,}"}
+            raise _broken(source, f"tensor `{name}` overlaps `{before}`", **details)
+        if start > position:
+            raise _broken(source, f"there is a hole of {start - position:,} bytes before tensor `{name}`")
+        position, before = end, name
+
+
+def _check_end(entries: dict[str, Entry], body: int, source: ByteSource) -> None:
+    """The last tensor must end where the file ends."""
+    last = max(entries, key=lambda name: entries[name].end, default=None)
+    position = entries[last].end if last is not None else body
+    if position > source.size:
+        raise _broken(
+            source,
+            f"the file ends inside tensor `{last}`",
+            expected=f"{position:,} bytes",
+            found=f"{source.size:,}, {position - source.size:,} too few",
+            hint="the download or copy was cut off; fetch the file again",
+        )
+    if position < source.size:
+        raise _broken(source, f"{source.size - position:,} bytes follow the last tensor")
+
+
+def _aliases(metadata: dict[str, str], entries: dict[str, Entry]) -> dict[str, str]:
+    """Names that `safetensors.torch.save_model` left out because they share another's storage.
+
+    It notes them in the metadata as {left out: kept}.
+    """
+    return {name: kept for name, kept in metadata.items() if kept in entries and name not in entries and "." in name}
+
+
+def _broken(source: ByteSource, message: str, **details: Any) -> FormatError:
+    return FormatError(f"not a valid safetensors file: {message}", file=source.name, **details)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

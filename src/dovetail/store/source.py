@@ -1,0 +1,71 @@
+"""Where bytes come from: a local file here, a remote one in `remote.py`; readers see no difference."""
+
+import os
+from abc import ABC, abstractmethod
+
+from dovetail.errors import FormatError, MissingError
+
+
+class ByteSource(ABC):
+    """Random access to the bytes of one file."""
+
+    name: str
+    size: int
+
+    @abstractmethod
+    def read_at(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`; fewer only at the end of the file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the file."""
+
+    def exactly(self, offset: int, length: int, what: str) -> bytes:
+        """Exactly `length` bytes.
+
+        Raises:
+            FormatError: the file ends before.
+        """
+        data = self.read_at(offset, length) if length <= self.size - offset else b""
+        if len(data) != length:
+            raise FormatError(
+                f"the file ends inside its {what}",
+                file=self.name,
+                expected=f"{length:,} bytes from offset {offset:,}",
+                found=f"a file of {self.size:,} bytes",
+                hint="the download or copy was cut off; fetch the file again",
+            )
+        return data
+
+
+class LocalSource(ByteSource):
+    """A file on this machine.
+
+    Raises:
+        MissingError: there is no such file, or it cannot be opened.
+    """
+
+    def __init__(self, path: str, *, name: str | None = None) -> None:
+        self.path = path
+        self.name = name or path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MissingError(f"cannot open the file: {error.strerror}", file=self.name) from error
+        self.size = os.fstat(self._fd).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._fd, length, offset)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fills the buffer from `offset`; gives the number of bytes read."""
+        return os.preadv(self._fd, [buffer], offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()

@@ -1,0 +1,163 @@
+"""A checkpoint as bytes with names: what every reader gives, whatever the container.
+
+A store knows no family. It says which tensors there are, their dtype and shape, which of them share
+bytes, where the bytes are, and what else the files say.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dovetail.dtypes import BITS
+from dovetail.errors import CheckpointError
+from dovetail.report import Finding
+from dovetail.store.folder import Folder
+from dovetail.store.source import ByteSource
+
+
+class Entry(NamedTuple):
+    """One tensor. `start` and `end` are byte offsets in the file, -1 where only the header is known.
+
+    `dtype` is the safetensors spelling, "" where the container does not say it, and `shape` is None
+    likewise. `strides` counts elements and is None for the ordinary row-major tensor.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] | None
+    file: int
+    start: int
+    end: int
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def elements(self) -> int:
+        """The number of elements, 0 when the shape is not known."""
+        if self.shape is None:
+            return 0
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that the elements take, 0 when dtype or shape is not known."""
+        return self.elements * BITS[self.dtype] // 8 if self.dtype else 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Shard:
+    """What one file holds."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Store:
+    """An opened checkpoint.
+
+    `aliases` maps a name to the name whose bytes it shares. `limits` says what this kind of input
+    cannot tell, in words for the report. `folder` is where side files (config.json …) are looked for.
+    """
+
+    path: str
+    format: str
+    files: tuple[str, ...]
+    entries: dict[str, Entry]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    limits: tuple[str, ...] = ()
+    folder: Folder | None = None
+    _sources: dict[int, ByteSource] = field(default_factory=dict)
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether shapes are known at all (an index gives names only)."""
+        return not any(entry.shape is None for entry in self.entries.values())
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether the values can be read."""
+        return all(entry.start >= 0 for entry in self.entries.values())
+
+    def source(self, file: int) -> ByteSource:
+        """The opened file of this number.
+
+        Raises:
+            CheckpointError: this store has headers only.
+        """
+        if file not in self._sources:
+            if self.folder is None:
+                raise CheckpointError("this input holds no values, only names and shapes", file=self.path)
+            self._sources[file] = self.folder.open(self.files[file])
+        return self._sources[file]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one tensor in row-major order.
+
+        Raises:
+            CheckpointError: the store has headers only.
+            FormatError: the file has become shorter since it was opened.
+        """
+        entry = self.entries[name]
+        if entry.start < 0:
+            raise CheckpointError("this input holds no values, only names and shapes", file=self.path, tensor=name)
+        data = self.source(entry.file).exactly(entry.start, entry.end - entry.start, f"tensor `{name}`")
+        return data if entry.strides is None else _gather(data, entry)
+
+    def blocks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes of one tensor in pieces of at most `size`, whole elements each.
+
+        Raises:
+            CheckpointError: the store has headers only.
+        """
+        entry = self.entries[name]
+        if entry.strides is not None:
+            yield self.read(name)
+            return
+        source = self.source(entry.file)
+        for offset in range(entry.start, entry.end, size):
+            yield source.exactly(offset, min(size, entry.end - offset), f"tensor `{name}`")
+
+    def close(self) -> None:
+        """Lets go of all files."""
+        for source in self._sources.values():
+            source.close()
+        self._sources.clear()
+
+    def side_file(self, name: str) -> bytes | None:
+        """A small file beside the weights, None if there is none."""
+        if self.folder is None or name not in self._side_files():
+            return None
+        return self.folder.read(name)
+
+    def _side_files(self) -> dict[str, int]:
+        return self.folder.files() if self.folder else {}
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _gather(data: bytes, entry: Entry) -> bytes:
+    """The elements of a strided view, in row-major order."""
+    import numpy as np
+
+    width = BITS[entry.dtype] // 8
+    flat = np.frombuffer(data, dtype=f"V{width}")
+    strides = [stride * width for stride in entry.strides or ()]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, entry.shape, strides)).tobytes()
+
+
+def local_path(store: Store, file: int) -> str | None:
+    """Where a file of the store is on this machine, None for a remote one."""
+    source = store.source(file)
+    path = getattr(source, "path", None)
+    return os.fspath(path) if path else None
