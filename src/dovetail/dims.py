@@ -22,20 +22,20 @@ known all the same.
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from dovetail.errors import DeclarationError
 
 Source = Literal["stamp", "weights", "config", "default", "undetermined"]
 Monomial = tuple[str, ...]
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 _TOKEN = re.compile(r"\s*(ceil\([a-z_.]+ ?/ ?\d+\)|[a-z_][a-z0-9_.]*|\d+|\S)")
 _CEIL = re.compile(r"ceil\(([a-z_.]+) ?/ ?(\d+)\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(NamedTuple):
     """A sum of products of names: `((1, ("dt_rank",)), (2, ("d_state",)))`."""
 
     terms: tuple[tuple[int, Monomial], ...]
@@ -117,8 +117,7 @@ def parse_shape(text: str) -> tuple[Expression, ...]:
     return tuple(axes)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One equation, and the tensor that states it."""
 
     expression: Expression
@@ -128,8 +127,7 @@ class Fact:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """A size, where it came from and what proves it."""
 
     value: int
@@ -137,8 +135,7 @@ class Size:
     evidence: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Contradiction:
+class Contradiction(NamedTuple):
     """A fact that the rest of the file outvotes."""
 
     fact: Fact
@@ -146,7 +143,6 @@ class Contradiction:
     because: tuple[str, ...]
 
 
-@dataclass(slots=True)
 class Solver:
     """Names, what is known about them, and the facts not used yet.
 
@@ -154,11 +150,12 @@ class Solver:
     together.
     """
 
-    same: Mapping[str, str] = field(default_factory=dict)
-    sizes: dict[str, Size] = field(default_factory=dict)
-    products: dict[Monomial, Size] = field(default_factory=dict)
-    contradictions: list[Contradiction] = field(default_factory=list)
-    _pending: list[Fact] = field(default_factory=list)
+    def __init__(self, same: Mapping[str, str] = EMPTY) -> None:
+        self.same = same
+        self.sizes: dict[str, Size] = {}
+        self.products: dict[Monomial, Size] = {}
+        self.contradictions: list[Contradiction] = []
+        self._pending: list[Fact] = []
 
     def root(self, name: str) -> str:
         """The name that stands for this one and all that are equal to it."""
@@ -168,7 +165,9 @@ class Solver:
 
     def add(self, fact: Fact) -> None:
         """Takes one more equation."""
-        self._pending.append(Fact(fact.expression.rename(self.root), fact.value, fact.evidence, fact.axis, fact.weight))
+        self._pending.append(
+            Fact(fact.expression.rename(self.root), fact.value, fact.evidence, fact.axis, fact.weight)
+        )
 
     def get(self, name: str) -> Size | None:
         """The size of a name, if it is known."""
@@ -214,7 +213,9 @@ class Solver:
             # Names before products: a name found now may split a product found in the same round.
             names = {monomial: ballots for monomial, ballots in votes.items() if len(monomial) == 1}
             elected = names or votes
-            held_back = [f for m in votes.keys() - elected.keys() for facts in votes[m].values() for f in facts]
+            held_back = [
+                f for m in votes.keys() - elected.keys() for facts in votes[m].values() for f in facts
+            ]
             self._pending = rest + held_back
             if not elected:
                 return
@@ -254,7 +255,9 @@ class Solver:
         else:
             self.products[monomial] = size
         for _, facts in losers:
-            self.contradictions += [Contradiction(fact, self._expected(fact, monomial, value), evidence) for fact in facts]
+            self.contradictions += [
+                Contradiction(fact, self._expected(fact, monomial, value), evidence) for fact in facts
+            ]
 
     def _expected(self, fact: Fact, monomial: Monomial, value: int) -> int:
         known, unknown, _ = self._reduce(fact.expression)
@@ -262,7 +265,8 @@ class Solver:
 
     def _reduce(self, expression: Expression) -> tuple[int, dict[Monomial, int], tuple[str, ...]]:
         """The part that is known, the unknown products with their factors, and what proved the known."""
-        known, unknown, because = 0, {}, []
+        unknown: dict[Monomial, int] = {}
+        known, because = 0, []
         for coefficient, monomial in expression.terms:
             left = []
             for name in monomial:

@@ -4,13 +4,12 @@ Sizes are in bits, because safetensors has types smaller than a byte. The safete
 canonical spelling inside dovetail (https://github.com/huggingface/safetensors, `tensor.rs:Dtype`).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dovetail.errors import FormatError
 
 
-@dataclass(frozen=True, slots=True)
-class Dtype:
+class Dtype(NamedTuple):
     """One element type."""
 
     name: str

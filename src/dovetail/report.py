@@ -5,16 +5,15 @@ documents it. Keys are only ever added within one SCHEMA number.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
 
 Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One cause, in one line: what it is, which tensors show it, and what to do."""
 
     code: str
@@ -36,8 +35,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartReport:
+class PartReport(NamedTuple):
     """One part of the model: what was expected of it and what is there."""
 
     kind: str
@@ -50,7 +48,7 @@ class PartReport:
     dtypes: Mapping[str, int]
     features: tuple[str, ...] = ()
     tied: bool = False
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     def as_json(self) -> dict[str, Any]:
         """The part as plain JSON values."""
@@ -71,8 +69,7 @@ class PartReport:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class Value(NamedTuple):
     """One value of the config, with its source and evidence."""
 
     value: Any

@@ -1,0 +1,82 @@
+"""Every family that dovetail knows, in one table, and those that other packages bring.
+
+A package adds a family by an entry point in the group `dovetail.families` whose value is a `Family` or
+a tuple of them (`docs/guides/family.md`). Built-in families are asked first; the entry points are read
+when no built-in family explains a file, or when a family is asked for by name.
+"""
+
+from functools import cache
+from importlib import import_module
+
+from dovetail.errors import DeclarationError, UsageError
+from dovetail.layout.family import Family
+
+# id -> module and attribute, in the order in which `dovetail families` lists them
+BUILT_IN = {
+    "qwen2_vl": ("qwen2_vl", "FAMILY"),
+    "llava_onevision": ("llava_onevision", "FAMILY"),
+    "paligemma": ("paligemma", "FAMILY"),
+    "prismatic": ("prismatic", "FAMILY"),
+    "pi0": ("pi0", "PI0_FAMILY"),
+    "pi05": ("pi0", "PI05_FAMILY"),
+    "panovlm": ("panovlm", "FAMILY"),
+    "siglip": ("siglip", "FAMILY"),
+    "dinov2": ("dinov2", "FAMILY"),
+    "llama": ("text", "LLAMA_FAMILY"),
+    "qwen2": ("text", "QWEN2_FAMILY"),
+    "qwen3": ("text", "QWEN3_FAMILY"),
+    "gemma": ("text", "GEMMA_FAMILY"),
+}
+
+
+@cache
+def built_in() -> tuple[Family, ...]:
+    """The families of dovetail itself."""
+    return tuple(
+        getattr(import_module(f"dovetail.families.{module}"), name) for module, name in BUILT_IN.values()
+    )
+
+
+@cache
+def third_party() -> tuple[Family, ...]:
+    """The families that installed packages bring.
+
+    Raises:
+        DeclarationError: an entry point does not give a family, or takes the id of another one.
+    """
+    from importlib.metadata import entry_points
+
+    found: list[Family] = []
+    for point in entry_points(group="dovetail.families"):
+        value = point.load()
+        families = value if isinstance(value, tuple) else (value,)
+        for family in families:
+            if not isinstance(family, Family):
+                raise DeclarationError(
+                    f"entry point `{point.name}` gives a {type(family).__name__}", expected="a Family"
+                )
+            if family.id in BUILT_IN or any(family.id == other.id for other in found):
+                raise DeclarationError(f"two families are called `{family.id}`", entry_point=point.value)
+            found.append(family)
+    return tuple(found)
+
+
+def all_families() -> tuple[Family, ...]:
+    """Built-in families and those of other packages."""
+    return built_in() + third_party()
+
+
+def family(id: str) -> Family:
+    """The family of this id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for one in built_in():
+        if one.id == id:
+            return one
+    for one in third_party():
+        if one.id == id:
+            return one
+    known = ", ".join(one.id for one in all_families())
+    raise UsageError(f"no family is called `{id}`", hint=f"known families: {known}")

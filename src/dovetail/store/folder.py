@@ -69,7 +69,11 @@ class LocalFolder(Folder):
         found: dict[str, int] = {}
         for entry in os.scandir(self.name):
             if entry.is_dir():
-                found |= {f"{entry.name}/{below.name}": below.stat().st_size for below in os.scandir(entry.path) if below.is_file()}
+                found |= {
+                    f"{entry.name}/{below.name}": below.stat().st_size
+                    for below in os.scandir(entry.path)
+                    if below.is_file()
+                }
             elif entry.is_file():
                 found[entry.name] = entry.stat().st_size
         return dict(sorted(found.items()))

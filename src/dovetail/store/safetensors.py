@@ -30,7 +30,11 @@ def read_safetensors(source: ByteSource, file: int = 0) -> Shard:
     metadata = header.pop("__metadata__", {})
     _check_metadata(metadata, source)
     entries = _entries(header, body, file, source)
-    return Shard(entries=entries, metadata={"safetensors": metadata} if metadata else {}, aliases=_aliases(metadata, entries))
+    return Shard(
+        entries=entries,
+        metadata={"safetensors": metadata} if metadata else {},
+        aliases=_aliases(metadata, entries),
+    )
 
 
 def read_header(source: ByteSource) -> tuple[dict[str, Any], int]:
@@ -42,7 +46,9 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], int]:
     head = source.exactly(0, 8, "8-byte header length")
     length = int.from_bytes(head, "little")
     if length > MAX_HEADER:
-        raise _broken(source, f"the header says it is {length:,} bytes long", expected=f"at most {MAX_HEADER:,}")
+        raise _broken(
+            source, f"the header says it is {length:,} bytes long", expected=f"at most {MAX_HEADER:,}"
+        )
     if length < 2:
         raise _broken(source, f"the header says it is {length} bytes long", expected="at least 2 (`{}`)")
     raw = source.exactly(8, length, "header")
@@ -120,18 +126,26 @@ def _bad_entry(name: str, info: Any, source: ByteSource) -> FormatError:
         return _broken(source, f"tensor `{name}` has no `{missing[0]}`")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        return _broken(source, f"tensor `{name}` has the dtype {_short(dtype)}", expected="one of " + ", ".join(BITS))
+        return _broken(
+            source, f"tensor `{name}` has the dtype {_short(dtype)}", expected="one of " + ", ".join(BITS)
+        )
     if not _is_shape(shape):
         expected = f"a list of sizes between 0 and {_MAX_SIZE - 1:,}"
         return _broken(source, f"tensor `{name}` has the shape {_short(shape)}", expected=expected)
-    is_pair = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+    is_pair = (
+        isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+    )
     if not is_pair or not 0 <= offsets[0] <= offsets[1]:
-        return _broken(source, f"tensor `{name}` has the data_offsets {_short(offsets)}", expected="[start, end]")
+        return _broken(
+            source, f"tensor `{name}` has the data_offsets {_short(offsets)}", expected="[start, end]"
+        )
     needed = math.prod(shape) * BITS[dtype] / 8
     return _broken(
         source,
         f"tensor `{name}` has {offsets[1] - offsets[0]:,} bytes",
-        expected=f"{needed:,.0f} for {dtype} {_short(shape)}" if needed < 2**63 else "a size that fits 64 bits",
+        expected=f"{needed:,.0f} for {dtype} {_short(shape)}"
+        if needed < 2**63
+        else "a size that fits 64 bits",
     )
 
 
@@ -168,7 +182,11 @@ def _aliases(metadata: dict[str, str], entries: dict[str, Entry]) -> dict[str, s
 
     It notes them in the metadata as {left out: kept}.
     """
-    return {name: kept for name, kept in metadata.items() if kept in entries and name not in entries and "." in name}
+    return {
+        name: kept
+        for name, kept in metadata.items()
+        if kept in entries and name not in entries and "." in name
+    }
 
 
 def _broken(source: ByteSource, message: str, **details: Any) -> FormatError:

@@ -5,8 +5,7 @@ bytes, where the bytes are, and what else the files say.
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dovetail.dtypes import BITS
@@ -46,17 +45,15 @@ class Entry(NamedTuple):
         return self.elements * BITS[self.dtype] // 8 if self.dtype else 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Shard:
+class Shard(NamedTuple):
     """What one file holds."""
 
     entries: dict[str, Entry]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    metadata: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    findings: tuple[Finding, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True)
 class Store:
     """An opened checkpoint.
 
@@ -64,16 +61,29 @@ class Store:
     cannot tell, in words for the report. `folder` is where side files (config.json …) are looked for.
     """
 
-    path: str
-    format: str
-    files: tuple[str, ...]
-    entries: dict[str, Entry]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    limits: tuple[str, ...] = ()
-    folder: Folder | None = None
-    _sources: dict[int, ByteSource] = field(default_factory=dict)
+    def __init__(
+        self,
+        path: str,
+        format: str,
+        *,
+        files: Sequence[str],
+        entries: dict[str, Entry],
+        metadata: dict[str, Any] | None = None,
+        aliases: dict[str, str] | None = None,
+        findings: Sequence[Finding] = (),
+        limits: tuple[str, ...] = (),
+        folder: Folder | None = None,
+    ) -> None:
+        self.path = path
+        self.format = format
+        self.files = tuple(files)
+        self.entries = entries
+        self.metadata = metadata or {}
+        self.aliases = aliases or {}
+        self.findings = list(findings)
+        self.limits = limits
+        self.folder = folder
+        self._sources: dict[int, ByteSource] = {}
 
     @property
     def has_shapes(self) -> bool:
@@ -106,7 +116,9 @@ class Store:
         """
         entry = self.entries[name]
         if entry.start < 0:
-            raise CheckpointError("this input holds no values, only names and shapes", file=self.path, tensor=name)
+            raise CheckpointError(
+                "this input holds no values, only names and shapes", file=self.path, tensor=name
+            )
         data = self.source(entry.file).exactly(entry.start, entry.end - entry.start, f"tensor `{name}`")
         return data if entry.strides is None else _gather(data, entry)
 

@@ -1,0 +1,208 @@
+"""The text decoder of Llama, Qwen2, Qwen3 and Gemma, and the head that follows it.
+
+Pre-norm blocks of grouped-query attention and a gated MLP. What differs between the four is which
+leaves exist: Qwen2 has q/k/v biases, Qwen3 a norm per head on q and k. Llama and Gemma have the same
+leaves and the same shapes: names and shapes cannot tell them apart, a config can.
+
+Sources: transformers@5.23.0 `modeling_{llama,qwen2,qwen3,gemma}.py`; litgpt@26857050
+`litgpt/{config,model}.py`, `scripts/convert_hf_checkpoint.py`; MDI-LLM@d647b97 `src/sub/` for the names
+of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; system 2's fork for `c_proj`.
+"""
+
+from collections.abc import Mapping
+
+from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+
+LEAVES = """
+embed.weight                                vocab d_model                                     if embed
+blocks.{layer}.norm1.weight                 d_model                                           if norm
+blocks.{layer}.norm1.dense.(weight|bias)    (3 d_model) d_cond | (3 d_model)                  if ada_norm
+blocks.{layer}.attn.q.weight                (q_heads head_dim) d_model
+blocks.{layer}.attn.(k|v).weight            (kv_heads head_dim) d_model
+blocks.{layer}.attn.q.bias                  (q_heads head_dim)                                if qkv_bias
+blocks.{layer}.attn.(k|v).bias              (kv_heads head_dim)                               if qkv_bias
+blocks.{layer}.attn.(q_norm|k_norm).weight  head_dim                                          if qk_norm
+blocks.{layer}.attn.o.weight                d_model (q_heads head_dim)
+blocks.{layer}.norm2.weight                 d_model                                           if norm
+blocks.{layer}.norm2.dense.(weight|bias)    (3 d_model) d_cond | (3 d_model)                  if ada_norm
+blocks.{layer}.mlp.(gate|up).weight         d_ff d_model
+blocks.{layer}.mlp.down.weight              d_model d_ff
+norm.weight                                 d_model                                           if norm
+norm.dense.(weight|bias)                    (3 d_model) d_cond | (3 d_model)                  if ada_norm
+unused_head.weight                          vocab d_model                                     dead
+"""
+
+HF = Naming("""
+embed.weight                                embed_tokens.weight
+blocks.{layer}.norm1.weight                 layers.{layer}.input_layernorm.weight
+blocks.{layer}.norm1.dense.(weight|bias)    layers.{layer}.input_layernorm.dense.(weight|bias)
+blocks.{layer}.attn.(q|k|v|o).(weight|bias)  layers.{layer}.self_attn.(q_proj|k_proj|v_proj|o_proj).(weight|bias)
+blocks.{layer}.attn.(q_norm|k_norm).weight  layers.{layer}.self_attn.(q_norm|k_norm).weight
+blocks.{layer}.norm2.weight                 layers.{layer}.post_attention_layernorm.weight
+blocks.{layer}.norm2.dense.(weight|bias)    layers.{layer}.post_attention_layernorm.dense.(weight|bias)
+blocks.{layer}.mlp.(gate|up|down).weight    layers.{layer}.mlp.(gate_proj|up_proj|down_proj).weight
+norm.weight                                 norm.weight
+norm.dense.(weight|bias)                    norm.dense.(weight|bias)
+-                                           layers.{layer}.self_attn.rotary_emb.inv_freq          buffer
+-                                           rotary_emb.inv_freq                                   buffer
+""")
+
+_LITGPT_BODY = """
+embed.weight                                wte.weight
+blocks.{layer}.norm1.weight                 h.{layer}.norm_1.weight
+blocks.{layer}.attn.(q_norm|k_norm).weight  h.{layer}.attn.(norm_q|norm_k).weight
+blocks.{layer}.attn.o.weight                h.{layer}.attn.proj.weight
+blocks.{layer}.norm2.weight                 h.{layer}.norm_2.weight
+blocks.{layer}.mlp.(gate|up|down).weight    h.{layer}.mlp.(fc_1|fc_2|proj).weight
+norm.weight                                 ln_f.weight
+"""
+
+LITGPT = Naming(
+    _LITGPT_BODY
+    + """
+blocks.{layer}.attn.[q k v].weight          h.{layer}.attn.qkv.weight                             concat
+blocks.{layer}.attn.[q k v].bias            h.{layer}.attn.qkv.bias                               concat
+"""
+)
+
+LITGPT_LEGACY = Naming(
+    _LITGPT_BODY
+    + """
+blocks.{layer}.attn.[q k v].weight          h.{layer}.attn.attn.weight                            interleave
+blocks.{layer}.attn.[q k v].bias            h.{layer}.attn.attn.bias                              interleave
+"""
+)
+
+LITGPT_FORK = Naming("""
+embed.weight                                wte.weight
+blocks.{layer}.norm1.weight                 h.{layer}.ln_1.weight
+blocks.{layer}.attn.(q|k|v).weight          h.{layer}.attn.(q_proj|k_proj|v_proj).weight
+blocks.{layer}.attn.(q|k|v).bias            h.{layer}.attn.(q_proj|k_proj|v_proj).bias
+blocks.{layer}.attn.(q_norm|k_norm).weight  h.{layer}.attn.(q_norm|k_norm).weight
+blocks.{layer}.attn.o.weight                h.{layer}.attn.c_proj.weight
+blocks.{layer}.norm2.weight                 h.{layer}.ln_2.weight
+blocks.{layer}.mlp.(gate|up|down).weight    h.{layer}.mlp.(gate_proj|up_proj|c_proj).weight
+norm.weight                                 ln_f.weight
+""")
+
+NAMINGS = {"hf": HF, "litgpt": LITGPT, "litgpt-legacy": LITGPT_LEGACY, "litgpt-fork": LITGPT_FORK}
+
+SPELLINGS = parse_spellings("""
+d_model     hidden_size | n_embd | width
+layers      num_hidden_layers | n_layer | depth
+q_heads     num_attention_heads | n_head | num_heads
+kv_heads    num_key_value_heads | n_query_groups | num_kv_heads
+head_dim    head_dim | head_size
+d_ff        intermediate_size | mlp_dim
+vocab       padded_vocab_size | vocab_size | vocab
+""")
+
+
+def _size(numbers: str) -> dict[str, int]:
+    names = ("d_model", "layers", "q_heads", "kv_heads", "head_dim", "d_ff", "vocab")
+    return dict(zip(names, map(int, numbers.split()), strict=True))
+
+
+# d_model, layers, q_heads, kv_heads, head_dim, d_ff, vocab: each from the config.json that its owner published.
+LLAMA_SIZES = {
+    "llama2-7b": _size("4096 32 32 32 128 11008 32000"),
+    "llama2-13b": _size("5120 40 40 40 128 13824 32000"),
+    "llama3-8b": _size("4096 32 32 8 128 14336 128256"),
+    "llama3.2-1b": _size("2048 16 32 8 64 8192 128256"),
+    "llama3.2-3b": _size("3072 28 24 8 128 8192 128256"),
+}
+QWEN2_SIZES = {
+    "qwen2-0.5b": _size("896 24 14 2 64 4864 151936"),
+    "qwen2-1.5b": _size("1536 28 12 2 128 8960 151936"),
+    "qwen2.5-3b": _size("2048 36 16 2 128 11008 151936"),
+    "qwen2-7b": _size("3584 28 28 4 128 18944 152064"),
+    "qwen2.5-14b": _size("5120 48 40 8 128 13824 152064"),
+    "qwen2.5-32b": _size("5120 64 40 8 128 27648 152064"),
+    "qwen2-72b": _size("8192 80 64 8 128 29568 152064"),
+}
+QWEN3_SIZES = {
+    "qwen3-0.6b": _size("1024 28 16 8 128 3072 151936"),
+    "qwen3-1.7b": _size("2048 28 16 8 128 6144 151936"),
+    "qwen3-4b": _size("2560 36 32 8 128 9728 151936"),
+    "qwen3-8b": _size("4096 36 32 8 128 12288 151936"),
+    "qwen3-14b": _size("5120 40 40 8 128 17408 151936"),
+}
+GEMMA_SIZES = {
+    "gemma_2b": _size("2048 18 8 1 256 16384 257152"),
+    "gemma-2b": _size("2048 18 8 1 256 16384 256000"),
+    "gemma-7b": _size("3072 28 16 16 256 24576 256000"),
+}
+# The action expert has the heads of the Gemma it attends with, not 1024/8 (openpi@15a9616 models/gemma.py).
+GEMMA_EXPERT_SIZES = {"gemma_300m": _size("1024 18 8 1 256 4096 257152")}
+
+
+def _settings(*, theta: float, eps: float, activation: str, why: str) -> tuple[Setting, ...]:
+    rope = ("rope_theta", "rope_parameters.rope_theta", "rope_base")
+    return (
+        Setting("rope_theta", rope, theta, why),
+        Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why),
+        Setting("activation", ("hidden_activation", "hidden_act"), activation, why),
+    )
+
+
+def decoder(
+    id: str,
+    *features: str,
+    sizes: Mapping[str, Mapping[str, int]],
+    settings: tuple[Setting, ...],
+    head_dim: int,
+    dead_head: bool = False,
+) -> Part:
+    """One variant of the decoder. `head_dim` is the convention for sizes nobody published."""
+    leaves = "\n".join(row for row in LEAVES.splitlines() if dead_head or not row.endswith("dead"))
+    facts = Facts(
+        spellings=SPELLINGS,
+        settings=settings,
+        sizes=sizes,
+        conventions=(("head_dim", head_dim, f"{id} convention"),),
+    )
+    return Part(id=id, table=leaves, namings=NAMINGS, features=features, facts=facts)
+
+
+_GEMMA = _settings(theta=10_000.0, eps=1e-6, activation="gelu_pytorch_tanh", why="gemma convention")
+
+LLAMA = decoder(
+    "llama",
+    "embed",
+    "norm",
+    sizes=LLAMA_SIZES,
+    head_dim=128,
+    settings=_settings(theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention"),
+)
+QWEN2 = decoder(
+    "qwen2",
+    "embed",
+    "norm",
+    "qkv_bias",
+    sizes=QWEN2_SIZES,
+    head_dim=128,
+    settings=_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention"),
+)
+QWEN3 = decoder(
+    "qwen3",
+    "embed",
+    "norm",
+    "qk_norm",
+    sizes=QWEN3_SIZES,
+    head_dim=128,
+    settings=_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention"),
+)
+GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
+GEMMA_EXPERT = decoder(
+    "gemma_expert", "norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True
+)
+GEMMA_ADA_EXPERT = decoder(
+    "gemma_ada_expert", "ada_norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True
+)
+
+HEAD = Part(
+    id="head",
+    table="weight  vocab d_model",
+    namings={"hf": Naming("weight  weight")},
+    facts=Facts(spellings=parse_spellings("vocab  padded_vocab_size | vocab_size")),
+)

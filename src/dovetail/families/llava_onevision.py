@@ -1,0 +1,161 @@
+"""LLaVA-OneVision: a SigLIP tower short of its last block, a two-layer projector, a Qwen2 decoder.
+
+`alternating` and `alternating_cross` are the same tensors under another attention schedule: which one
+a file is stands in the `model_type` of its config and nowhere else.
+
+Sources: transformers 4.45.2-5.23.0 `modeling_llava_onevision.py`, saved and read back in six versions;
+LLaVA-VL/LLaVA-NeXT `llava/model/`; mavleo96/LLaVA-Alternating-Attn@ffa93fe for the two variants;
+arXiv:2408.03326.
+"""
+
+from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
+from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import SIZES as SIGLIP_SIZES
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.part import Facts, Naming, Part, parse_spellings
+
+PROJECTOR = Part(
+    id="mlp2x_gelu",
+    table="""
+    fc1.(weight|bias)          d_out d_in | d_out
+    fc2.(weight|bias)          d_out d_out | d_out
+    """,
+    namings={
+        "hf": Naming("(fc1|fc2).(weight|bias)  (linear_1|linear_2).(weight|bias)"),
+        "lmms": Naming("(fc1|fc2).(weight|bias)  (0|2).(weight|bias)"),
+    },
+    facts=Facts(spellings=parse_spellings("d_in  mm_hidden_size")),
+)
+NEWLINE = Part(
+    id="newline", table="image_newline  d_model", namings={"hf": Naming("image_newline  image_newline")}
+)
+
+_SIGLIP = {f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch14-378"].items()} | {
+    "vision.layers": 26
+}
+
+FAMILY = Family(
+    id="llava_onevision",
+    title="LLaVA-OneVision",
+    parts={
+        "vision": (SIGLIP,),
+        "projector": (PROJECTOR,),
+        "newline": (NEWLINE,),
+        "text": (QWEN2,),
+        "head": (HEAD,),
+    },
+    joints="""
+    projector.d_in = vision.d_vision
+    projector.d_out = text.d_model
+    newline.d_model = text.d_model
+    head.vocab = text.vocab
+    head.d_model = text.d_model
+    """,
+    ties={"head": "text.embed.weight"},
+    optional=("head",),
+    variants={
+        "llava_onevision": "base",
+        "llava_qwen": "base",
+        "llava_qwen_with_alternating_attn": "alternating",
+        "llava_qwen_with_alternating_cross_attn": "alternating_cross",
+    },
+    layouts=(
+        layout(
+            "lmms",
+            {
+                "vision": "model.vision_tower.vision_tower.vision_model.",
+                "projector": Mount("model.mm_projector.", "lmms"),
+                "newline": "model.",
+                "text": "model.",
+                "head": "lm_head.",
+            },
+            note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
+        ),
+        layout(
+            "hf",
+            {
+                "vision": "vision_tower.vision_model.",
+                "projector": "multi_modal_projector.",
+                "newline": "",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="llava-hf on the hub; save_pretrained of transformers 4.45-5.0",
+        ),
+        layout(
+            "hf-4.52",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.",
+                "newline": "model.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 4.52-5.5",
+        ),
+        layout(
+            "hf-5.5.4",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.",
+                "newline": "model.",
+                "text": "model.language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            writable=False,
+            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
+        ),
+        layout(
+            "hf-5.23",
+            {
+                "vision": "vision_tower.",
+                "projector": "multi_modal_projector.",
+                "newline": "",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
+        ),
+        layout(
+            "hf-5.23-mem",
+            {
+                "vision": "model.vision_tower.",
+                "projector": "model.multi_modal_projector.",
+                "newline": "model.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 5.23",
+        ),
+    ),
+    config=ConfigKeys(
+        model_types=(
+            "llava_onevision",
+            "llava_qwen",
+            "llava_qwen_with_alternating_attn",
+            "llava_qwen_with_alternating_cross_attn",
+        ),
+        roots={
+            "vision": ("vision_config",),
+            "projector": ("",),
+            "text": ("text_config", ""),
+            "head": ("text_config", ""),
+        },
+    ),
+    sizes={
+        name: {
+            **_SIGLIP,
+            **{f"text.{dim}": value for dim, value in {**QWEN2_SIZES[text], "vocab": vocab}.items()},
+        }
+        for name, text, vocab in (
+            ("0.5b", "qwen2-0.5b", 151936),
+            ("7b", "qwen2-7b", 152064),
+            ("72b", "qwen2-72b", 152064),
+        )
+    },
+    sources=(
+        "arXiv:2408.03326",
+        "LLaVA-VL/LLaVA-NeXT llava_arch.py",
+        "transformers@5.23.0 modeling_llava_onevision.py",
+    ),
+)

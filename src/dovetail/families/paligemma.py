@@ -1,0 +1,111 @@
+"""PaliGemma: a SigLIP tower without pooling, one linear projector, a Gemma decoder with a tied head.
+
+Sources: transformers 4.45.2-5.23.0 `modeling_paligemma.py`, saved and read back in six versions;
+arXiv:2407.07726.
+"""
+
+from dovetail.families.decoder import GEMMA, HEAD
+from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import SIZES as SIGLIP_SIZES
+from dovetail.layout.family import ConfigKeys, Family, layout
+from dovetail.layout.part import Facts, Naming, Part, parse_spellings
+
+LINEAR = Part(
+    id="linear",
+    table="(weight|bias)  d_out d_in | d_out",
+    namings={"hf": Naming("(weight|bias)  (weight|bias)")},
+    facts=Facts(spellings=parse_spellings("d_out  projection_dim")),
+)
+
+_SIZE = {
+    "d_model": 2048,
+    "layers": 18,
+    "q_heads": 8,
+    "kv_heads": 1,
+    "head_dim": 256,
+    "d_ff": 16384,
+    "vocab": 257216,
+}
+
+FAMILY = Family(
+    id="paligemma",
+    title="PaliGemma",
+    parts={"vision": (SIGLIP,), "projector": (LINEAR,), "text": (GEMMA,), "head": (HEAD,)},
+    joints="""
+    projector.d_in = vision.d_vision
+    projector.d_out = text.d_model
+    head.vocab = text.vocab
+    head.d_model = text.d_model
+    """,
+    ties={"head": "text.embed.weight"},
+    optional=("head",),
+    layouts=(
+        layout(
+            "hf",
+            {
+                "vision": "vision_tower.vision_model.",
+                "projector": "multi_modal_projector.linear.",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="the hub; save_pretrained of transformers 4.41-5.0",
+        ),
+        layout(
+            "hf-4.52",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.linear.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 4.52-5.5",
+        ),
+        layout(
+            "hf-5.5.4",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.linear.",
+                "text": "model.language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            writable=False,
+            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
+        ),
+        layout(
+            "hf-5.23",
+            {
+                "vision": "vision_tower.",
+                "projector": "multi_modal_projector.linear.",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
+        ),
+        layout(
+            "hf-5.23-mem",
+            {
+                "vision": "model.vision_tower.",
+                "projector": "model.multi_modal_projector.linear.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 5.23",
+        ),
+    ),
+    config=ConfigKeys(
+        model_types=("paligemma",),
+        roots={
+            "text": ("text_config",),
+            "head": ("text_config",),
+            "vision": ("vision_config",),
+            "projector": ("",),
+        },
+    ),
+    sizes={
+        "3b-224": {
+            **{f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch14-224"].items()},
+            **{f"text.{dim}": value for dim, value in _SIZE.items()},
+        },
+    },
+    sources=("arXiv:2407.07726", "transformers@5.23.0 modeling_paligemma.py"),
+)

@@ -1,0 +1,197 @@
+"""Prismatic VLMs and OpenVLA: one or two timm towers, one of four projectors, a Qwen or Llama decoder.
+
+The native checkpoint is a nested dict, `model: {vision_backbone, projector, llm_backbone}`; dict
+levels are written `/` here. A run that kept the tower frozen stores no vision backbone. With two
+towers DINOv2 comes first. `avgpool_mlp` pools the patches before a two-layer MLP: the pooling has no
+tensors, so its size is in the `arch_specifier` of the config only.
+
+`notes-hf` and `notes-vllm` are the names that system 0's notes print; the notes print the second list
+twice, once as "Prismatic" and once as "vLLM", character for character.
+
+Sources: TRI-ML/prismatic-vlms `models/{load.py,vlms/prismatic.py}`, `util/nn_utils.py`; openvla
+`vla-scripts/extern/convert_openvla_weights_to_hf.py`; datologyai/vllm@0975b71
+`model_executor/models/prismatic_vlm.py` (open_clip's `trunk` around the tower); arXiv:2402.07865.
+"""
+
+from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES, QWEN2, QWEN3, QWEN3_SIZES
+from dovetail.families.dinov2 import DINOV2
+from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
+from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import SIZES as SIGLIP_SIZES
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+
+SIGLIP_EYE = Part(
+    id="siglip",
+    table=SIGLIP.table,
+    namings={**SIGLIP.namings, "openvla": SIGLIP.namings["timm"]},
+    optional=SIGLIP.optional,
+    facts=SIGLIP.facts,
+)
+
+_ARCH = Setting("arch_specifier", ("model.arch_specifier", "arch_specifier"), None)
+
+LINEAR = Part(
+    id="linear",
+    table="""
+    fc1.weight                 d_out d_in
+    fc1.bias                   d_out                              if bias
+    """,
+    namings={
+        "native": Naming("fc1.(weight|bias)  projector.(weight|bias)"),
+        "notes": Naming("fc1.(weight|bias)  projection.(weight|bias)"),
+    },
+    optional=("bias",),
+    facts=Facts(settings=(_ARCH,)),
+)
+GELU_MLP = Part(
+    id="gelu_mlp",
+    table="""
+    fc1.(weight|bias)          d_out d_in | d_out
+    fc2.(weight|bias)          d_out d_out | d_out
+    """,
+    namings={
+        "native": Naming("(fc1|fc2).(weight|bias)  projector.(0|2).(weight|bias)"),
+        "openvla": Naming("(fc1|fc2).(weight|bias)  (fc1|fc2).(weight|bias)"),
+    },
+    facts=Facts(settings=(_ARCH,)),
+)
+FUSED_GELU_MLP = Part(
+    id="fused_gelu_mlp",
+    table="""
+    fc1.(weight|bias)          (4 d_in) d_in | (4 d_in)
+    fc2.(weight|bias)          d_out (4 d_in) | d_out
+    fc3.(weight|bias)          d_out d_out | d_out
+    """,
+    namings={
+        "native": Naming("(fc1|fc2|fc3).(weight|bias)  projector.(0|2|4).(weight|bias)"),
+        "openvla": Naming("(fc1|fc2|fc3).(weight|bias)  (fc1|fc2|fc3).(weight|bias)"),
+    },
+    facts=Facts(settings=(_ARCH,)),
+)
+AVGPOOL_MLP = Part(
+    id="avgpool_mlp",
+    table=GELU_MLP.table,
+    namings={
+        "native": Naming("(fc1|fc2).(weight|bias)  mlp_projector.(0|2).(weight|bias)"),
+        "openvla": Naming("(fc1|fc2).(weight|bias)  (fc1|fc2).(weight|bias)"),
+    },
+    facts=Facts(
+        settings=(
+            _ARCH,
+            Setting("num_image_tokens", ("num_image_tokens",), None),
+            Setting(
+                "pooling",
+                ("pooling",),
+                "2d",
+                "Open-Qwen2VL pools the square grid; system 0 pools the token axis",
+            ),
+        )
+    ),
+)
+
+_TRUNK = "vision_backbone/featurizer.trunk."
+
+
+def _sizes(vision: str, text: dict[str, int], fused: bool = False) -> dict[str, int]:
+    eye = DINOV2_SIZES["large-patch14-reg4"] if fused else SIGLIP_SIZES[vision]
+    sizes = {f"vision.{dim}": value for dim, value in eye.items()} | {
+        f"llm.{dim}": n for dim, n in text.items()
+    }
+    return sizes | ({f"fused.{dim}": value for dim, value in SIGLIP_SIZES[vision].items()} if fused else {})
+
+
+FAMILY = Family(
+    id="prismatic",
+    title="Prismatic VLM / OpenVLA",
+    parts={
+        "vision": (SIGLIP_EYE, DINOV2),
+        "fused": (SIGLIP_EYE,),
+        "projector": (GELU_MLP, FUSED_GELU_MLP, AVGPOOL_MLP, LINEAR),
+        "llm": (QWEN3, LLAMA, QWEN2),
+        "head": (HEAD,),
+    },
+    joints="""
+    projector.d_in = vision.d_vision + fused.d_vision
+    projector.d_out = llm.d_model
+    head.vocab = llm.vocab
+    head.d_model = llm.d_model
+    """,
+    ties={"head": "llm.embed.weight"},
+    optional=("fused", "head"),
+    layouts=(
+        layout(
+            "native",
+            {
+                "vision": (
+                    Mount("vision_backbone/featurizer.", "timm"),
+                    Mount("vision_backbone/dino_featurizer.", "timm"),
+                ),
+                "fused": Mount("vision_backbone/siglip_featurizer.", "timm"),
+                "projector": Mount("projector/", "native"),
+                "llm": "llm_backbone/llm.model.",
+                "head": "llm_backbone/llm.lm_head.",
+            },
+            optional=("vision",),
+            container="torch",
+            note="nested torch file of the Prismatic trainer; no vision if the tower was frozen",
+        ),
+        layout(
+            "openvla",
+            {
+                "vision": Mount("vision_backbone.featurizer.", "openvla"),
+                "fused": Mount("vision_backbone.fused_featurizer.", "openvla"),
+                "projector": Mount("projector.", "openvla"),
+                "llm": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="Hugging Face export of OpenVLA and Prismatic",
+        ),
+        layout(
+            "notes-hf",
+            {
+                "vision": "vision_model.",
+                "projector": Mount("projector.", "notes"),
+                "llm": "language_model.",
+                "head": "lm_head.",
+            },
+            note="printed in system 0's notes; nothing else writes it",
+        ),
+        layout(
+            "notes-vllm",
+            {
+                "vision": "vision_backbone.",
+                "projector": Mount("projector.", "notes"),
+                "llm": "llm_backbone.",
+                "head": "lm_head.",
+            },
+            note="printed in system 0's notes twice, as Prismatic's names and as vLLM's",
+        ),
+        layout(
+            "datology",
+            {
+                "vision": Mount(_TRUNK, "timm"),
+                "projector": Mount("projector/", "native"),
+                "llm": "llm_backbone/llm.model.",
+                "head": "llm_backbone/llm.lm_head.",
+            },
+            container="torch",
+            note="native with open_clip's `trunk` around the tower",
+        ),
+    ),
+    config=ConfigKeys(
+        model_types=("prismatic", "openvla"),
+        roots={
+            "vision": ("vision", "vision_config", "model", ""),
+            "fused": ("fused",),
+            "projector": ("",),
+            "llm": ("text", "text_config", ""),
+            "head": ("text", "text_config", ""),
+        },
+    ),
+    sizes={
+        "siglip2-qwen3-1.7b": _sizes("so400m-patch14-378", QWEN3_SIZES["qwen3-1.7b"]),
+        "openvla-7b": _sizes("so400m-patch14-224", {**LLAMA_SIZES["llama2-7b"], "vocab": 32064}, fused=True),
+    },
+    sources=("arXiv:2402.07865", "arXiv:2406.09246", "TRI-ML/prismatic-vlms prismatic.py"),
+)

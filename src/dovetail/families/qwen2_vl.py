@@ -1,0 +1,185 @@
+"""Qwen2-VL: a vision tower without positions of its own, a 2x2 patch merger, a Qwen2 decoder.
+
+The vision tower's `embed_dim` is its width; `hidden_size` in its config is the width it puts out, that
+of the decoder. The published Qwen2-VL config is flat: text keys stand at the top level.
+
+Sources: transformers 4.45.2-5.23.0 `modeling_qwen2_vl.py`, saved and read back in six versions;
+transformers#45357 for the save bug of 5.5.0-5.5.3; system 2's fork of MDI-LLM for `litgpt-fork`;
+arXiv:2409.12191.
+"""
+
+from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+
+VIT = Part(
+    id="qwen2_vit",
+    table="""
+    patch_embed.weight                           d_vision channels frames patch patch
+    blocks.{layer}.norm1.(weight|bias)           d_vision
+    blocks.{layer}.attn.qkv.(weight|bias)        (3 d_vision) d_vision | (3 d_vision)
+    blocks.{layer}.attn.o.(weight|bias)          d_vision d_vision | d_vision
+    blocks.{layer}.norm2.(weight|bias)           d_vision
+    blocks.{layer}.mlp.fc1.(weight|bias)         d_ff d_vision | d_ff
+    blocks.{layer}.mlp.fc2.(weight|bias)         d_vision d_ff | d_vision
+    """,
+    namings={
+        "hf": Naming("""
+        patch_embed.weight                           patch_embed.proj.weight
+        blocks.{layer}.norm1.(weight|bias)           blocks.{layer}.norm1.(weight|bias)
+        blocks.{layer}.attn.qkv.(weight|bias)        blocks.{layer}.attn.qkv.(weight|bias)
+        blocks.{layer}.attn.o.(weight|bias)          blocks.{layer}.attn.proj.(weight|bias)
+        blocks.{layer}.norm2.(weight|bias)           blocks.{layer}.norm2.(weight|bias)
+        blocks.{layer}.mlp.(fc1|fc2).(weight|bias)   blocks.{layer}.mlp.(fc1|fc2).(weight|bias)
+        -                                            rotary_pos_emb.inv_freq               buffer
+        """)
+    },
+    facts=Facts(
+        spellings=parse_spellings("""
+        d_vision    embed_dim
+        layers      depth
+        heads       num_heads
+        patch       patch_size | spatial_patch_size
+        frames      temporal_patch_size
+        channels    in_channels | in_chans
+        d_ff        mlp_ratio * embed_dim
+        """),
+        open_dims={"heads": "d_vision"},
+        settings=(
+            Setting("norm_eps", ("layer_norm_eps",), 1e-6, "qwen2_vl convention"),
+            Setting("activation", ("hidden_act",), "quick_gelu", "qwen2_vl convention"),
+        ),
+        sizes={
+            "qwen2-vl": {
+                "d_vision": 1280,
+                "layers": 32,
+                "heads": 16,
+                "d_ff": 5120,
+                "patch": 14,
+                "frames": 2,
+                "channels": 3,
+            }
+        },
+        conventions=(("heads", 16, "qwen2_vl convention"),),
+    ),
+)
+
+MERGER = Part(
+    id="patch_merger",
+    table="""
+    norm.(weight|bias)                           d_in
+    fc1.(weight|bias)                            (merge_area d_in) (merge_area d_in) | (merge_area d_in)
+    fc2.(weight|bias)                            d_out (merge_area d_in) | d_out
+    """,
+    namings={
+        "hf": Naming("""
+        norm.(weight|bias)                           ln_q.(weight|bias)
+        (fc1|fc2).(weight|bias)                      mlp.(0|2).(weight|bias)
+        """)
+    },
+    facts=Facts(
+        spellings=parse_spellings("""
+        merge_area  spatial_merge_size * spatial_merge_size
+        d_out       hidden_size
+        """),
+        sizes={"qwen2-vl": {"merge_area": 4}},
+    ),
+)
+
+_LITGPT = {"head": "lm_head.", "vision": "visual.", "merger": "visual.merger."}
+
+FAMILY = Family(
+    id="qwen2_vl",
+    title="Qwen2-VL",
+    parts={"vision": (VIT,), "merger": (MERGER,), "text": (QWEN2,), "head": (HEAD,)},
+    joints="""
+    merger.d_in = vision.d_vision
+    merger.d_out = text.d_model
+    head.vocab = text.vocab
+    head.d_model = text.d_model
+    """,
+    ties={"head": "text.embed.weight"},
+    optional=("head",),
+    layouts=(
+        layout(
+            "hf",
+            {"vision": "visual.", "merger": "visual.merger.", "text": "model.", "head": "lm_head."},
+            note="the hub; save_pretrained of transformers 4.45-5.0 and 5.23",
+        ),
+        layout(
+            "hf-4.52",
+            {
+                "vision": "model.visual.",
+                "merger": "model.visual.merger.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory since transformers 4.52: torch.save, FSDP, DeepSpeed, merged adapters",
+        ),
+        layout(
+            "hf-5.5.4",
+            {
+                "vision": "model.visual.",
+                "merger": "model.visual.merger.",
+                "text": "model.",
+                "head": "lm_head.",
+            },
+            writable=False,
+            note="mixed prefixes, a save bug of transformers 5.5.4",
+        ),
+        layout(
+            "hf-5.5.3-bug",
+            {
+                "vision": "model.language_model.visual.",
+                "merger": "model.language_model.visual.merger.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            writable=False,
+            note="vision under the language model, a save bug of transformers 5.5.0-5.5.3 (transformers#45357)",
+        ),
+        layout(
+            "litgpt",
+            {"text": Mount("transformer.", "litgpt"), **_LITGPT},
+            stores_ties=True,
+            container="torch",
+            note="LitGPT >= 0.5 names, attn.qkv = q | k | v; vision as on the hub",
+        ),
+        layout(
+            "litgpt-legacy",
+            {"text": Mount("transformer.", "litgpt-legacy"), **_LITGPT},
+            stores_ties=True,
+            container="torch",
+            note="LitGPT < 0.5 names, attn.attn interleaved by kv group; vision as on the hub",
+        ),
+        layout(
+            "litgpt-fork",
+            {"text": Mount("transformer.", "litgpt-fork"), **_LITGPT},
+            stores_ties=True,
+            container="torch",
+            note="system 2's fork of MDI-LLM: q_proj, c_proj, ln_1",
+        ),
+    ),
+    config=ConfigKeys(
+        model_types=("qwen2_vl",),
+        roots={
+            "text": ("text_config", ""),
+            "head": ("text_config", ""),
+            "vision": ("vision_config",),
+            "merger": ("vision_config",),
+        },
+    ),
+    sizes={
+        name: {
+            **{f"vision.{dim}": value for dim, value in VIT.facts.sizes["qwen2-vl"].items()},
+            "merger.merge_area": 4,
+            **{f"text.{dim}": value for dim, value in {**QWEN2_SIZES[text], "vocab": vocab}.items()},
+        }
+        for name, text, vocab in (
+            ("2b", "qwen2-1.5b", 151936),
+            ("7b", "qwen2-7b", 152064),
+            ("72b", "qwen2-72b", 152064),
+        )
+    },
+    sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
+)

@@ -1,0 +1,60 @@
+"""The text models by themselves: Llama, Qwen2 (and 2.5), Qwen3, Gemma.
+
+Sources: see `decoder.py`.
+"""
+
+from dovetail.families.decoder import (
+    GEMMA,
+    GEMMA_SIZES,
+    HEAD,
+    LLAMA,
+    LLAMA_SIZES,
+    QWEN2,
+    QWEN2_SIZES,
+    QWEN3,
+    QWEN3_SIZES,
+)
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.part import Part
+
+LAYOUTS = (
+    layout("hf", {"text": "model.", "head": "lm_head."}, note="the hub; transformers, all versions"),
+    layout(
+        "litgpt",
+        {"text": Mount("transformer.", "litgpt"), "head": "lm_head."},
+        stores_ties=True,
+        container="torch",
+        note="LitGPT >= 0.5: attn.qkv = q | k | v",
+    ),
+    layout(
+        "litgpt-legacy",
+        {"text": Mount("transformer.", "litgpt-legacy"), "head": "lm_head."},
+        stores_ties=True,
+        container="torch",
+        note="LitGPT < 0.5 and MDI-LLM: attn.attn interleaves q, k, v by kv group",
+    ),
+)
+
+
+def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -> Family:
+    return Family(
+        id=id,
+        title=title,
+        parts={"text": (part,), "head": (HEAD,)},
+        joints="head.vocab = text.vocab; head.d_model = text.d_model",
+        ties={"head": "text.embed.weight"},
+        optional=("head",),
+        is_component=True,
+        layouts=LAYOUTS,
+        config=ConfigKeys(
+            model_types=(id,), roots={"text": ("", "text_config"), "head": ("", "text_config")}
+        ),
+        sizes={name: {f"text.{dim}": value for dim, value in size.items()} for name, size in sizes.items()},
+        sources=(f"transformers@5.23.0 modeling_{id}.py", "litgpt@26857050 convert_hf_checkpoint.py"),
+    )
+
+
+LLAMA_FAMILY = _family("llama", "Llama", LLAMA, LLAMA_SIZES)
+QWEN2_FAMILY = _family("qwen2", "Qwen2 / Qwen2.5", QWEN2, QWEN2_SIZES)
+QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, QWEN3_SIZES)
+GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, GEMMA_SIZES)

@@ -1,0 +1,181 @@
+"""A family: which parts it has, how their sizes meet, and where each layout puts them.
+
+    FAMILY = Family(
+        id="qwen2_vl",
+        parts={"vision": (QWEN2_VIT,), "merger": (MERGER,), "text": (QWEN2,), "head": (HEAD,)},
+        joints="merger.d_in = vision.d_vision; merger.d_out = text.d_model; head.vocab = text.vocab",
+        ties={"head": "text.embed.weight"},
+        layouts=(
+            Layout("hf", {"vision": "visual.", "merger": "visual.merger.", "text": "model.", "head": "lm_head."}),
+            Layout("litgpt", {..., "text": Mount("transformer.", "litgpt")}),
+        ),
+    )
+
+A role (`text`) is filled by one of several parts: a tuple lists the kinds it may be.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dovetail.dims import Expression, parse_expression
+from dovetail.errors import DeclarationError
+from dovetail.layout.part import Part
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Mount(NamedTuple):
+    """Where a layout puts one part and what it calls the leaves.
+
+    `moved` gives leaves a full stored name of their own, outside the prefix. `also` are further names
+    of a leaf and `aliases` further prefixes of the whole part, under which writers store the same
+    tensors once more.
+    """
+
+    prefix: str
+    naming: str = "hf"
+    moved: tuple[tuple[str, str], ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class Layout(NamedTuple):
+    """One way to name the tensors of a family.
+
+    A role may have several mounts, tried in order. A layout that a bug wrote is read and never
+    written (`is_writable` false, `note` says whose). Roles in `optional` may be absent here even if
+    the family needs them; roles without a mount do not exist in this layout.
+    `stores_ties` means that this layout has a tensor of its own for a tied head.
+    """
+
+    id: str
+    mounts: Mapping[str, tuple[Mount, ...]]
+    is_writable: bool = True
+    note: str = ""
+    optional: tuple[str, ...] = ()
+    stores_ties: bool = False
+    container: str = "safetensors"
+
+
+Placed = Mapping[str, str | Mount | tuple[Mount, ...]]
+
+
+def layout(
+    id: str,
+    mounts: Placed,
+    *,
+    writable: bool = True,
+    note: str = "",
+    optional: tuple[str, ...] = (),
+    stores_ties: bool = False,
+    container: str = "safetensors",
+) -> Layout:
+    """A layout whose mounts may be written as plain prefixes."""
+
+    def one(mount: str | Mount | tuple[Mount, ...]) -> tuple[Mount, ...]:
+        if isinstance(mount, str):
+            return (Mount(mount),)
+        return (mount,) if isinstance(mount, Mount) else mount
+
+    placed = {role: one(mount) for role, mount in mounts.items()}
+    return Layout(id, placed, writable, note, optional, stores_ties, container)
+
+
+class ConfigKeys(NamedTuple):
+    """How config files speak of a family.
+
+    `model_types` are the values of `model_type` (or lerobot's `type`) that name it. `roots` are, per
+    role, the dotted sections to look in, in order; "" is the top level. `presets` are, per role, a key
+    whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
+    """
+
+    model_types: tuple[str, ...] = ()
+    roots: Mapping[str, tuple[str, ...]] = _NONE
+    presets: Mapping[str, str] = _NONE
+
+
+class Family:
+    """One architecture, declared once.
+
+    `joints` are equalities between dims of two parts, separated by `;`. `ties` maps a role that may be
+    absent to the leaf whose tensor it then shares. `optional` roles may be absent altogether.
+    `is_component` marks families that live inside others (a decoder, a vision tower): they are only
+    claimed for files that hold nothing else. `variants` maps a `model_type` to the variant it names.
+    `sizes` are published sizes: dims by `role.dim`.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        title: str,
+        parts: Mapping[str, tuple[Part, ...]],
+        layouts: tuple[Layout, ...],
+        joints: str = "",
+        ties: Mapping[str, str] = _NONE,
+        optional: tuple[str, ...] = (),
+        is_component: bool = False,
+        config: ConfigKeys = ConfigKeys(),
+        variants: Mapping[str, str] = _NONE,
+        sizes: Mapping[str, Mapping[str, int]] = _NONE,
+        sources: tuple[str, ...] = (),
+    ) -> None:
+        self.id = id
+        self.title = title
+        self.parts = parts
+        self.layouts = layouts
+        self.joints = joints
+        self.ties = ties
+        self.optional = optional
+        self.is_component = is_component
+        self.config = config
+        self.variants = variants
+        self.sizes = sizes
+        self.sources = sources
+
+    def __repr__(self) -> str:
+        return f"Family({self.id!r})"
+
+    @cached_property
+    def joined(self) -> dict[str, str]:
+        """Plain equalities: the dim on the left stands for the one on the right's size."""
+        return {left: str(right) for left, right in self._joints if _is_name(right)}
+
+    @cached_property
+    def sums(self) -> list[tuple[str, Expression]]:
+        """Equalities whose right side is more than one name."""
+        return [(left, right) for left, right in self._joints if not _is_name(right)]
+
+    @cached_property
+    def _joints(self) -> list[tuple[str, Expression]]:
+        pairs = [joint.split("=") for joint in self.joints.replace("\n", ";").split(";") if joint.strip()]
+        return [(left.strip(), parse_expression(right.strip())) for left, right in pairs]
+
+    def layout(self, id: str) -> Layout:
+        """The layout of this id.
+
+        Raises:
+            DeclarationError: the family has no such layout.
+        """
+        for one in self.layouts:
+            if one.id == id:
+                return one
+        known = ", ".join(one.id for one in self.layouts)
+        raise DeclarationError(f"family `{self.id}` has no layout `{id}`", hint=f"its layouts: {known}")
+
+    def kind(self, role: str, id: str) -> Part:
+        """The part of this id that may fill a role.
+
+        Raises:
+            DeclarationError: none has this id.
+        """
+        for part in self.parts[role]:
+            if part.id == id:
+                return part
+        raise DeclarationError(f"role `{role}` of family `{self.id}` is never a `{id}`")
+
+
+def _is_name(expression: Expression) -> bool:
+    return len(expression.terms) == 1 and expression.terms[0][0] == 1 and len(expression.terms[0][1]) == 1

@@ -1,0 +1,169 @@
+"""The names of a file, grouped by star, with wrappers taken off.
+
+Everything after grouping costs by the number of groups, not by the number of tensors. Wrappers are
+what training tools put around a model's names: they are taken off the stars and reported.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from dovetail.names import Index, group_names, indices, star
+
+# Wrappers around a whole model, outermost first: nested checkpoint levels (`/`), then module prefixes.
+# Lightning and DDP: torch.nn.parallel.DistributedDataParallel; Fabric: `_forward_module`; DeepSpeed: `module/`.
+_LEVELS = ("state_dict/", "model_state_dict/", "model/", "module/", "weights/")
+_LEADING = ("module.", "_forward_module.", "_orig_mod.", "_fsdp_wrapped_module.")
+# Segments that torch.compile, FSDP, activation checkpointing and PEFT put anywhere in a name.
+_INNER = (
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "base_model.model.",
+    "base_layer.",
+)
+# Levels of a training checkpoint that are not weights.
+TRAINING_STATE = (
+    "optimizer",
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "callbacks",
+    "scheduler",
+    "ema",
+    "rng_state",
+)
+
+
+class Group:
+    """The tensors that share a star."""
+
+    __slots__ = ("_by_index", "_indices", "names", "star")
+
+    def __init__(self, star: str, names: list[str]) -> None:
+        self.star = star
+        self.names = names
+        self._indices: list[Index] | None = None
+        self._by_index: dict[Index, str] | None = None
+
+    @property
+    def indices(self) -> list[Index]:
+        """The index of each name, in the order of `names`."""
+        if self._indices is None:
+            self._indices = indices(star(self.names[0]), self.names)
+        return self._indices
+
+    @property
+    def by_index(self) -> dict[Index, str]:
+        """The names by index."""
+        if self._by_index is None:
+            self._by_index = dict(zip(self.indices, self.names, strict=True))
+        return self._by_index
+
+
+class Inventory(NamedTuple):
+    """All groups of a file by star, the wrappers that were taken off, and what was set aside.
+
+    `set_aside` maps a rule to the names it explains: tensors that are not weights of the model.
+    """
+
+    groups: dict[str, Group]
+    wrappers: tuple[str, ...] = ()
+    set_aside: Mapping[str, list[str]] = {}
+
+    def names(self) -> Iterable[str]:
+        """The names in the groups, as the file spells them."""
+        for group in self.groups.values():
+            yield from group.names
+
+    def without(self, wrapper: str) -> "Inventory | None":
+        """The inventory with one more leading wrapper taken off, None unless every name has it."""
+        if not self.groups or not all(key.startswith(wrapper) for key in self.groups):
+            return None
+        groups = {key[len(wrapper) :]: group for key, group in self.groups.items()}
+        return Inventory(groups, (*self.wrappers, wrapper), self.set_aside)
+
+
+def take_inventory(names: Iterable[str]) -> Inventory:
+    """Groups the names and takes off every wrapper that is one beyond doubt."""
+    groups = {key: Group(key, members) for key, members in group_names(names).items()}
+    inventory = _choose_level(Inventory(groups))
+    changed = True
+    while changed:
+        changed = False
+        for wrapper in _LEADING:
+            if unwrapped := inventory.without(wrapper):
+                inventory, changed = unwrapped, True
+    return _without_inner(inventory)
+
+
+def _choose_level(inventory: Inventory) -> Inventory:
+    """Picks the weights out of a nested training checkpoint."""
+    keys = [key for key in inventory.groups if "/" in key]
+    if not keys:
+        return inventory
+    for level in _LEVELS:
+        inside = {key: group for key, group in inventory.groups.items() if key.startswith(level)}
+        if not inside:
+            continue
+        outside = {key: group for key, group in inventory.groups.items() if key not in inside}
+        if not all(key.split("/")[0] in TRAINING_STATE for key in outside):
+            continue
+        aside = dict(inventory.set_aside)
+        for key, group in outside.items():
+            aside.setdefault(f"training state `{key.split('/')[0]}`", []).extend(group.names)
+        rest = Inventory(
+            {key[len(level) :]: group for key, group in inside.items()}, (*inventory.wrappers, level), aside
+        )
+        return _choose_level(rest)
+    return inventory
+
+
+def _without_inner(inventory: Inventory) -> Inventory:
+    wrappers = list(inventory.wrappers)
+    groups = inventory.groups
+    for segment in _INNER:
+        if not any(_has_segment(key, segment) for key in groups):
+            continue
+        renamed: dict[str, Group] = {}
+        for key, group in groups.items():
+            renamed.setdefault(_drop_segment(key, segment), group)
+        if len(renamed) == len(groups):
+            groups = renamed
+            wrappers.append(segment)
+    return Inventory(groups, tuple(wrappers), inventory.set_aside)
+
+
+def _has_segment(key: str, segment: str) -> bool:
+    return key.startswith(segment) or f".{segment}" in key or f"/{segment}" in key
+
+
+def _drop_segment(key: str, segment: str) -> str:
+    key = key.removeprefix(segment)
+    return key.replace(f".{segment}", ".").replace(f"/{segment}", "/")
+
+
+def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[tuple[str, int, str]]:
+    """The modules that hold these groups, as (prefix, number of tensors, first name), biggest first.
+
+    A module is the longest common beginning of its names up to a dot, so that 391 tensors under
+    `model.visual` are one entry.
+    """
+    by_head: dict[str, list[Group]] = {}
+    for key, group in groups.items():
+        by_head.setdefault(key.replace("/", ".").split(".")[0], []).append(group)
+    found = []
+    for members in by_head.values():
+        prefix = _common_module([group.star for group in members])
+        found.append((prefix, sum(len(group.names) for group in members), members[0].names[0]))
+    found.sort(key=lambda item: -item[1])
+    return found[:limit]
+
+
+def _common_module(keys: list[str]) -> str:
+    pieces = [key.replace("/", ".").split(".")[:-1] or key.split(".") for key in keys]
+    common = []
+    for column in zip(*pieces, strict=False):
+        if len(set(column)) > 1 or column[0] == "*":
+            break
+        common.append(column[0])
+    return ".".join(common)

@@ -1,0 +1,202 @@
+"""One part held against one place in a file: what of it is there, what is missing.
+
+Names only; shapes are `infer`'s business. A part with an index (`{layer}`) is as long as most of its
+rows say: one stray tensor neither makes the stack longer nor hides that another is missing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from dovetail.layout.family import Mount
+from dovetail.layout.inventory import Group, Inventory
+from dovetail.layout.part import Part, Row
+from dovetail.names import Index, Template, star
+
+Found = Mapping[Index, str]
+StackKey = tuple[str, ...]
+_SINGLE: frozenset[Index] = frozenset([()])
+
+
+class RowMatch(NamedTuple):
+    """One stored tensor of a naming, and the names in the file that are it, by index.
+
+    `text` is its full name at the mount, with fields.
+    """
+
+    row: Row
+    text: str
+    found: Found
+    duplicates: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stack(self) -> StackKey:
+        """Which stack the row belongs to: its fields, with the subset each runs over."""
+        stored = self.row.stored
+        return tuple(f"{f}:{s}" if s else f for f, s in zip(stored.fields, stored.subsets, strict=True))
+
+    def name(self, index: Index) -> str:
+        """The full name at one index."""
+        return Template(self.text).format(**dict(zip(self.row.stored.fields, index, strict=True)))
+
+
+class PartMatch(NamedTuple):
+    """A part at a mount.
+
+    `missing` are full stored names that should be there; `features` the optional features that are.
+    `stray` are names of the part with an index that the rest of the part does not have.
+    `duplicates` pairs a second name with the name it repeats.
+    """
+
+    part: Part
+    mount: Mount
+    rows: tuple[RowMatch, ...]
+    features: tuple[str, ...]
+    missing: tuple[str, ...]
+    missing_rows: int
+    stray: tuple[str, ...]
+    duplicates: tuple[tuple[str, str], ...]
+    ignored: tuple[tuple[str, str], ...]
+    stacks: Mapping[StackKey, frozenset[Index]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every required tensor is there."""
+        return not self.missing and bool(self.rows)
+
+    def claimed(self) -> Iterator[str]:
+        """Every name of the file that this part explains."""
+        for match in self.rows:
+            yield from match.found.values()
+        for name, _ in self.duplicates:
+            yield name
+        for name, _ in self.ignored:
+            yield name
+
+    @property
+    def num_claimed(self) -> int:
+        """How many names this part explains."""
+        return sum(len(match.found) for match in self.rows) + len(self.duplicates) + len(self.ignored)
+
+
+def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
+    """Finds the rows of a part at a mount."""
+    matches: list[RowMatch] = []
+    absent: list[RowMatch] = []
+    aliases = {row.leaves: row for row in part.rows(mount.naming) if row.is_alias}
+    for row in part.rows(mount.naming):
+        if not row.is_alias:
+            match = _find_row(row, aliases.get(row.leaves), mount, inventory)
+            (matches if match.found else absent).append(match)
+    features = _features_present(part, matches)
+    needed = [match for match in absent if _is_needed(part, match.row, features)]
+    stacks = _stacks(matches)
+    missing, stray = _compare_with_stacks(matches, needed, stacks)
+    gaps = sum(match.found.keys() != stacks.get(match.stack, _SINGLE) for match in matches)
+    kept = tuple(_without_stray(match, stray) for match in matches)
+    return PartMatch(
+        part=part,
+        mount=mount,
+        rows=kept,
+        features=features,
+        missing=tuple(missing),
+        missing_rows=len(needed) + gaps,
+        stray=tuple(sorted(stray)),
+        duplicates=tuple(pair for match in kept for pair in match.duplicates),
+        ignored=tuple(_ignored(part, mount, inventory)),
+        stacks=stacks,
+    )
+
+
+def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -> RowMatch:
+    groups = inventory.groups
+    found: Found = {}
+    duplicates: list[tuple[str, str]] = []
+    spellings = _spellings(row, alias, mount)
+    for text, key, stored in spellings:
+        group = groups.get(key)
+        if group is None:
+            continue
+        here = _select(stored, group)
+        if found:
+            duplicates += [(name, found[index]) for index, name in here.items() if index in found]
+            found = {**here, **found}
+        else:
+            found = here
+    return RowMatch(row, spellings[0][0], found, tuple(duplicates))
+
+
+def _spellings(row: Row, alias: Row | None, mount: Mount) -> list[tuple[str, str, Template]]:
+    """The full names of a row at a mount, the proper one first, each with its star."""
+    leaf = row.leaves[0]
+    found = []
+    moved = dict(mount.moved).get(leaf) if mount.moved else None
+    if moved is not None:
+        found.append((moved, star(moved), Template(moved)))
+    else:
+        prefixes = (mount.prefix, *mount.aliases) if mount.aliases else (mount.prefix,)
+        for stored in (row.stored,) if alias is None else (row.stored, alias.stored):
+            found += [(prefix + stored.text, prefix + stored.star, stored) for prefix in prefixes]
+    if mount.also:
+        found += [(name, star(name), Template(name)) for also, name in mount.also if also == leaf]
+    return found
+
+
+def _select(stored: Template, group: Group) -> Found:
+    """The members of a group that a template describes, by the values of its fields."""
+    if all(isinstance(slot, str) for slot in stored.slots):
+        return group.by_index
+    chosen = ((stored.select(index), name) for index, name in group.by_index.items())
+    return {index: name for index, name in chosen if index is not None}
+
+
+def _features_present(part: Part, matches: list[RowMatch]) -> tuple[str, ...]:
+    present = {part.leaves[leaf].feature for match in matches for leaf in match.row.leaves}
+    return tuple(feature for feature in part.optional if feature in present)
+
+
+def _is_needed(part: Part, row: Row, features: tuple[str, ...]) -> bool:
+    leaf = part.leaves[row.leaves[0]]
+    return not leaf.is_dead and (
+        leaf.feature is None or leaf.feature in part.features or leaf.feature in features
+    )
+
+
+def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
+    """The index set of each stack, by majority of its rows."""
+    votes: dict[StackKey, Counter[frozenset[Index]]] = {}
+    for match in matches:
+        if match.row.stored.fields:
+            votes.setdefault(match.stack, Counter())[frozenset(match.found)] += 1
+    return {key: max(ballots.items(), key=lambda b: (b[1], len(b[0])))[0] for key, ballots in votes.items()}
+
+
+def _compare_with_stacks(
+    matches: list[RowMatch], needed: list[RowMatch], stacks: Mapping[StackKey, frozenset[Index]]
+) -> tuple[list[str], set[str]]:
+    missing: list[str] = []
+    stray: set[str] = set()
+    for match in matches:
+        stack = stacks.get(match.stack, _SINGLE)
+        if match.found.keys() != stack:
+            missing += [match.name(index) for index in sorted(stack - match.found.keys())]
+            stray |= {name for index, name in match.found.items() if index not in stack}
+    for match in needed:
+        stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
+        missing += [match.name(index) for index in sorted(stack)] or [match.text]
+    return missing, stray
+
+
+def _without_stray(match: RowMatch, stray: set[str]) -> RowMatch:
+    if not stray or not any(name in stray for name in match.found.values()):
+        return match
+    found = {index: name for index, name in match.found.items() if name not in stray}
+    return RowMatch(match.row, match.text, found, match.duplicates)
+
+
+def _ignored(part: Part, mount: Mount, inventory: Inventory) -> Iterator[tuple[str, str]]:
+    for rule in part.namings[mount.naming].ignored:
+        for prefix in (mount.prefix, *mount.aliases):
+            group = inventory.groups.get(prefix + rule.stored.star)
+            if group is not None:
+                yield from ((name, rule.reason) for name in _select(rule.stored, group).values())

@@ -1,0 +1,158 @@
+"""The inert records that stand for what a pickle would build: data only, nothing of it can run.
+
+A pickle is a program. Reading one without running it means that every object it would make becomes a
+plain Python value or one of these records, and that every class or function it names stays a name.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from dovetail.dtypes import BITS
+from dovetail.errors import FormatError
+
+# Code under these names is never somebody's own class, so an object of it is refused unless allowed.
+_RESERVED = sys.stdlib_module_names | {"torch", "numpy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A class or function that the pickle names; it is neither imported nor called."""
+
+    module: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The dotted name."""
+        return f"{self.module}.{self.name}"
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether it belongs to Python, torch or numpy rather than to somebody's own code."""
+        return self.module.partition(".")[0] in _RESERVED
+
+    @property
+    def is_class(self) -> bool:
+        """Whether its name is written like that of a class."""
+        return self.name.rpartition(".")[2].lstrip("_")[:1].isupper()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of elements in an entry of its own beside the pickle."""
+
+    key: str
+    dtype: str
+    elements: int
+
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+        return self.elements * BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """A tensor as a view of a storage; offset and strides count elements of `dtype`.
+
+    `storage` is None for a tensor on torch's meta device: it has a shape and no values.
+    """
+
+    storage: Storage | None
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Record(ABC):
+    """Something that the pickle makes first and fills afterwards (BUILD)."""
+
+    @abstractmethod
+    def build(self, state: Any) -> None:
+        """Takes the state that the pickle gives it."""
+
+
+class Fields(dict[Any, Any], Record):
+    """An `argparse.Namespace` or `types.SimpleNamespace`."""
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise FormatError(f"a namespace is filled with a `{type_name(state)}`", expected="a dict")
+        self.update(state)
+
+
+@dataclass(slots=True, eq=False)
+class Opaque(Record):
+    """An object of a class that is not on the allow-list: its name and what the pickle would give it.
+
+    `arguments` are what the class would be called with, `state` what would become its fields, `items`
+    and `elements` what it would hold if it is a kind of dict or list.
+    """
+
+    class_name: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+    elements: list[Any] = field(default_factory=list)
+
+    def build(self, state: Any) -> None:
+        self.state = state
+
+    @property
+    def fields(self) -> dict[Any, Any]:
+        """What it holds by name; arguments and elements, which have none, as lists."""
+        held: dict[Any, Any] = {}
+        if self.arguments:
+            held["arguments"] = list(self.arguments)
+        for state in self.state if _is_slot_state(self.state) else (self.state,):
+            if isinstance(state, dict):
+                held |= state
+            elif state is not None:
+                held["state"] = state
+        held |= self.items
+        if self.elements:
+            held["elements"] = self.elements
+        return held
+
+    @property
+    def content(self) -> Any:
+        """What a reader wants of it: its fields, or the one value that it wraps.
+
+        An enum member is its value; pydantic keeps the fields one level down; omegaconf keeps them in
+        `_content` and single values in `_val`, among its own bookkeeping.
+        """
+        if len(self.arguments) == 1 and self.state is None and not self.items and not self.elements:
+            return self.arguments[0]
+        held = self.fields
+        if isinstance(inner := held.get("__dict__"), dict):
+            return inner
+        if self.class_name.startswith("omegaconf."):
+            return held.get("_content", held.get("_val", held))
+        return held
+
+
+def type_name(value: object) -> str:
+    """What to call the type of a value in a message."""
+    if isinstance(value, Global):
+        return value.path
+    return value.class_name if isinstance(value, Opaque) else type(value).__name__
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value of the file in a message: escaped, and cut when it is long."""
+    if not isinstance(value, str | int | float | None) and not _is_flat(value):
+        return f"a `{type_name(value)}`"
+    text = repr(value[: limit + 1] if isinstance(value, str) else value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _is_flat(value: object) -> bool:
+    return type(value) is tuple and len(value) <= 16 and all(type(item) is int for item in value)
+
+
+def _is_slot_state(state: object) -> bool:
+    """Whether it is the pair (fields, slots) that a class with `__slots__` pickles."""
+    return type(state) is tuple and len(state) == 2 and all(isinstance(half, dict | None) for half in state)
