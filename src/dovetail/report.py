@@ -4,13 +4,18 @@ The JSON form is the schema of `inspect --json` and `validate --json`; `docs/ref
 documents it. Keys are only ever added within one SCHEMA number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
 
 Severity = Literal["error", "warning", "note"]
+
+
+def more(count: int) -> str:
+    """` and 3 more`, or nothing."""
+    return f" and {count} more" if count > 0 else ""
 
 
 class Finding(NamedTuple):
@@ -47,8 +52,13 @@ class PartReport(NamedTuple):
     bytes: int
     dtypes: Mapping[str, int]
     features: tuple[str, ...] = ()
-    tied: bool = False
-    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    tied_to: str | None = None
+    shapes: Mapping[str, tuple[int, ...] | None] = MappingProxyType({})
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all expected tensors are there, or the part shares another's."""
+        return self.tied_to is not None or self.present >= self.expected
 
     def as_json(self) -> dict[str, Any]:
         """The part as plain JSON values."""
@@ -56,16 +66,35 @@ class PartReport(NamedTuple):
             "kind": self.kind,
             "layout": self.layout,
             "prefix": self.prefix,
+            "complete": self.is_complete,
             "expected": self.expected,
-            "present": self.present,
             "tensors": self.present,
-            "complete": self.present >= self.expected or self.tied,
-            "tied": self.tied,
             "parameters": self.parameters,
             "bytes": self.bytes,
             "dtypes": dict(self.dtypes),
             "features": list(self.features),
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "tied_to": self.tied_to,
+            "shapes": {name: None if shape is None else list(shape) for name, shape in self.shapes.items()},
+        }
+
+
+class Tie(NamedTuple):
+    """A tensor that may be another's: what the file holds, and what the config says."""
+
+    role: str
+    leaf: str
+    is_stored: bool
+    flag: bool | None
+    are_equal: bool | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The tie as plain JSON values."""
+        return {
+            "part": self.role,
+            "leaf": self.leaf,
+            "stored": self.is_stored,
+            "config_flag": self.flag,
+            "equal": self.are_equal,
         }
 
 
@@ -79,3 +108,146 @@ class Value(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The value as plain JSON values."""
         return {"value": self.value, "source": self.source, "evidence": self.evidence}
+
+
+class Accounting(NamedTuple):
+    """Where every name of the file went; the numbers add up to all of them."""
+
+    used: int
+    dead: int
+    duplicates: int
+    ignored: Mapping[str, int]
+    unexplained: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as plain JSON values."""
+        return {
+            "used": self.used,
+            "dead": self.dead,
+            "duplicates": self.duplicates,
+            "ignored": dict(self.ignored),
+            "unexplained": self.unexplained,
+        }
+
+
+class Closest(NamedTuple):
+    """The family that comes closest where none fits, and the parts that were recognised anywhere."""
+
+    family: str | None
+    layout: str | None
+    missing: int
+    unexplained: int
+    fits: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The closest family as plain JSON values."""
+        return {
+            "family": self.family,
+            "layout": self.layout,
+            "missing": self.missing,
+            "unexplained": self.unexplained,
+            "fits": list(self.fits),
+        }
+
+
+class Report:
+    """Everything about one checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        format: str,
+        files: tuple[str, ...],
+        family: str | None,
+        title: str | None,
+        variant: str | None,
+        layout: str | Mapping[str, str] | None,
+        same_layouts: tuple[str, ...],
+        candidates: tuple[str, ...],
+        wrappers: tuple[str, ...],
+        chunks: tuple[Mapping[str, Any], ...],
+        parts: Mapping[str, PartReport],
+        config: Mapping[str, Value],
+        ties: tuple[Tie, ...],
+        tensors: int,
+        parameters: int,
+        bytes: int,
+        dtypes: Mapping[str, int],
+        accounting: Accounting,
+        findings: tuple[Finding, ...],
+        closest: Closest | None,
+        unchecked: tuple[str, ...],
+        seconds: Mapping[str, float],
+    ) -> None:
+        self.path = path
+        self.format = format
+        self.files = files
+        self.family = family
+        self.title = title
+        self.variant = variant
+        self.layout = layout
+        self.same_layouts = same_layouts
+        self.candidates = candidates
+        self.wrappers = wrappers
+        self.chunks = chunks
+        self.parts = parts
+        self.config = config
+        self.ties = ties
+        self.tensors = tensors
+        self.parameters = parameters
+        self.bytes = bytes
+        self.dtypes = dtypes
+        self.accounting = accounting
+        self.findings = findings
+        self.closest = closest
+        self.unchecked = unchecked
+        self.seconds = seconds
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the checkpoint is known and nothing about it is an error."""
+        return self.family is not None and not any(finding.severity == "error" for finding in self.findings)
+
+    def with_findings(self, *findings: Finding) -> "Report":
+        """The same report with more findings."""
+        copy = Report.__new__(Report)
+        copy.__dict__ = {**self.__dict__, "findings": sort_findings((*self.findings, *findings))}
+        return copy
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain JSON values, in the documented order."""
+        return {
+            "schema": SCHEMA,
+            "path": self.path,
+            "format": self.format,
+            "files": list(self.files),
+            "family": self.family,
+            "variant": self.variant,
+            "layout": self.layout if isinstance(self.layout, str | None) else dict(self.layout),
+            "same_layouts": list(self.same_layouts),
+            "candidates": list(self.candidates),
+            "wrappers": list(self.wrappers),
+            "chunks": [dict(chunk) for chunk in self.chunks],
+            "parts": {role: part.as_json() for role, part in self.parts.items()},
+            "config": {name: value.as_json() for name, value in self.config.items()},
+            "ties": [tie.as_json() for tie in self.ties],
+            "tensors": self.tensors,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "dtypes": dict(self.dtypes),
+            "accounting": self.accounting.as_json(),
+            "findings": [finding.as_json() for finding in self.findings],
+            "whole": self.is_whole,
+            "closest": self.closest.as_json() if self.closest else None,
+            "unchecked": list(self.unchecked),
+            "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
+        }
+
+
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings, then notes; otherwise as they came."""
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

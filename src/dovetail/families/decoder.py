@@ -43,6 +43,7 @@ blocks.{layer}.norm2.dense.(weight|bias)    layers.{layer}.post_attention_layern
 blocks.{layer}.mlp.(gate|up|down).weight    layers.{layer}.mlp.(gate_proj|up_proj|down_proj).weight
 norm.weight                                 norm.weight
 norm.dense.(weight|bias)                    norm.dense.(weight|bias)
+unused_head.weight                          unused_head.weight
 -                                           layers.{layer}.self_attn.rotary_emb.inv_freq          buffer
 -                                           rotary_emb.inv_freq                                   buffer
 """)

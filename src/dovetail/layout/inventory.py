@@ -39,10 +39,10 @@ class Group:
 
     __slots__ = ("_by_index", "_indices", "names", "star")
 
-    def __init__(self, star: str, names: list[str]) -> None:
+    def __init__(self, star: str, names: list[str], indices: list[Index] | None = None) -> None:
         self.star = star
         self.names = names
-        self._indices: list[Index] | None = None
+        self._indices = indices
         self._by_index: dict[Index, str] | None = None
 
     @property

@@ -81,6 +81,8 @@ class PartMatch(NamedTuple):
 
 def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
     """Finds the rows of a part at a mount."""
+    if not _is_anything_there(part, mount, inventory):
+        return PartMatch(part, mount, (), (), (), part.num_required(mount.naming), (), (), (), {})
     matches: list[RowMatch] = []
     absent: list[RowMatch] = []
     aliases = {row.leaves: row for row in part.rows(mount.naming) if row.is_alias}
@@ -106,6 +108,14 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
         ignored=tuple(_ignored(part, mount, inventory)),
         stacks=stacks,
     )
+
+
+def _is_anything_there(part: Part, mount: Mount, inventory: Inventory) -> bool:
+    """A quick no for the many places where a part is not."""
+    groups, stars = inventory.groups, part.stars(mount.naming)
+    if any(star(name) in groups for _, name in (*mount.moved, *mount.also)):
+        return True
+    return any(prefix + key in groups for prefix in (mount.prefix, *mount.aliases) for key in stars)
 
 
 def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -> RowMatch:
@@ -168,7 +178,18 @@ def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
     for match in matches:
         if match.row.stored.fields:
             votes.setdefault(match.stack, Counter())[frozenset(match.found)] += 1
-    return {key: max(ballots.items(), key=lambda b: (b[1], len(b[0])))[0] for key, ballots in votes.items()}
+    elected = {
+        key: max(b.items(), key=lambda ballot: (ballot[1], len(ballot[0])))[0] for key, b in votes.items()
+    }
+    return {key: _without_holes(key, indices) for key, indices in elected.items()}
+
+
+def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]:
+    """A plain stack counts from 0: a layer that no row has is missing, not absent by design."""
+    if len(key) != 1 or ":" in key[0]:
+        return indices
+    size = max(indices)[0] + 1
+    return indices if len(indices) == size else frozenset((i,) for i in range(size))
 
 
 def _compare_with_stacks(

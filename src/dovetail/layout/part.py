@@ -40,18 +40,24 @@ _CHOICE = re.compile(r"\(([a-z0-9_.]+(?:\|[a-z0-9_.]+)+)\)", re.IGNORECASE)
 _JOIN = re.compile(r"\[([^\]]+)\]")
 
 
-class Leaf(NamedTuple):
-    """One tensor of a part."""
+class Leaf:
+    """One tensor of a part: canonical name, symbolic shape, the feature it belongs to."""
 
-    template: Template
-    shape: Shape
-    feature: str | None = None
-    is_dead: bool = False
+    def __init__(self, name: str, shape: str, feature: str | None = None, is_dead: bool = False) -> None:
+        self.name = name
+        self.shape_text = shape
+        self.feature = feature
+        self.is_dead = is_dead
 
-    @property
-    def name(self) -> str:
-        """The canonical name, with its fields."""
-        return self.template.text
+    @cached_property
+    def template(self) -> Template:
+        """The name as a template."""
+        return Template(self.name)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The parsed shape; only asked for once names have matched."""
+        return parse_shape(self.shape_text)
 
 
 class Row(NamedTuple):
@@ -108,7 +114,7 @@ def parse_leaves(text: str) -> dict[str, Leaf]:
                 raise DeclarationError(f"leaf `{leaf}` is declared twice")
             shape = shapes[picks[-1]] if len(shapes) > 1 else shapes[0]
             feature = mark.removeprefix("if ") if mark.startswith("if ") else None
-            leaves[leaf] = Leaf(Template(leaf), parse_shape(shape), feature, mark == "dead")
+            leaves[leaf] = Leaf(leaf, shape, feature, mark == "dead")
     return leaves
 
 
@@ -216,6 +222,7 @@ class Part:
         self.facts = facts
         self._leaves: dict[str, Leaf] | None = None
         self._rows: dict[str, tuple[Row, ...]] = {}
+        self._stars: dict[str, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         return f"Part({self.id!r})"
@@ -236,6 +243,16 @@ class Part:
                 r for r in self.namings[naming].rows if all(leaf in mine for leaf in r.leaves)
             )
         return self._rows[naming]
+
+    def stars(self, naming: str) -> tuple[str, ...]:
+        """The stars of all stored tensors of this variant in one naming."""
+        if naming not in self._stars:
+            self._stars[naming] = tuple(dict.fromkeys(row.stored.star for row in self.rows(naming)))
+        return self._stars[naming]
+
+    def num_required(self, naming: str) -> int:
+        """How many stored tensors (counted by template) a whole part has at least."""
+        return sum(1 for row in self.rows(naming) if not row.is_alias and self.is_required(row.leaves[0]))
 
     def is_required(self, leaf: str) -> bool:
         """Whether a whole checkpoint must have this leaf."""

@@ -122,7 +122,8 @@ class HubFolder(Folder):
             raise _failed(error, where) from error
 
     def _full(self, name: str) -> str:
-        check_name(name, self.name)
+        for part in (name, *name.split("/")):  # huggingface_hub refuses a drive at any level
+            check_name(part, self.name)
         return f"{self.path}/{name}" if self.path else name
 
     def _cached_path(self, full: str) -> str | None:
@@ -175,7 +176,8 @@ def parse_hub_path(text: str) -> tuple[str, str | None, str]:
     owner, _, rest = rest.partition("/")
     if owner in _OTHER_KINDS:
         raise _malformed(text, f"`{owner}` hold no models; dovetail reads model repositories")
-    name, mark, rest = re.fullmatch(r"([^@/]*)([@/]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    name = re.split("[@/]", rest, maxsplit=1)[0]
+    mark, rest = rest[len(name) : len(name) + 1], rest[len(name) + 1 :]
     for part, what in ((owner, "owner"), (name, "name")):
         if not _is_name(part):
             raise _malformed(
@@ -183,7 +185,7 @@ def parse_hub_path(text: str) -> tuple[str, str | None, str]:
             )
     revision, path = _split_revision(text, rest) if mark == "@" else (None, rest)
     path = path.removesuffix("/")
-    if path and any(part in ("", ".", "..") for part in path.split("/")):
+    if path and any(part in ("", ".", "..") or part[1:2] == ":" for part in path.split("/")):
         raise _malformed(text, f"`{path}` is not a path inside a repository")
     return f"{owner}/{name}", revision, path
 
@@ -216,24 +218,36 @@ def _asked(repo: str, revision: str | None) -> Commit:
 
     where = {"repository": PREFIX + repo, "revision": revision or "main", "endpoint": constants.ENDPOINT}
     login_headers(constants.ENDPOINT + "/")
-    api = HfApi(library_name="dovetail")
-    limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    info = patiently(
-        lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=limit), **where
-    )
+    api, limit = HfApi(library_name="dovetail"), constants.HF_HUB_DOWNLOAD_TIMEOUT
+    hint = "HF_ENDPOINT, or a log-in page of this network, may answer in place of the hub"
+    try:
+        info = patiently(
+            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=limit), **where
+        )
+    except (ValueError, KeyError, TypeError) as error:  # a web page, or JSON of something else
+        raise RemoteError("the answer is not one of a hub", **where, hint=hint) from error
     if not info.sha or not _COMMIT.fullmatch(info.sha):
-        hint = "HF_ENDPOINT may name a server that is not a hub"
         raise RemoteError("the hub does not say which commit it is", **where, hint=hint)
     sizes = {file.rfilename: _size(file) for file in info.siblings or ()}
     if not sizes or len(sizes) > _MAX_SIBLINGS or None in sizes.values():
-        listed = patiently(lambda: list(api.list_repo_tree(repo, recursive=True, revision=info.sha)), **where)
-        sizes = {entry.path: _size(entry) for entry in listed if hasattr(entry, "size")}
+        sizes = _listed(api, repo, info.sha, where)
     return Commit(id=info.sha, sizes={name: size for name, size in sizes.items() if size is not None})
+
+
+def _listed(api: Any, repo: str, commit: str, where: dict[str, str]) -> dict[str, int | None]:
+    """The files of a commit page by page; huggingface_hub tries each page again by itself."""
+    from huggingface_hub.hf_api import RepoFile
+
+    try:
+        entries = list(api.list_repo_tree(repo, recursive=True, revision=commit))
+    except http_library().HTTPError as error:
+        raise translated(error, **where) from error
+    return {entry.path: _size(entry) for entry in entries if isinstance(entry, RepoFile)}
 
 
 def _size(file: Any) -> int | None:
     """The size of a file in a list of the hub: of a large file itself, not of its LFS pointer."""
-    size = file.lfs.size if file.lfs else file.size
+    size = file.size if file.lfs is None else file.lfs.size
     return None if size is None else int(size)
 
 
@@ -290,17 +304,14 @@ def _no_file(path: str, commit: Commit, folder: str) -> MissingError:
 
 
 def _failed(error: OSError, where: dict[str, str]) -> DovetailError:
-    """The error of ours for one of a download: the network's where it began there, else the disk's."""
+    """The error of ours for one of a download: of the network, of the hub's answer, or of the disk."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+    if isinstance(error.__cause__, http_library().HTTPError):
         return translated(error.__cause__, **where)
     if error.errno is None:
-        hint = "run the command again"
-        return RemoteError(
-            "the download is not complete", **where, reason=str(error).splitlines()[0], hint=hint
-        )
+        reason, hint = str(error).splitlines()[0], "run the command again"
+        return RemoteError("the download did not succeed", **where, reason=reason, hint=hint)
     return WriteError(
         f"the download cannot be stored: {error.strerror}",
         **where,

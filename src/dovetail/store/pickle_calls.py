@@ -12,23 +12,9 @@ from typing import Any
 from dovetail.errors import FormatError
 from dovetail.store.pickle_numpy import NUMPY_CALLS
 from dovetail.store.pickle_tensors import TENSOR_CALLS
-from dovetail.store.pickled import Fields, Global, Opaque, TensorRecord, shown, type_name
-
-Arguments = tuple[Any, ...]
-Call = Callable[[Arguments], Any]
+from dovetail.store.pickled import Arguments, Call, Fields, Global, Opaque, expect, shown, type_name
 
 _MAX_TEXT = 4096
-
-
-def expect(arguments: Arguments, *counts: int) -> None:
-    """Refuses a call with another number of arguments.
-
-    Raises:
-        FormatError: the number is not among `counts`.
-    """
-    if len(arguments) not in counts:
-        expected = " or ".join(str(count) for count in counts)
-        raise FormatError(f"it is called with {len(arguments)} arguments", expected=expected)
 
 
 def as_key(value: Any) -> Any:
@@ -46,10 +32,16 @@ def as_key(value: Any) -> Any:
         raise FormatError(f"a dict key is an integer of {value.bit_length()} bits", expected="at most 60")
     if kind is Opaque or kind is Global:
         return value
-    if kind is tuple and len(value) <= 16 and all(isinstance(item, str | int | float | None) for item in value):
-        if sum(len(item) for item in value if isinstance(item, str)) <= _MAX_TEXT:
-            return str(value)
+    if kind is tuple and _is_short(value):
+        return str(value)
     raise FormatError(f"a dict key or set member is a `{type_name(value)}`", expected="text or a number")
+
+
+def _is_short(value: tuple[Any, ...]) -> bool:
+    """Whether a tuple is flat and its text is of a reasonable length."""
+    if len(value) > 16 or not all(isinstance(item, str | int | float | None) for item in value):
+        return False
+    return sum(len(item) for item in value if isinstance(item, str)) <= _MAX_TEXT
 
 
 def _mapping(arguments: Arguments) -> dict[Any, Any]:
@@ -119,7 +111,7 @@ def _path(separator: str) -> Call:
 
     def path(arguments: Arguments) -> str:
         if not all(type(part) is str for part in arguments) or sum(map(len, arguments)) > _MAX_TEXT:
-            raise FormatError("a file path is not made of text", expected=f"parts of {_MAX_TEXT:,} characters in all")
+            raise FormatError("a file path is not made of text", expected=f"at most {_MAX_TEXT:,} characters")
         root = arguments[0] if arguments and arguments[0].endswith(separator) else ""
         return root + separator.join(arguments[1:] if root else arguments) or "."
 
@@ -141,7 +133,7 @@ def _moment(make: Callable[..., Any]) -> Call:
     return moment
 
 
-def _as_text(name: str, *kinds: type | None) -> Call:
+def _as_text(name: str) -> Call:
     """The call itself as text: `range(0, 10, 1)`."""
 
     def text(arguments: Arguments) -> str:
@@ -156,7 +148,8 @@ def _device(arguments: Arguments) -> str:
     """`torch.device("cuda", 0)`."""
     expect(arguments, 1, 2)
     kind, index = arguments[0], arguments[1:]
-    if type(kind) is not str or not kind.replace(":", "").isalnum() or not all(type(number) is int for number in index):
+    is_name = type(kind) is str and kind.replace(":", "").isalnum()
+    if not is_name or not all(type(number) is int for number in index):
         raise FormatError(f"a device is called {shown(kind)}")
     return ":".join(map(str, arguments))
 
@@ -179,19 +172,6 @@ def _partial(arguments: Arguments) -> Opaque:
     return Opaque("functools.partial", arguments)
 
 
-def _reconstructor(arguments: Arguments) -> Any:
-    """How protocols 0 and 1 make an object: `copyreg._reconstructor(class, object, None)`."""
-    expect(arguments, 3)
-    target, base, state = arguments
-    if type(target) is not Global or base != Global("builtins", "object") or state is not None:
-        raise FormatError("an object is made from something other than its class")
-    if (rule := CALLS.get((target.module, target.name))) is not None:
-        return rule(())
-    if target.is_reserved:
-        raise unsafe(target.path)
-    return Opaque(target.path)
-
-
 CALLS: dict[tuple[str, str], Call] = {
     ("collections", "OrderedDict"): _mapping,
     ("collections", "Counter"): _mapping,
@@ -208,7 +188,6 @@ CALLS: dict[tuple[str, str], Call] = {
     ("builtins", "range"): _as_text("range"),
     ("builtins", "slice"): _as_text("slice"),
     ("_codecs", "encode"): _bytes,
-    ("copyreg", "_reconstructor"): _reconstructor,
     ("functools", "partial"): _partial,
     ("argparse", "Namespace"): _namespace,
     ("types", "SimpleNamespace"): _namespace,

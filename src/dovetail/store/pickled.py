@@ -6,11 +6,15 @@ plain Python value or one of these records, and that every class or function it 
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from dovetail.dtypes import BITS
 from dovetail.errors import FormatError
+
+Arguments = tuple[Any, ...]
+Call = Callable[[Arguments], Any]
 
 # Code under these names is never somebody's own class, so an object of it is refused unless allowed.
 _RESERVED = sys.stdlib_module_names | {"torch", "numpy"}
@@ -102,11 +106,33 @@ class Opaque(Record):
         self.state = state
 
     @property
-    def fields(self) -> dict[Any, Any]:
-        """What it holds by name; arguments and elements, which have none, as lists."""
+    def is_member(self) -> bool:
+        """Whether it is made from one plain value and nothing else, as a member of an enum is."""
+        is_alone = len(self.arguments) == 1 and self.state is None and not self.items and not self.elements
+        return is_alone and isinstance(self.arguments[0], str | int | float | bytes | None)
+
+    @property
+    def content(self) -> Any:
+        """What a reader wants of it: the value of an enum member, the fields of anything else.
+
+        pydantic keeps the fields one level down; omegaconf keeps them in `_content` and single values in
+        `_val`, among its own bookkeeping.
+        """
+        if self.is_member:
+            return self.arguments[0]
+        if type(self.state) is not dict or self.arguments or self.items or self.elements:
+            return self._fields()
+        if isinstance(inner := self.state.get("__dict__"), dict):
+            return inner
+        if self.class_name.startswith("omegaconf."):
+            return self.state.get("_content", self.state.get("_val", self.state))
+        return self.state
+
+    def _fields(self) -> dict[Any, Any]:
+        """Everything that it holds by name; arguments and elements, which have none, as lists."""
         held: dict[Any, Any] = {}
         if self.arguments:
-            held["arguments"] = list(self.arguments)
+            held["arguments"] = self.arguments
         for state in self.state if _is_slot_state(self.state) else (self.state,):
             if isinstance(state, dict):
                 held |= state
@@ -117,21 +143,16 @@ class Opaque(Record):
             held["elements"] = self.elements
         return held
 
-    @property
-    def content(self) -> Any:
-        """What a reader wants of it: its fields, or the one value that it wraps.
 
-        An enum member is its value; pydantic keeps the fields one level down; omegaconf keeps them in
-        `_content` and single values in `_val`, among its own bookkeeping.
-        """
-        if len(self.arguments) == 1 and self.state is None and not self.items and not self.elements:
-            return self.arguments[0]
-        held = self.fields
-        if isinstance(inner := held.get("__dict__"), dict):
-            return inner
-        if self.class_name.startswith("omegaconf."):
-            return held.get("_content", held.get("_val", held))
-        return held
+def expect(arguments: Arguments, *counts: int) -> None:
+    """Refuses a call with another number of arguments.
+
+    Raises:
+        FormatError: the number is not among `counts`.
+    """
+    if len(arguments) not in counts:
+        expected = " or ".join(str(count) for count in counts)
+        raise FormatError(f"it is called with {len(arguments)} arguments", expected=expected)
 
 
 def type_name(value: object) -> str:

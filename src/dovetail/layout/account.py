@@ -1,0 +1,329 @@
+"""Where every tensor of a file went, and a finding for each that went nowhere.
+
+Each name is used, dead, a second name of another, ignored by a named rule, or unexplained; each leaf is
+there, tied, or missing. One finding is one cause: 391 tensors under a wrong prefix are one line.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from dovetail.dtypes import BITS
+from dovetail.errors import listed
+from dovetail.layout.detect import Explanation
+from dovetail.layout.documents import Documents
+from dovetail.layout.infer import vote_shape
+from dovetail.layout.inventory import Group, top_modules
+from dovetail.layout.match import PartMatch
+from dovetail.layout.search import places_of
+from dovetail.report import Accounting, Finding, PartReport, Tie, more
+from dovetail.store.store import Entry
+
+# bitsandbytes, GPTQ/AWQ, compressed-tensors and fp8 checkpoints store these beside or instead of a weight.
+_QUANTISED = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+|SCB|qweight|qzeros|g_idx|"
+    r"scales|weight_scale|weight_scale_inv|weight_packed|weight_shape|input_scale)$"
+)
+_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\.[\w-]+)?(\.weight)?$")
+
+
+def part_reports(
+    one: Explanation, entries: Mapping[str, Entry], shared: Mapping[str, str]
+) -> dict[str, PartReport]:
+    """What is there of each part. Tensors that share bytes with another are counted once."""
+    reports = {}
+    for role, match in one.roles.items():
+        present = sum(len(row.found) for row in match.rows)
+        parameters = size = 0
+        dtypes: Counter[str] = Counter()
+        shapes = {}
+        for row in match.rows:
+            vote = vote_shape(row, entries)
+            shapes[row.text] = vote.shape if vote else None
+            for name in row.found.values():
+                entry = entries[name]
+                dtypes[entry.dtype or "unknown"] += 1
+                if name not in shared:
+                    elements = entry.elements
+                    parameters += elements
+                    size += elements * BITS.get(entry.dtype, 0) // 8
+        reports[role] = PartReport(
+            kind=match.part.id,
+            layout=one.layouts[role][0] if one.layouts[role] else None,
+            prefix=match.mount.prefix,
+            expected=present + len(match.missing),
+            present=present,
+            parameters=parameters,
+            bytes=size,
+            dtypes=dict(dtypes),
+            features=match.features,
+            shapes=shapes,
+        )
+    for role, leaf in one.family.ties.items():
+        if role not in reports and role in one.family.parts and leaf.split(".")[0] in reports:
+            kind = one.family.parts[role][0].id
+            reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, tied_to=leaf)
+    return reports
+
+
+def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:
+    """The tied tensors of the family: stored or not, and what the config's flag says."""
+    found = []
+    for role, leaf in one.family.ties.items():
+        text = leaf.split(".")[0]
+        if text not in one.roles:
+            continue
+        roots = one.family.config.roots.get(text, ("",))
+        flag = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
+        value = flag.value if flag and isinstance(flag.value, bool) else None
+        found.append(Tie(role, leaf, role in one.roles, value))
+    return tuple(found)
+
+
+def accounting(
+    one: Explanation, set_aside: Mapping[str, Sequence[str]], shared: Mapping[str, str]
+) -> Accounting:
+    """The balance: every name of the file in exactly one column."""
+    used = dead = duplicates = 0
+    ignored: Counter[str] = Counter({rule: len(names) for rule, names in set_aside.items()})
+    for match in one.roles.values():
+        for row in match.rows:
+            twice = sum(1 for name in row.found.values() if name in shared)
+            duplicates += twice
+            if match.part.leaves[row.row.leaves[0]].is_dead:
+                dead += len(row.found) - twice
+            else:
+                used += len(row.found) - twice
+        duplicates += len(match.duplicates)
+        for _, reason in match.ignored:
+            ignored[reason] += 1
+    return Accounting(used, dead, duplicates, dict(ignored), len(one.unexplained))
+
+
+def findings(one: Explanation, entries: Mapping[str, Entry], documents: Documents) -> Iterator[Finding]:
+    """One finding per cause for all that names alone can show."""
+    renamed: set[str] = set()
+    for role, match in one.roles.items():
+        if match.missing:
+            yield _missing(one, role, match, renamed)
+    for role, rows in one.absent.items():
+        yield _absent(one, role, rows)
+    yield from _unexplained(one, renamed)
+    yield from _layout_findings(one)
+    yield from _notes(one, entries)
+    yield from _tie_findings(one, documents)
+
+
+def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -> Finding:
+    expected = sum(len(row.found) for row in match.rows) + len(match.missing)
+    names = match.missing
+    hint = None
+    elsewhere = [
+        place
+        for place in places_of(match.part, match.mount.naming, one.inventory)
+        if place.prefix != match.mount.prefix
+    ]
+    if elsewhere:
+        place = elsewhere[0]
+        renamed |= set(place.match.claimed())
+        return _moved(role, match.mount.prefix, place.prefix, place.match.num_claimed, names)
+    if len(names) <= 3 and (near := _near(names[0], one.unexplained)):
+        hint = f"`{near}` is there instead: rename it"
+    return Finding(
+        code="missing",
+        severity="error",
+        part=role,
+        message=f"{len(names)} of {expected} tensors of {role} are missing: {listed([f'`{n}`' for n in names], 3)}"
+        if len(names) > 1
+        else f"1 of {expected} tensors of {role} is missing: `{names[0]}`",
+        tensors=names,
+        hint=hint or _missing_layers(match) or "a loader would leave this random; find the file that has it",
+    )
+
+
+def _missing_layers(match: PartMatch) -> str | None:
+    """When whole layers are missing, say so: a hole in the numbering is a lost shard."""
+    for stack, indices in match.stacks.items():
+        present = {index for row in match.rows if row.stack == stack for index in row.found}
+        if holes := sorted(index[0] for index in indices - present):
+            return (
+                f"{stack[0]} {listed(holes, 5)} of {len(indices)} is missing altogether: a shard may be lost"
+            )
+    return None
+
+
+def _near(name: str, candidates: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.85)
+    return close[0] if close else None
+
+
+def _absent(one: Explanation, role: str, rows: int) -> Finding:
+    ids = one.common_layouts or tuple(id for ids in one.layouts.values() for id in ids)
+    mount = one.family.layout(ids[0]).mounts[role][0] if ids else None
+    for part in one.family.parts[role]:
+        if mount and mount.naming in part.namings and "{" in part.table:
+            for place in places_of(part, mount.naming, one.inventory):
+                names = tuple(place.match.claimed())
+                return _moved(role, mount.prefix, place.prefix, len(names), names)
+    where = f" under `{mount.prefix}`" if mount else ""
+    return Finding(
+        code="missing-part",
+        severity="error",
+        part=role,
+        message=f"{role} is missing altogether{where}: at least {rows} kinds of tensors",
+        hint="the checkpoint was saved without it, or its tensors are in another file",
+    )
+
+
+def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, ...]) -> Finding:
+    return Finding(
+        code="unknown-prefix",
+        severity="error",
+        part=role,
+        message=f"{role}: {count} tensors are under `{found}`, expected under `{expected}`",
+        tensors=names,
+        hint=f"no known tool writes `{found}`; rename the prefix, or declare a layout for it (docs/guides/family.md)",
+    )
+
+
+def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
+    left = [name for name in one.unexplained if name not in renamed]
+    quantised = [name for name in left if _QUANTISED.search(name)]
+    adapters = [name for name in left if _ADAPTER.search(name)]
+    known = {*quantised, *adapters}
+    if quantised:
+        yield Finding(
+            code="quantised",
+            severity="error",
+            message=f"{len(quantised)} tensors belong to quantised weights, first `{quantised[0]}`",
+            tensors=tuple(quantised),
+            hint="dovetail does not dequantise; use the bf16 or f32 checkpoint that this was made from",
+        )
+    if adapters:
+        yield Finding(
+            code="adapter",
+            severity="warning",
+            message=f"{len(adapters)} LoRA tensors are not merged into the weights, first `{adapters[0]}`",
+            tensors=tuple(adapters),
+            hint="without them this is the base model; merge them with peft's merge_and_unload() and save again",
+        )
+    groups = {
+        key: Group(group.star, names)
+        for key, group in one.inventory.groups.items()
+        if (names := [n for n in group.names if n not in known and n in set(left)])
+    }
+    for prefix, count, first in top_modules(groups, limit=8):
+        inside = tuple(n for g in groups.values() for n in g.names if prefix in n.replace("/", "."))
+        what = f"1 tensor fits nothing in {one.family.id}: `{first}`" if count == 1 else None
+        yield Finding(
+            code="unexpected",
+            severity="error",
+            message=what
+            or f"{count} tensors under `{prefix}` fit nothing in {one.family.id}, first `{first}`",
+            tensors=inside,
+            hint="a loader would drop them silently; dovetail will not",
+        )
+
+
+def _layout_findings(one: Explanation) -> Iterator[Finding]:
+    if not one.roles:
+        return
+    if isinstance(one.layout, dict):
+        where = ", ".join(f"{role} is {id}" for role, id in one.layout.items())
+        yield Finding(
+            code="mixed-layouts",
+            severity="warning",
+            message=f"the parts are in different layouts: {where}",
+            hint="dovetail reads this; other loaders leave one of the parts random",
+        )
+        return
+    ids = one.common_layouts
+    buggy = [one.family.layout(id) for id in ids if not one.family.layout(id).is_writable]
+    if len(buggy) == len(ids):
+        yield Finding(
+            code="buggy-layout",
+            severity="warning",
+            message=f"layout {buggy[0].id}: {buggy[0].note}",
+            hint="dovetail reads it; for others, convert it to a layout that they know",
+        )
+    if len(ids) > 1:
+        yield Finding(
+            code="same-layouts",
+            severity="note",
+            message=f"layouts {listed(ids)} cannot be told apart on this file; it is read as {ids[0]}",
+        )
+
+
+def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    for role, match in one.roles.items():
+        for row in match.rows:
+            if match.part.leaves[row.row.leaves[0]].is_dead:
+                names = tuple(row.found.values())
+                elements = sum(entries[name].elements for name in names)
+                size = f", {elements:,} parameters" if elements else ""
+                yield Finding(
+                    code="dead",
+                    severity="note",
+                    part=role,
+                    message=f"`{names[0]}` is stored and nothing uses it{size}",
+                    tensors=names,
+                )
+        if match.duplicates:
+            pairs = match.duplicates
+            yield Finding(
+                code="duplicate",
+                severity="note",
+                part=role,
+                message=f"{len(pairs)} tensors of {role} are stored under two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                tensors=tuple(name for name, _ in pairs),
+            )
+        if match.ignored:
+            reasons = Counter(reason for _, reason in match.ignored)
+            what = ", ".join(
+                f"{count} {reason}{'s' if count > 1 else ''}" for reason, count in reasons.items()
+            )
+            yield Finding(
+                code="ignored",
+                severity="note",
+                part=role,
+                message=f"{what} in {role} carry no weights, first `{match.ignored[0][0]}`",
+                tensors=tuple(name for name, _ in match.ignored),
+            )
+        yield from _dtype_mix(role, match, entries)
+
+
+def _dtype_mix(role: str, match: PartMatch, entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    for row in match.rows:
+        found = Counter(entries[name].dtype for name in row.found.values())
+        if len(found) > 1:
+            rare = min(found, key=lambda dtype: found[dtype])
+            names = tuple(name for name in row.found.values() if entries[name].dtype == rare)
+            rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
+            yield Finding(
+                code="dtype-mix",
+                severity="warning",
+                part=role,
+                message=f"`{names[0]}`{more(len(names) - 1)} is {rare}, the others like it are {rest}",
+                tensors=names,
+            )
+
+
+def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
+    for tie in ties(one, documents):
+        if not tie.is_stored and tie.flag is False:
+            yield Finding(
+                code="tie-flag",
+                severity="error",
+                part=tie.role,
+                message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
+                hint=f"a loader that believes the flag leaves {tie.role} random; set it to true, or find the missing tensor",
+            )
+        if tie.is_stored and tie.flag is True:
+            yield Finding(
+                code="tie-flag",
+                severity="note",
+                part=tie.role,
+                message=f"{tie.role} is in the file although the config says tie_word_embeddings = true; it is used",
+                hint="`dovetail validate --values` compares it with the embedding",
+            )

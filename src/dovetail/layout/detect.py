@@ -1,0 +1,235 @@
+"""Which family a file is, in which layout, and how sure that is.
+
+Every layout of every family is held against the file. Its cost is the number of templates it misses
+plus the number it leaves unexplained; the cheapest explanation is the closest, and it becomes a claim
+only if no required tensor is missing. Names of files and folders play no part.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from dovetail.layout.family import Family, Layout, Mount
+from dovetail.layout.inventory import Inventory
+from dovetail.layout.match import PartMatch, match_part
+from dovetail.layout.part import Part
+
+# Lightning calls the wrapped network `model`; so does Hugging Face. Taken off only if that explains more.
+_MAYBE_WRAPPER = "model."
+
+_Match = Callable[[Part, Mount], PartMatch]
+
+
+class Explanation(NamedTuple):
+    """One family held against a file.
+
+    `roles` maps each role that is there to its match, `layouts` each role to the ids of the layouts
+    that put it there. `absent` are roles without any tensor, with how many templates they would have.
+    """
+
+    family: Family
+    roles: Mapping[str, PartMatch]
+    layouts: Mapping[str, tuple[str, ...]]
+    absent: Mapping[str, int]
+    unexplained: tuple[str, ...]
+    unexplained_stars: int
+    inventory: Inventory
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Templates missed or unexplained, then tensors."""
+        rows = sum(match.missing_rows for match in self.roles.values()) + sum(self.absent.values())
+        tensors = sum(len(match.missing) for match in self.roles.values())
+        return rows + self.unexplained_stars, tensors + len(self.unexplained)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every required tensor is there."""
+        return (
+            bool(self.roles) and not self.absent and not any(match.missing for match in self.roles.values())
+        )
+
+    @property
+    def layout(self) -> str | dict[str, str] | None:
+        """One layout id if all parts agree on one, else one per part."""
+        common = self.common_layouts
+        if common:
+            return common[0]
+        return {role: ids[0] for role, ids in self.layouts.items()} or None
+
+    @property
+    def common_layouts(self) -> tuple[str, ...]:
+        """The layouts that every part is in. More than one cannot be told apart on this file."""
+        sets = list(self.layouts.values())
+        return tuple(id for id in sets[0] if all(id in ids for ids in sets)) if sets else ()
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether every unexplained tensor lies in a stack or module that the family owns.
+
+        A component with something beside it is a larger model; with something inside it, it is itself
+        with an addition.
+        """
+        owned = {owner for match in self.roles.values() for owner in _modules(match)}
+        return all(_parent(name) in owned or _grandparent(name) in owned for name in self.unexplained)
+
+
+class Detection(NamedTuple):
+    """What a file is (`claim`), and what comes closest where nothing fits.
+
+    `rivals` are other families that explain the file equally well.
+    """
+
+    claim: Explanation | None
+    closest: Explanation | None
+    rivals: tuple[Explanation, ...]
+    inventory: Inventory
+
+
+def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str | None = None) -> Detection:
+    """Finds the family and layout of a file. `model_type` of a config file settles ties only."""
+    candidates = [explain(inventory, family) for family in families]
+    if unwrapped := inventory.without(_MAYBE_WRAPPER):
+        candidates += [explain(unwrapped, one.family) for one in candidates]
+    ranked = sorted((one for one in candidates if one.roles), key=lambda one: one.cost)
+    if not ranked:
+        return Detection(None, None, (), inventory)
+    best = [one for one in ranked if one.cost == ranked[0].cost]
+    named = [one for one in best if model_type in one.family.config.model_types]
+    closest = (named or best)[0]
+    rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)
+    is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)
+    return Detection(closest if is_claim else None, closest, rivals, closest.inventory)
+
+
+def explain(inventory: Inventory, family: Family, only: Layout | None = None) -> Explanation:
+    """The best that a family can do with a file: one layout, or the best mount for each part."""
+    matches: dict[tuple[int, Mount], PartMatch] = {}
+
+    def match(part: Part, mount: Mount) -> PartMatch:
+        key = (id(part), mount)
+        if key not in matches:
+            matches[key] = match_part(part, mount, inventory)
+        return matches[key]
+
+    layouts = (only,) if only else family.layouts
+    whole = min((_in_layout(family, one, inventory, match) for one in layouts), key=lambda one: one.cost)
+    if whole.cost[0] == 0 or only:
+        return _with_all_layouts(whole)
+    mixed = _mixed(family, layouts, inventory, match)
+    return _with_all_layouts(mixed if mixed.cost < whole.cost else whole)
+
+
+def _in_layout(family: Family, one: Layout, inventory: Inventory, match: _Match) -> Explanation:
+    chosen = {role: _best(family.parts[role], mounts, match) for role, mounts in one.mounts.items()}
+    chosen = _drop_overlaps(chosen)
+    return _explanation(family, chosen, {role: (one.id,) for role in chosen}, one, inventory)
+
+
+def _is_nothing_there(chosen: Mapping[str, PartMatch]) -> bool:
+    return not any(match.rows for match in chosen.values())
+
+
+def _mixed(family: Family, layouts: Iterable[Layout], inventory: Inventory, match: _Match) -> Explanation:
+    """Each part where it fits best, whatever the layouts of the others."""
+    chosen: dict[str, PartMatch] = {}
+    ids: dict[str, tuple[str, ...]] = {}
+    full = max(layouts, key=lambda one: len(one.mounts))
+    for role in full.mounts:
+        mounts = {one.id: one.mounts[role] for one in layouts if role in one.mounts}
+        found = {id: _best(family.parts[role], places, match) for id, places in mounts.items()}
+        best = max(found.values(), key=_rank)
+        chosen[role] = best
+        ids[role] = tuple(
+            id for id, one in found.items() if one.mount == best.mount and one.part is best.part
+        )
+    return _explanation(family, _drop_overlaps(chosen), ids, full, inventory)
+
+
+def _best(kinds: tuple[Part, ...], mounts: tuple[Mount, ...], match: _Match) -> PartMatch:
+    """The kind and place that explain most with the fewest gaps."""
+    found = [match(part, mount) for mount in mounts for part in kinds if mount.naming in part.namings]
+    return max(found, key=_rank)
+
+
+def _rank(match: PartMatch) -> tuple[bool, int, int]:
+    return match.is_complete, match.num_claimed - len(match.missing), -match.missing_rows
+
+
+def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:
+    """Two roles must not claim one tensor: an optional part that repeats another's names is not there."""
+    seen: dict[str, str] = {}
+    for role, match in chosen.items():
+        for name in match.claimed():
+            seen.setdefault(name, role)
+    return {
+        role: match
+        for role, match in chosen.items()
+        if not match.rows or any(seen[name] == role for name in match.claimed())
+    }
+
+
+def _explanation(
+    family: Family,
+    chosen: dict[str, PartMatch],
+    ids: dict[str, tuple[str, ...]],
+    one: Layout,
+    inventory: Inventory,
+) -> Explanation:
+    if _is_nothing_there(chosen):
+        names = tuple(inventory.names())
+        absent = {role: match.missing_rows for role, match in chosen.items()}
+        return Explanation(family, {}, {}, absent, names, len(inventory.groups), inventory)
+    may_be_absent = {*family.optional, *one.optional}
+    present = {role: match for role, match in chosen.items() if match.rows}
+    absent = {
+        role: match.missing_rows
+        for role, match in chosen.items()
+        if not match.rows and role not in may_be_absent
+    }
+    for role in [role for role, match in present.items() if role in may_be_absent and _is_stray(match)]:
+        del present[role]
+    claimed = {name for match in present.values() for name in match.claimed()}
+    left = {key: [n for n in group.names if n not in claimed] for key, group in inventory.groups.items()}
+    unexplained = tuple(name for names in left.values() for name in names)
+    layouts = {role: ids[role] for role in present}
+    stars = sum(1 for names in left.values() if names)
+    return Explanation(family, present, layouts, absent, unexplained, stars, inventory)
+
+
+def _is_stray(match: PartMatch) -> bool:
+    """An optional part of which less than half is there is a coincidence of names."""
+    return len(match.missing) > match.num_claimed
+
+
+def _with_all_layouts(one: Explanation) -> Explanation:
+    """Adds the other layouts that put each part in the same place."""
+    layouts = {}
+    for role, match in one.roles.items():
+        same = [
+            other.id
+            for other in one.family.layouts
+            if match.mount in other.mounts.get(role, ()) and match.mount.naming in match.part.namings
+        ]
+        first = one.layouts[role]
+        layouts[role] = tuple(dict.fromkeys([*first, *same]))
+    common = [id for id in next(iter(layouts.values()), ()) if all(id in ids for ids in layouts.values())]
+    complete = [id for id in common if set(one.roles) <= set(one.family.layout(id).mounts)]
+    if complete:
+        layouts = {role: tuple(complete) for role in layouts}
+    return one._replace(layouts=layouts)
+
+
+def _modules(match: PartMatch) -> Iterable[str]:
+    for row in match.rows:
+        if row.row.stored.fields:
+            for name in row.found.values():
+                yield _parent(name)
+                yield _grandparent(name)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _grandparent(name: str) -> str:
+    return _parent(_parent(name))

@@ -1,0 +1,85 @@
+"""Known parts at unknown places: what to say about a file that no family explains.
+
+Only parts with a stack of layers are looked for: a projector of two linears fits anywhere. For each, a
+prefix is proposed by every group that ends like one of its rows, and kept if the whole part is there.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dovetail.layout.family import Family, Mount
+from dovetail.layout.inventory import Group, Inventory
+from dovetail.layout.match import PartMatch, match_part
+from dovetail.layout.part import Part
+
+
+class Sighting(NamedTuple):
+    """A part that is completely there under a prefix."""
+
+    part: Part
+    prefix: str
+    naming: str
+    match: PartMatch
+
+    @property
+    def text(self) -> str:
+        """`siglip at `vpm.` (435 tensors)`."""
+        return f"{self.part.id} at `{self.prefix}` ({self.match.num_claimed} tensors)"
+
+
+def find_parts(
+    inventory: Inventory, families: Iterable[Family], *, within: set[str] | None = None
+) -> list[Sighting]:
+    """Every known stack that is whole somewhere in the file, the largest first, none overlapping.
+
+    `within` restricts the search to some names.
+    """
+    if within is not None:
+        groups = {
+            key: Group(group.star, names)
+            for key, group in inventory.groups.items()
+            if (names := [name for name in group.names if name in within])
+        }
+        inventory = inventory._replace(groups=groups)
+    found: list[Sighting] = []
+    for part in _stacked_parts(families):
+        for naming in part.namings:
+            found += _places(part, naming, inventory)
+    found.sort(key=lambda one: -one.match.num_claimed)
+    kept: list[Sighting] = []
+    taken: set[str] = set()
+    for one in found:
+        claimed = set(one.match.claimed())
+        if not claimed & taken:
+            kept.append(one)
+            taken |= claimed
+    return kept
+
+
+def places_of(part: Part, naming: str, inventory: Inventory) -> list[Sighting]:
+    """Where one part is whole, whatever the prefix."""
+    return _places(part, naming, inventory)
+
+
+def _stacked_parts(families: Iterable[Family]) -> list[Part]:
+    parts: dict[int, Part] = {}
+    for family in families:
+        for kinds in family.parts.values():
+            parts |= {id(part): part for part in kinds if any("{" in leaf for leaf in part.leaves)}
+    return list(parts.values())
+
+
+def _places(part: Part, naming: str, inventory: Inventory) -> list[Sighting]:
+    stars = part.stars(naming)
+    if not stars:
+        return []
+    anchor = max(stars, key=len)
+    prefixes = [key[: -len(anchor)] for key in inventory.groups if key.endswith(anchor)]
+    found = []
+    for prefix in prefixes:
+        if "*" in prefix or (prefix and prefix[-1] not in "./"):
+            continue
+        match = match_part(part, Mount(prefix, naming), inventory)
+        if match.is_complete:
+            found.append(Sighting(part, prefix, naming, match))
+    return found

@@ -1,0 +1,72 @@
+"""The verbs that only read: inspect, validate, families."""
+
+import os
+from typing import Any
+
+from dovetail.families import all_families, built_in, family, third_party
+from dovetail.layout.examine import Examination, examine
+from dovetail.layout.lookalikes import same_layouts
+from dovetail.report import Report
+from dovetail.store.open import open_checkpoint
+
+Path = str | os.PathLike[str]
+
+
+def inspect(checkpoint: Path) -> Report:
+    """What a checkpoint is: family, layout, sizes with their evidence, and what is wrong by its header.
+
+    Moves headers only; takes milliseconds.
+
+    Raises:
+        UsageError: there is nothing to open.
+        CheckpointError: a file breaks its format, is unsafe to read, or is missing.
+        RemoteError: a server did not give what was asked for.
+    """
+    with open_checkpoint(checkpoint) as store:
+        return examine(store, built_in(), more_families=third_party).report
+
+
+def validate(checkpoint: Path, *, as_: str | None = None, values: bool = False) -> Report:
+    """Whether a checkpoint is whole. `as_` (`family` or `family/layout`) asserts what it must be.
+
+    `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
+    freshly initialised.
+
+    Raises:
+        UsageError: there is nothing to open, or `as_` names no family.
+        CheckpointError: a file breaks its format, is unsafe to read, or is missing.
+        RemoteError: a server did not give what was asked for.
+    """
+    with open_checkpoint(checkpoint) as store:
+        examination = _examine(store, as_)
+        if not values:
+            return examination.report
+        from dovetail.layout.values import check_values
+
+        return check_values(examination)
+
+
+def _examine(store: Any, as_: str | None) -> Examination:
+    if as_ is None:
+        return examine(store, built_in(), more_families=third_party)
+    id, _, layout = as_.partition("/")
+    return examine(store, (), as_family=family(id), as_layout=layout or None)
+
+
+def families() -> list[dict[str, Any]]:
+    """What is known: `{family, title, parts, layouts: [{id, writable, note, same_as}], sizes}` each."""
+    return [
+        {
+            "family": one.id,
+            "title": one.title,
+            "parts": {role: [part.id for part in kinds] for role, kinds in one.parts.items()},
+            "layouts": [
+                {"id": layout.id, "writable": layout.is_writable, "note": layout.note, "same_as": same}
+                for layout, same in zip(one.layouts, same_layouts(one), strict=True)
+            ],
+            "sizes": list(one.sizes),
+            "variants": dict(one.variants),
+            "sources": list(one.sources),
+        }
+        for one in all_families()
+    ]
