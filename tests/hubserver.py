@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import pytest
+
 LARGE = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 TOKEN = "hf_me"  # may read every repository
 OUTSIDER = "hf_outsider"  # is valid, but may read neither gated nor private ones
@@ -62,6 +64,7 @@ class Faults:
     excess: int = 0  # bytes that follow the body, for which it must have no length
     ignores_ranges: bool = False
     wrong_range: str = ""  # a Content-Range to send in place of the true one
+    no_range: bool = False  # 206 without a Content-Range
     encoding: str = ""  # a Content-Encoding to claim
     etags: list[str] = field(default_factory=list)  # of the next answers, the last one for good
     head_status: int = 0  # how HEAD is answered
@@ -187,7 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(status)
         for pattern, method in _ROUTES[self.server.name]:
             if match := re.fullmatch(pattern, urlsplit(self.path).path):
-                return method(self, *map(unquote, match.groups()))
+                method(self, *map(unquote, match.groups()))
+                return None
         return self.refuse(404)
 
     do_HEAD = do_GET
@@ -227,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= end and status == 206:
             return self.refuse(416, **{"Content-Range": f"bytes */{size}"})
         self.send_response(status)
-        if status == 206:
+        if status == 206 and not faults.no_range:
             headers = {"Content-Range": faults.wrong_range or f"bytes {start}-{end - 1}/{size}", **headers}
         if faults.encoding:
             headers = {"Content-Encoding": faults.encoding, **headers}
@@ -256,7 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             # closing without lingering resets the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            return self.connection.close()
+            self.connection.close()
+            return None
         if hub.take("cuts"):
             self.close_connection = True
             end -= 1
@@ -275,14 +280,16 @@ class _Handler(BaseHTTPRequestHandler):
     def repo(self, name: str) -> Repo | None:
         """The repository, if there is one that this client may see; else the client is told off."""
         token = self.headers.get("authorization", "")
-        if token not in ("", f"Bearer {TOKEN}", f"Bearer {OUTSIDER}"):
-            return self.refuse(401, message="Invalid credentials in Authorization header")
         repo = self.server.hub.repos.get(name)
-        if repo and (not repo.private or token == f"Bearer {TOKEN}"):
+        if token not in ("", f"Bearer {TOKEN}", f"Bearer {OUTSIDER}"):
+            self.refuse(401, message="Invalid credentials in Authorization header")
+        elif repo and (not repo.private or token == f"Bearer {TOKEN}"):
             return repo
-        if token:
-            return self.refuse(404, "RepoNotFound", "Repository not found")
-        return self.refuse(401, "RepoNotFound", "Invalid username or password.")
+        elif token:
+            self.refuse(404, "RepoNotFound", "Repository not found")
+        else:
+            self.refuse(401, "RepoNotFound", "Invalid username or password.")
+        return None
 
     def may_read(self, name: str, repo: Repo) -> bool:
         token = self.headers.get("authorization", "")
@@ -300,7 +307,8 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, repo: Repo, revision: str) -> str | None:
         if commit := repo.commit(revision):
             return commit
-        return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return None
 
     # -- the hub
 
@@ -410,7 +418,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _NAME = r"([\w.-]+/[\w.-]+)"
-_ROUTES = {
+_ROUTES: dict[str, list[tuple[str, Any]]] = {
     "hub": [
         (rf"/api/models/{_NAME}", _Handler.info),
         (rf"/api/models/{_NAME}/revision/([^/]+)", _Handler.info),
@@ -469,3 +477,19 @@ def hub_server(root: Path, patch: Any) -> Iterator[HubServer]:
             yield server
         finally:
             close_session()
+
+
+def put(server: HubServer, folder: str, files: dict[str, str]) -> None:
+    """Writes text files into a folder below what is served."""
+    for name, text in files.items():
+        path = server.root / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def refusal(kind: type[Exception], ask: Any, *arguments: Any) -> str:
+    """The whole message of the error that a call raises, which must be of this very class."""
+    with pytest.raises(kind) as caught:
+        ask(*arguments)
+    assert type(caught.value) is kind
+    return str(caught.value)

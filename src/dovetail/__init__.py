@@ -1,0 +1,58 @@
+"""dovetail: the tool and library for the weights of vision-language(-action) models.
+
+>>> import dovetail
+>>> report = dovetail.inspect("Qwen2-VL-2B-Instruct")       # doctest: +SKIP
+>>> report.family, report.layout, report.parameters         # doctest: +SKIP
+('qwen2_vl', 'hf', 2208985600)
+
+The verbs are functions here and commands of `dovetail`; both give the same Report.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dovetail.edit.make import make
+    from dovetail.errors import DovetailError
+    from dovetail.layout.family import Family
+    from dovetail.report import Finding, Report
+    from dovetail.store.open import open_checkpoint
+    from dovetail.verbs import families, inspect, validate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DovetailError": "dovetail.errors",
+    "Family": "dovetail.layout.family",
+    "Finding": "dovetail.report",
+    "Report": "dovetail.report",
+    "families": "dovetail.verbs",
+    "inspect": "dovetail.verbs",
+    "make": "dovetail.edit.make",
+    "open_checkpoint": "dovetail.store.open",
+    "validate": "dovetail.verbs",
+}
+
+__all__ = [
+    "DovetailError",
+    "Family",
+    "Finding",
+    "Report",
+    "families",
+    "inspect",
+    "make",
+    "open_checkpoint",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that `import dovetail` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dovetail' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

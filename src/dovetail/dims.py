@@ -242,7 +242,7 @@ class Solver:
         self.run()
         for new in set(self.sizes) - before:
             size = self.sizes[new]
-            self.sizes[new] = Size(size.value, source, (f"{size.evidence[0]} with {name} = {value}",))
+            self.sizes[new] = Size(size.value, source, (f"`{size.evidence[0]}` with {name} = {value}",))
         return True
 
     def _elect(self, monomial: Monomial, ballots: dict[int, list[Fact]]) -> None:

@@ -1,0 +1,62 @@
+"""The command line: one file per verb, the same functions as the library.
+
+Data goes to stdout, talk to stderr. Exit codes: 0 good, 1 findings, 2 wrong usage, 3 our bug.
+"""
+
+import argparse
+import gc
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from dovetail.errors import DovetailError
+
+# verb -> one line for `dovetail --help`; the module of the same name in this package has the rest
+VERBS = {
+    "inspect": "what a checkpoint is: family, layout, sizes with their evidence (headers only)",
+    "validate": "whether a checkpoint is whole; --values reads the data, --report writes JSON and HTML",
+    "families": "what dovetail knows: families, their layouts, and which cannot be told apart",
+    "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code."""
+    gc.disable()  # a header verb lives for milliseconds and makes no garbage worth collecting
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(words[0] if words else None)
+    options = parser.parse_args(words)
+    if "run" not in options:
+        parser.print_help()
+        return 2
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except DovetailError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser; only the verb that is asked for is imported."""
+    from dovetail import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="dovetail",
+        description="The tool for the weights of vision-language(-action) models.",
+        epilog="exit codes: 0 good, 1 findings, 2 wrong usage, 3 our bug",
+    )
+    parser.add_argument("--version", action="version", version=f"dovetail {__version__}")
+    commands = parser.add_subparsers(title="verbs", metavar="VERB")
+    for name, help in VERBS.items():
+        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        if name == verb:
+            import_module(f"dovetail.cli.{name}").configure(command)
+    return parser

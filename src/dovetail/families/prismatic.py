@@ -19,7 +19,7 @@ from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 from dovetail.layout.family import ConfigKeys, Family, Mount, layout
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.layout.part import Facts, Naming, Part, Setting
 
 SIGLIP_EYE = Part(
     id="siglip",

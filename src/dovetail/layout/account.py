@@ -13,9 +13,11 @@ from dovetail.dtypes import BITS
 from dovetail.errors import listed
 from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents
+from dovetail.layout.family import Mount
 from dovetail.layout.infer import vote_shape
 from dovetail.layout.inventory import Group, top_modules
 from dovetail.layout.match import PartMatch
+from dovetail.layout.part import Part
 from dovetail.layout.search import places_of
 from dovetail.report import Accounting, Finding, PartReport, Tie, more
 from dovetail.store.store import Entry
@@ -154,8 +156,15 @@ def _missing_layers(match: PartMatch) -> str | None:
 
 
 def _near(name: str, candidates: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.85)
-    return close[0] if close else None
+    """An unexplained name that differs from a missing one in a single segment, by a typo."""
+    pieces = name.split(".")
+    for candidate in candidates:
+        others = candidate.split(".")
+        if len(others) == len(pieces):
+            differing = [(a, b) for a, b in zip(pieces, others, strict=True) if a != b]
+            if len(differing) == 1 and difflib.SequenceMatcher(None, *differing[0]).ratio() > 0.7:
+                return candidate
+    return None
 
 
 def _absent(one: Explanation, role: str, rows: int) -> Finding:
@@ -166,13 +175,22 @@ def _absent(one: Explanation, role: str, rows: int) -> Finding:
             for place in places_of(part, mount.naming, one.inventory):
                 names = tuple(place.match.claimed())
                 return _moved(role, mount.prefix, place.prefix, len(names), names)
-    where = f" under `{mount.prefix}`" if mount else ""
+    names = _first_names(one.family.parts[role], mount) if mount else ()
+    first = f", first `{names[0]}`" if names else ""
     return Finding(
         code="missing-part",
         severity="error",
         part=role,
-        message=f"{role} is missing altogether{where}: at least {rows} kinds of tensors",
+        message=f"{role} is missing altogether: at least {rows} kinds of tensors{first}",
+        tensors=names,
         hint="the checkpoint was saved without it, or its tensors are in another file",
+    )
+
+
+def _first_names(kinds: Sequence[Part], mount: Mount) -> tuple[str, ...]:
+    part = next(part for part in kinds if mount.naming in part.namings)
+    return tuple(
+        mount.prefix + row.stored.text for row in part.rows(mount.naming) if part.is_required(row.leaves[0])
     )
 
 
@@ -187,11 +205,10 @@ def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, .
     )
 
 
-def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
-    left = [name for name in one.unexplained if name not in renamed]
-    quantised = [name for name in left if _QUANTISED.search(name)]
-    adapters = [name for name in left if _ADAPTER.search(name)]
-    known = {*quantised, *adapters}
+def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
+    """What unexplained names say about themselves: quantised weights, unmerged adapters."""
+    quantised = [name for name in names if _QUANTISED.search(name)]
+    adapters = [name for name in names if _ADAPTER.search(name)]
     if quantised:
         yield Finding(
             code="quantised",
@@ -208,10 +225,17 @@ def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
             tensors=tuple(adapters),
             hint="without them this is the base model; merge them with peft's merge_and_unload() and save again",
         )
+
+
+def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
+    left = [name for name in one.unexplained if name not in renamed]
+    kinds = list(foreign_kinds(left))
+    yield from kinds
+    rest = set(left).difference(*(finding.tensors for finding in kinds))
     groups = {
         key: Group(group.star, names)
         for key, group in one.inventory.groups.items()
-        if (names := [n for n in group.names if n not in known and n in set(left)])
+        if (names := [name for name in group.names if name in rest])
     }
     for prefix, count, first in top_modules(groups, limit=8):
         inside = tuple(n for g in groups.values() for n in g.names if prefix in n.replace("/", "."))

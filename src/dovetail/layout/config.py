@@ -12,15 +12,17 @@ from dovetail.dims import Size, Solver
 from dovetail.errors import listed
 from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents, Found
+from dovetail.layout.infer import Inference
 from dovetail.layout.match import PartMatch
 from dovetail.layout.part import Part
-from dovetail.report import Finding, Value, more
+from dovetail.report import Finding, Value
 
 
 def fill_config(
-    one: Explanation, solver: Solver, documents: Documents, findings: list[Finding]
+    one: Explanation, inference: Inference, documents: Documents, findings: list[Finding]
 ) -> dict[str, Value]:
     """Every dim and setting of every part, by `role.name`."""
+    solver = inference.solver
     config: dict[str, Value] = {}
     for role, match in one.roles.items():
         _settle(one, role, match, solver, documents, findings)
@@ -30,9 +32,11 @@ def fill_config(
             name = f"{role}.{dim}"
             size = solver.get(name)
             if size is not None:
-                config[name] = Value(value=size.value, source=size.source, evidence=_evidence(size))
+                config[name] = Value(
+                    value=size.value, source=size.source, evidence=inference.evidence(role, size)
+                )
                 _check_documents(one, role, part, dim, size, documents, findings)
-            elif dim != "vocab" or solver.open:
+            else:
                 config[name] = _undetermined(solver, name)
         _check_equations(role, part, solver, findings)
         config |= _extras(one, role, match, solver, documents)
@@ -231,9 +235,3 @@ def _undetermined(solver: Solver, name: str) -> Value:
     known = solver.products.get(product.terms[0][1]) if product else None
     why = f"the weights only say {product} = {known.value}" if product and known else "weights cannot show it"
     return Value(value=None, source="undetermined", evidence=why)
-
-
-def _evidence(size: Size) -> str:
-    if size.source != "weights":
-        return size.evidence[0]
-    return f"`{size.evidence[0]}`{more(len(size.evidence) - 1)}"

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import NamedTuple, TypedDict
 
 from dovetail.dtypes import BITS
-from dovetail.errors import UsageError, listed
+from dovetail.errors import listed
 from dovetail.layout import account
 from dovetail.layout.chunks import Chunk, join_chunks
 from dovetail.layout.config import fill_config
@@ -17,7 +17,7 @@ from dovetail.layout.infer import Inference, infer
 from dovetail.layout.inventory import Inventory, take_inventory, top_modules
 from dovetail.layout.search import find_parts
 from dovetail.report import Accounting, Closest, Finding, Report, Value, sort_findings
-from dovetail.store.store import Entry, Store
+from dovetail.store.store import Store
 
 
 class Examination(NamedTuple):
@@ -66,6 +66,26 @@ def examine(
     return Examination(report, store, detection.closest, inference, documents)
 
 
+def _closest(one: Explanation, families: Iterable[Family]) -> Closest:
+    missing = sum(len(match.missing) for match in one.roles.values())
+    fits = tuple(sighting.text for sighting in find_parts(one.inventory, families))
+    layout = one.layout if isinstance(one.layout, str) else None
+    return Closest(one.family.id, layout, missing, len(one.unexplained), fits)
+
+
+def _incomplete(closest: Closest, documents: Documents) -> Finding:
+    name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
+    numbers = f"{closest.missing} of its tensors are missing, {closest.unexplained} fit nothing in it"
+    holds = f"; whole in this file: {listed(closest.fits, 3)}" if closest.fits else ""
+    said = f"; a config names the model_type `{documents.model_type}`" if documents.model_type else ""
+    return Finding(
+        code="incomplete",
+        severity="error",
+        message=f"no family is all here; {name} comes closest: {numbers}{holds}{said}",
+        hint="the findings below say what is missing and what does not fit",
+    )
+
+
 class _Clock:
     """Seconds per step."""
 
@@ -104,20 +124,16 @@ def _known(
     one = detection.closest
     assert one is not None
     is_claim = detection.claim is not None
-    findings = [*store.findings, *documents.findings, *inference.findings]
-    config = fill_config(one, inference.solver, documents, findings)
+    closest = None if is_claim else _closest(one, families)
+    findings = [_incomplete(closest, documents)] if closest is not None and not one.is_whole else []
+    findings += [*store.findings, *documents.findings, *inference.findings]
+    config = fill_config(one, inference, documents, findings)
     findings += account.findings(one, store.entries, documents)
     findings += _family_findings(detection, documents)
     variant = one.family.variants.get(documents.model_type or "")
     if one.family.variants:
         config = {"variant": _variant(variant, documents), **config}
     clock.lap("account")
-    closest = None
-    if not is_claim:
-        missing = sum(len(match.missing) for match in one.roles.values())
-        fits = tuple(s.text for s in find_parts(one.inventory, families))
-        layout = one.layout if isinstance(one.layout, str) else None
-        closest = Closest(one.family.id, layout, missing, len(one.unexplained), fits)
     return Report(
         path=store.path,
         format=store.format,
@@ -156,13 +172,16 @@ def _unknown(
     explained = {name for sighting in sightings for name in sighting.match.claimed()}
     rest = {key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)}
     fits = tuple(sighting.text for sighting in sightings)
-    modules = [f"{count} tensors under `{prefix}`" for prefix, count, _ in top_modules(rest)]
-    found = f"known parts: {listed(fits, 4)}; " if fits else "no part of it is known; "
+    modules = top_modules(rest)
+    foreign = [
+        f"{module.count} tensors under `{module.prefix}`, first `{module.first}`" for module in modules
+    ]
+    found = f"it holds {listed(fits, 4)}; " if fits else ""
     finding = Finding(
         code="unknown-family",
         severity="error",
-        message=f"this is no family that dovetail knows: {found}fits nothing: {listed(modules, 4) or 'nothing'}",
-        tensors=tuple(names[0] for _, _, *names in top_modules(rest)),
+        message=f"no family that dovetail knows: {found}nothing known fits {listed(foreign, 3) or 'the rest'}",
+        tensors=tuple(module.first for module in modules),
         hint="`dovetail families` lists what is known; docs/guides/family.md shows how to declare another",
     )
     if not store.entries:
@@ -173,6 +192,7 @@ def _unknown(
             hint="this is a placeholder, not a checkpoint",
         )
     ignored = {rule: len(names) for rule, names in inventory.set_aside.items()}
+    kinds = account.foreign_kinds(list(inventory.names()))
     return Report(
         path=store.path,
         format=store.format,
@@ -189,7 +209,7 @@ def _unknown(
         config={},
         ties=(),
         accounting=Accounting(0, 0, 0, ignored, sum(1 for _ in inventory.names())),
-        findings=sort_findings((*store.findings, *documents.findings, finding)),
+        findings=sort_findings((finding, *kinds, *store.findings, *documents.findings)),
         closest=Closest(None, None, 0, sum(1 for _ in inventory.names()), fits),
         unchecked=unchecked(store),
         seconds=clock.seconds,
@@ -216,7 +236,7 @@ def _family_findings(detection: Detection, documents: Documents) -> Iterable[Fin
             hint=f"`dovetail validate … --as {one.family.id}` holds it against {one.family.id} alone",
         )
     known = one.family.config.model_types
-    if known and documents.model_type is not None and documents.model_type not in known:
+    if detection.claim and known and documents.model_type is not None and documents.model_type not in known:
         yield Finding(
             code="config-family",
             severity="warning",
@@ -242,8 +262,8 @@ def unchecked(store: Store) -> tuple[str, ...]:
 
 class _Totals(TypedDict):
     tensors: int
-    parameters: int
-    bytes: int
+    parameters: int | None
+    bytes: int | None
     dtypes: Mapping[str, int]
 
 
@@ -260,4 +280,9 @@ def _totals(store: Store, inventory: Inventory) -> _Totals:
             elements = entry.elements
             parameters += elements
             size += elements * BITS.get(entry.dtype, 0) // 8
-    return {"tensors": tensors, "parameters": parameters, "bytes": size, "dtypes": dict(dtypes)}
+    return {
+        "tensors": tensors,
+        "parameters": parameters if store.has_shapes else None,
+        "bytes": size if store.has_shapes and "unknown" not in dtypes else None,
+        "dtypes": dict(dtypes),
+    }

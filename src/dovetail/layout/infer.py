@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dovetail.dims import Expression, Fact, Solver
+from dovetail.dims import Expression, Fact, Size, Solver
 from dovetail.layout.detect import Explanation
 from dovetail.layout.match import PartMatch, RowMatch
 from dovetail.layout.ops import Shape
@@ -19,6 +19,14 @@ class Inference(NamedTuple):
     solver: Solver
     findings: list[Finding]
     bad: frozenset[str]
+    owners: Mapping[str, str]
+
+    def evidence(self, role: str, size: Size) -> str:
+        """The tensors that prove a size, those of the asking part first."""
+        if size.source != "weights":
+            return size.evidence[0]
+        names = sorted(size.evidence, key=lambda name: self.owners.get(name) != role)
+        return f"`{names[0]}`{more(len(names) - 1)}"
 
 
 class ShapeVote(NamedTuple):
@@ -49,7 +57,7 @@ def infer(one: Explanation, entries: Mapping[str, Entry]) -> Inference:
     _add_sums(solver, one)
     solver.run()
     findings += _contradictions(solver, owners, bad)
-    return Inference(solver, findings, frozenset(bad))
+    return Inference(solver, findings, frozenset(bad), {name: role for name, (role, _) in owners.items()})
 
 
 def vote_shape(row: RowMatch, entries: Mapping[str, Entry]) -> ShapeVote | None:

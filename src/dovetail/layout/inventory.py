@@ -142,25 +142,48 @@ def _drop_segment(key: str, segment: str) -> str:
     return key.replace(f".{segment}", ".").replace(f"/{segment}", "/")
 
 
-def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[tuple[str, int, str]]:
-    """The modules that hold these groups, as (prefix, number of tensors, first name), biggest first.
+class Module(NamedTuple):
+    """Tensors under one prefix."""
 
-    A module is the longest common beginning of its names up to a dot, so that 391 tensors under
-    `model.visual` are one entry.
+    prefix: str
+    count: int
+    first: str
+
+
+def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[Module]:
+    """The modules that hold these groups, biggest first.
+
+    A module is the longest common beginning of its names, so that 391 tensors under `model.visual` are
+    one entry; one that holds nearly everything is opened once.
     """
-    by_head: dict[str, list[Group]] = {}
-    for key, group in groups.items():
-        by_head.setdefault(key.replace("/", ".").split(".")[0], []).append(group)
-    found = []
-    for members in by_head.values():
-        prefix = _common_module([group.star for group in members])
-        found.append((prefix, sum(len(group.names) for group in members), members[0].names[0]))
-    found.sort(key=lambda item: -item[1])
+    modules = _split(list(groups.values()), 0)
+    total = sum(len(group.names) for group in groups.values())
+    if modules and len(modules) < 3:
+        largest = max(modules, key=_count)
+        if len(largest) > 1 and _count(largest) * 10 > total * 8:
+            modules.remove(largest)
+            modules += _split(largest, _common_module(largest).count(".") + 1)
+    found = [Module(_common_module(members), _count(members), members[0].names[0]) for members in modules]
+    found.sort(key=lambda module: -module.count)
     return found[:limit]
 
 
-def _common_module(keys: list[str]) -> str:
-    pieces = [key.replace("/", ".").split(".")[:-1] or key.split(".") for key in keys]
+def _split(members: list[Group], depth: int) -> list[list[Group]]:
+    parts: dict[str, list[Group]] = {}
+    for group in members:
+        segments = group.star.replace("/", ".").split(".")
+        parts.setdefault(segments[min(depth, len(segments) - 1)], []).append(group)
+    return list(parts.values())
+
+
+def _count(members: list[Group]) -> int:
+    return sum(len(group.names) for group in members)
+
+
+def _common_module(members: list[Group]) -> str:
+    pieces = [group.star.replace("/", ".").split(".") for group in members]
+    if len(pieces) == 1:
+        pieces = [pieces[0][:-1] or pieces[0]]
     common = []
     for column in zip(*pieces, strict=False):
         if len(set(column)) > 1 or column[0] == "*":

@@ -14,17 +14,20 @@ from dovetail.layout.part import Part
 
 
 class Sighting(NamedTuple):
-    """A part that is completely there under a prefix."""
+    """A part that is completely there under a prefix. `alike` are parts that fit the same tensors."""
 
     part: Part
     prefix: str
     naming: str
     match: PartMatch
+    alike: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """`siglip at `vpm.` (435 tensors)`."""
-        return f"{self.part.id} at `{self.prefix}` ({self.match.num_claimed} tensors)"
+        ids = " or ".join(sorted({self.part.id, *self.alike}))
+        where = f"under `{self.prefix}`" if self.prefix else "without a prefix"
+        return f"{ids} {where} ({self.match.num_claimed} tensors)"
 
 
 def find_parts(
@@ -49,8 +52,11 @@ def find_parts(
     kept: list[Sighting] = []
     taken: set[str] = set()
     for one in found:
-        claimed = set(one.match.claimed())
-        if not claimed & taken:
+        claimed = frozenset(one.match.claimed())
+        twin = next((i for i, other in enumerate(kept) if claimed == frozenset(other.match.claimed())), None)
+        if twin is not None:
+            kept[twin] = kept[twin]._replace(alike=(*kept[twin].alike, one.part.id))
+        elif not claimed & taken:
             kept.append(one)
             taken |= claimed
     return kept

@@ -84,7 +84,7 @@ class LocalFolder(Folder):
         if not os.path.exists(path):
             raise MissingError("there is no such file", file=path)
         self._check_target(path, name)
-        return LocalSource(path, name=name)
+        return LocalSource(path)
 
     def _check_target(self, path: str, name: str) -> None:
         """A symbolic link may point inside the folder, or from a hub cache's snapshot to its blobs."""

@@ -121,14 +121,15 @@ def patiently(ask: Callable[[], _Result], **where: str) -> _Result:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     http = http_library()
-    for delay in (*DELAYS, None):
+    delays = iter(DELAYS)
+    while True:
         try:
             return ask()
         except (http.HTTPError, http.InvalidURL, OfflineModeIsEnabled) as error:
-            if delay is None or not _is_passing(error):
+            delay = next(delays, None) if _is_passing(error) else None
+            if delay is None:
                 raise translated(error, **where) from error
-            sleep(delay)
-    raise AssertionError("the last attempt returns or raises")
+        sleep(delay)
 
 
 def translated(error: BaseException, **where: str) -> DovetailError:

@@ -1,0 +1,29 @@
+"""`dovetail inspect CKPT`."""
+
+import argparse
+
+CHECKPOINT = "a folder, a .safetensors/.pth/.pt/.bin/.ckpt file, an index or header listing, http(s)://… or hf://owner/name[@revision]"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    parser.add_argument("--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what the checkpoint is; 1 if it is not whole."""
+    from dovetail.verbs import inspect
+
+    report = inspect(options.checkpoint)
+    if options.json:
+        from dovetail.cli.output import print_json
+
+        print_json(report.as_json())
+    else:
+        from dovetail.render.page import inspect_page
+        from dovetail.render.terminal import show
+
+        show(inspect_page(report))
+    return 0 if report.is_whole else 1

@@ -1,0 +1,38 @@
+"""`dovetail validate CKPT`."""
+
+import argparse
+import sys
+
+from dovetail.cli.inspect import CHECKPOINT
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    parser.add_argument("--values", action="store_true", help="read all data: NaN, zeros, copies that differ, fresh-init look")
+    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="assert what it must be")
+    parser.add_argument("--report", metavar="DIR", help="write report.json and a self-contained report.html there")
+    parser.add_argument("--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what is wrong; 1 if anything is."""
+    from dovetail.verbs import validate
+
+    report = validate(options.checkpoint, as_=options.as_, values=options.values)
+    if options.report:
+        from dovetail.render.html import write_report
+
+        paths = write_report(report, options.report)
+        print(f"wrote {' and '.join(paths)}", file=sys.stderr)
+    if options.json:
+        from dovetail.cli.output import print_json
+
+        print_json(report.as_json())
+    else:
+        from dovetail.render.page import validate_page
+        from dovetail.render.terminal import show
+
+        show(validate_page(report))
+    return 0 if report.is_whole else 1

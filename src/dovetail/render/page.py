@@ -1,0 +1,214 @@
+"""A report as a page: headings, lines and tables, with no colour yet and no width.
+
+`plain` writes it for pipes and files, `terminal` draws it with rich. Every word is here, so that both
+say the same.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from dovetail.report import Finding, PartReport, Report, Severity
+
+
+class Line(NamedTuple):
+    """One line of text; `style` is a name that `terminal` gives a colour."""
+
+    text: str
+    style: str = ""
+
+
+class Table(NamedTuple):
+    """Columns with a heading each; a heading that begins with `>` is set to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    total: tuple[str, ...] | None = None
+
+
+Block = Line | Table
+Page = list[Block]
+
+_UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+_WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "note": "note"}
+
+
+def quantity(number: int | None, unit: str = "") -> str:
+    """A number as a person says it: `4.42 GB`, `2.21 G`, `unknown`."""
+    if number is None:
+        return "unknown"
+    for size, letter in _UNITS:
+        if number >= size:
+            return f"{number / size:.2f} {letter}{unit}"
+    return f"{number} {unit}".rstrip()
+
+
+def inspect_page(report: Report, *, all_dims: bool = True) -> Page:
+    """What a checkpoint is."""
+    page: Page = [*_head(report)]
+    if report.parts:
+        page += [Line(""), _parts_table(report)]
+    if report.chunks:
+        page += [Line(""), _chunks_table(report)]
+    if report.config and all_dims:
+        page += [Line(""), _dims_table(report)]
+    page += _ties(report)
+    page += _findings(report.findings)
+    page += _unchecked(report)
+    return page
+
+
+def validate_page(report: Report) -> Page:
+    """Whether a checkpoint is whole: findings first."""
+    page: Page = [*_head(report), *_findings(report.findings)]
+    if report.parts:
+        page += [Line(""), _parts_table(report)]
+    page += [Line(""), Line(_balance(report))]
+    page += _ties(report)
+    page += _unchecked(report)
+    page += [Line(""), _verdict(report)]
+    return page
+
+
+def families_page(families: Iterable[Mapping[str, object]]) -> Page:
+    """What is known."""
+    page: Page = []
+    for one in families:
+        parts = one["parts"]
+        assert isinstance(parts, dict)
+        kinds = ", ".join(f"{role} ({'|'.join(dict.fromkeys(ids))})" for role, ids in parts.items())
+        if page:
+            page.append(Line(""))
+        page += [Line(f"{one['family']}: {one['title']}", "title"), Line(f"parts: {kinds}", "dim")]
+        layouts = one["layouts"]
+        assert isinstance(layouts, list)
+        rows = tuple(
+            (
+                layout["id"],
+                "read, write" if layout["writable"] else "read only",
+                layout["note"] + (f" (same names and shapes as {', '.join(layout['same_as'])})" if layout["same_as"] else ""),
+            )
+            for layout in layouts
+        )
+        page.append(Table(("layout", "access", "what it is"), rows))
+    return page
+
+
+def _head(report: Report) -> Page:
+    if report.family is not None:
+        variant = f" ({report.variant})" if report.variant not in (None, "base") else ""
+        title = f"{report.title}{variant}: family {report.family}, layout {_layout(report)}"
+    elif report.candidates:
+        title = f"{' or '.join(report.candidates)}: names and shapes cannot tell"
+    elif report.closest and report.closest.family:
+        name = report.closest.family + (f"/{report.closest.layout}" if report.closest.layout else "")
+        title = f"unknown; closest is {name}"
+    else:
+        title = "unknown"
+    head = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
+    if report.wrappers:
+        head.append(Line(f"taken off every name: {', '.join(f'`{wrapper}`' for wrapper in report.wrappers)}"))
+    if report.parts == {} and report.closest and report.closest.fits:
+        head += [Line(f"holds {fit}") for fit in report.closest.fits]
+    if not report.parts:
+        numbers = f"{report.tensors} tensors, {quantity(report.parameters)} parameters, {quantity(report.bytes, 'B')}"
+        head.append(Line(numbers))
+    return head
+
+
+def _layout(report: Report) -> str:
+    if isinstance(report.layout, Mapping):
+        return "mixed (" + ", ".join(f"{role} {id}" for role, id in report.layout.items()) + ")"
+    return str(report.layout)
+
+
+def _container(report: Report) -> str:
+    files = f"{len(report.files)} files" if len(report.files) > 1 else report.files[0] if report.files else "no file"
+    return f"{report.format}, {files}"
+
+
+def _parts_table(report: Report) -> Table:
+    rows = tuple(_part_row(role, part) for role, part in report.parts.items())
+    total = ("total", "", str(report.tensors), quantity(report.parameters), quantity(report.bytes, "B"), _dtypes(report.dtypes), "")
+    return Table(("part", "kind", ">tensors", ">parameters", ">size", "dtype", "where"), rows, total)
+
+
+def _part_row(role: str, part: PartReport) -> tuple[str, ...]:
+    kind = part.kind + "".join(f" +{feature}" for feature in part.features)
+    if part.tied_to:
+        return (role, kind, "tied", "", "", "", f"is {part.tied_to}")
+    tensors = str(part.present) if part.is_complete else f"{part.present} of {part.expected}"
+    known = part.parameters or None
+    where = f"{part.prefix}*" if part.prefix else "(no prefix)"
+    return (role, kind, tensors, quantity(known), quantity(part.bytes or None, "B"), _dtypes(part.dtypes), where)
+
+
+def _dtypes(dtypes: Mapping[str, int]) -> str:
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items(), key=lambda item: -item[1]))
+
+
+def _chunks_table(report: Report) -> Table:
+    rows = tuple(
+        (str(chunk["file"]), str(chunk["tensors"]), _layers(chunk["first_layer"], chunk["last_layer"]))
+        for chunk in report.chunks
+    )
+    return Table(("chunk", ">tensors", "layers"), rows)
+
+
+def _layers(first: object, last: object) -> str:
+    return "none" if first is None else f"{first} to {last}"
+
+
+def _dims_table(report: Report) -> Table:
+    rows = tuple(
+        (name, "?" if value.value is None else str(value.value), value.source, value.evidence)
+        for name, value in report.config.items()
+    )
+    return Table(("size or setting", ">value", "source", "evidence"), rows)
+
+
+def _ties(report: Report) -> Page:
+    lines: Page = []
+    for tie in report.ties:
+        state = "stored" if tie.is_stored else f"not stored, shares {tie.leaf}"
+        if tie.are_equal is not None:
+            state += ", equal to it" if tie.are_equal else f", different from {tie.leaf}"
+        flag = "" if tie.flag is None else f" (config: tie_word_embeddings = {str(tie.flag).lower()})"
+        lines.append(Line(f"{tie.role}: {state}{flag}"))
+    return [Line(""), *lines] if lines else []
+
+
+def _findings(findings: Iterable[Finding]) -> Page:
+    page: Page = []
+    for finding in findings:
+        page += [Line(""), Line(f"{_WORDS[finding.severity]}: {finding.message}", finding.severity)]
+        if finding.hint:
+            page.append(Line(f"  hint: {finding.hint}"))
+    return page
+
+
+def _balance(report: Report) -> str:
+    account = report.accounting
+    ignored = sum(account.ignored.values())
+    terms = [
+        (account.used, "used"),
+        (account.dead, "dead"),
+        (account.duplicates, "second names"),
+        (ignored, "ignored by a named rule"),
+        (account.unexplained, "unexplained"),
+    ]
+    return "every tensor accounted for: " + ", ".join(f"{count} {word}" for count, word in terms if count or word == "used")
+
+
+def _unchecked(report: Report) -> Page:
+    return [Line(""), *(Line(f"not checked: {limit}", "dim") for limit in report.unchecked)] if report.unchecked else []
+
+
+def _verdict(report: Report) -> Line:
+    errors = sum(1 for finding in report.findings if finding.severity == "error")
+    warnings = sum(1 for finding in report.findings if finding.severity == "warning")
+    if report.is_whole:
+        more = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+        return Line(f"whole{more}", "good")
+    return Line(f"not whole: {errors} error{'s' if errors != 1 else ''}, {warnings} warning{'s' if warnings != 1 else ''}", "error")
