@@ -142,9 +142,9 @@ class HubServer:
         return hashlib.sha256(content).hexdigest()
 
     def tag(self, path: Path) -> str:
-        """The ETag header of a file."""
+        """The ETag header of a file, "" for none."""
         etag = self.etag(path)
-        return etag if etag.startswith(('"', 'W/"')) else f'"{etag}"'
+        return f'"{etag}"' if etag.isalnum() else etag
 
     def __enter__(self) -> "HubServer":
         self._threads = [
@@ -236,7 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.encoding:
             headers = {"Content-Encoding": faults.encoding, **headers}
         for key, value in {"Accept-Ranges": "bytes", **headers}.items():
-            self.send_header(key, value)
+            if value:
+                self.send_header(key, value)
         if faults.no_length:
             self.send_header("Connection", "close")
         else:
@@ -261,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             # closing without lingering resets the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
-            return None
+            return
         if hub.take("cuts"):
             self.close_connection = True
             end -= 1
@@ -273,7 +274,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
                 start += len(block)
         self.wfile.write(bytes(hub.faults.excess))
-        return None
 
     # -- who may
 

@@ -211,9 +211,11 @@ class Report:
 
     def with_findings(self, *findings: Finding) -> "Report":
         """The same report with more findings."""
-        copy = Report.__new__(Report)
-        copy.__dict__ = {**self.__dict__, "findings": sort_findings((*self.findings, *findings))}
-        return copy
+        return self.replace(findings=sort_findings((*self.findings, *findings)))
+
+    def replace(self, **changes: Any) -> "Report":
+        """The same report with some fields changed."""
+        return Report(**{**self.__dict__, **changes})
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values, in the documented order."""

@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dovetail.errors import MissingError, RemoteError, UsageError, WriteError
-from dovetail.store.hub import HubFolder, hub_folder, parse_hub_path
+from dovetail.store.hub import HubFolder, open_hub, parse_hub_path
+from dovetail.store.open import open_checkpoint
 from dovetail.store.remote import HttpSource
 from dovetail.store.safetensors import read_safetensors
 from dovetail.store.source import LocalSource
@@ -103,7 +104,7 @@ def test_what_is_no_path(text: str, why: str) -> None:
 
 
 def test_files_come_with_their_sizes(hub: HubServer, commit: str) -> None:
-    folder, name = hub_folder("hf://owner/name")
+    folder, name = open_hub("hf://owner/name")
     assert hub.seen == []
     assert (folder.name, name) == ("hf://owner/name", "")
     assert folder.files() == {"config.json": 2, "model.safetensors": 7, "sub/deep.bin": 4}
@@ -141,7 +142,7 @@ def test_a_push_in_between_changes_nothing(hub: HubServer, commit: str) -> None:
 
 def test_a_revision_with_a_slash(hub: HubServer, commit: str) -> None:
     hub.repos[REPO].refs["refs/pr/3"] = commit
-    folder, name = hub_folder("hf://owner/name@refs/pr/3/sub/deep.bin")
+    folder, name = open_hub("hf://owner/name@refs/pr/3/sub/deep.bin")
     assert (folder.name, name) == ("hf://owner/name@refs/pr/3/sub", "deep.bin")
     assert folder.read(name) == b"deep"
     assert hub.methods()[0] == "GET /api/models/owner/name/revision/refs%2Fpr%2F3"
@@ -164,7 +165,7 @@ def test_a_revision_with_a_slash(hub: HubServer, commit: str) -> None:
 def test_a_path_leads_to_a_folder_or_a_file(
     hub: HubServer, commit: str, path: str, folder: str, name: str, files: list[str]
 ) -> None:
-    found, file = hub_folder(f"hf://owner/name/{path}")
+    found, file = open_hub(f"hf://owner/name/{path}")
     assert (found.name, file, list(found.files())) == (folder, name, files)
     assert len(hub.seen) == 1
 
@@ -214,6 +215,20 @@ def test_a_header_of_4_gigabytes_moves_the_header_only(
     # the token goes to the hub, and never to where the hub sends us
     logins = {seen.server: seen.headers.get("authorization") for seen in hub.seen}
     assert logins == {"hub": f"Bearer {TOKEN}", "cdn": None}
+
+
+def test_opening_a_checkpoint_moves_its_header_only(hub: HubServer) -> None:
+    """From the text to the tensors, as `dovetail inspect` goes."""
+    (hub.root / "qwen").mkdir()
+    header = write_sparse(hub.root / "qwen" / "model.safetensors", qwen2_vl_header())
+    put(hub, "qwen", {"config.json": '{"model_type": "qwen2_vl"}'})
+    hub.add("Qwen/Qwen2-VL-2B", "qwen")
+    for text in ("hf://Qwen/Qwen2-VL-2B", "hf://Qwen/Qwen2-VL-2B@main/model.safetensors"):
+        hub.served.clear()
+        with open_checkpoint(text) as store:
+            assert len(store.entries) == 729
+            assert store.side_file("config.json") == b'{"model_type": "qwen2_vl"}'
+        assert hub.served == {"qwen/model.safetensors": header, "qwen/config.json": 26}
 
 
 def test_the_hub_has_the_last_word_on_versions(hub: HubServer, commit: str) -> None:
@@ -292,7 +307,7 @@ def test_offline_there_is_the_cache(hub: HubServer, commit: str, monkeypatch: py
         assert folder.files() == {"model.safetensors": 7, "sub/deep.bin": 4}
         assert folder.commit.id == commit
         assert folder.read("model.safetensors") == b"weights"
-    assert hub_folder("hf://owner/name/sub/deep.bin")[1] == "deep.bin"
+    assert open_hub("hf://owner/name/sub/deep.bin")[1] == "deep.bin"
     assert refusal(MissingError, HubFolder(REPO).open, "config.json") == (
         "the cache does not have this file, and offline mode is on\n"
         "  file        config.json\n"
@@ -356,8 +371,8 @@ def test_the_environment_is_huggingface_hubs(hub: HubServer, tmp_path: Path) -> 
     put(hub, "first", {"config.json": "{}", "model.safetensors": "weights"})
     commit = hub.add("owner/hidden", "first", private=True)
     code = (
-        "from dovetail.store.hub import hub_folder\n"
-        "folder, name = hub_folder('hf://owner/hidden@main/model.safetensors')\n"
+        "from dovetail.store.hub import open_hub\n"
+        "folder, name = open_hub('hf://owner/hidden@main/model.safetensors')\n"
         "source = folder.open(name)\n"
         "print(type(source).__name__, source.read_at(0, 9), folder.commit.id)\n"
         "print(folder.download(name))\n"

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dovetail.errors import MissingError, RemoteError, UnsafeError, UsageError
-from dovetail.store.hub import HubFolder, hub_folder
+from dovetail.store.hub import HubFolder, open_hub
 from hubserver import OUTSIDER, TOKEN, HubServer, hub_server, put, refusal
 
 REPO = "owner/name"
@@ -45,7 +45,7 @@ def test_no_such_file(hub: HubServer, commit: str) -> None:
     folder = HubFolder(REPO)
     for ask in (folder.open, folder.read, folder.download):
         assert refusal(MissingError, ask, "modle.safetensors") == said
-    assert refusal(MissingError, hub_folder, "hf://owner/name/modle.safetensors") == said
+    assert refusal(MissingError, open_hub, "hf://owner/name/modle.safetensors") == said
     assert refusal(MissingError, folder.open, "xyz").endswith("\n\nhint: check the spelling of the path")
     assert len(hub.seen) == 2
 

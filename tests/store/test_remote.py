@@ -1,5 +1,6 @@
 """Reading over HTTP: what is moved, what is believed, and what each failure says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dovetail.errors import FormatError, MissingError, RemoteError, UnsafeError
-from dovetail.store.remote import READ_AHEAD, HttpFolder, HttpSource, http_folder, size_of
+from dovetail.store.open import open_checkpoint
+from dovetail.store.remote import READ_AHEAD, HttpFolder, HttpSource, open_url, size_of
 from dovetail.store.safetensors import read_safetensors
 from hubserver import HubServer, hub_server, refusal
 from sparsefile import qwen2_vl_header, write_sparse
@@ -107,13 +109,20 @@ def test_a_small_read_in_the_middle_moves_no_more(hub: HubServer, big: str) -> N
     assert source.moved == READ_AHEAD + 8
 
 
+def test_the_beginning_stays_held(hub: HubServer, big: str) -> None:
+    source = HttpSource(big)
+    assert source.read_at(200_000, 8) == source.read_at(200_000, 8)
+    assert source.read_at(100, 8) == content()[100:108]
+    assert len(hub.seen) == 2
+
+
 def test_what_is_held_is_not_asked_for_again(hub: HubServer, big: str) -> None:
     source = HttpSource(big)
     assert source.read_at(READ_AHEAD - 10, 100_000) == content()[READ_AHEAD - 10 : READ_AHEAD + 99_990]
     assert source.moved == READ_AHEAD + 99_990
     source.close()
-    assert source.read_at(0, 8) == content()[:8]
-    assert source.moved == 2 * READ_AHEAD + 99_990
+    assert source.read_at(READ_AHEAD - 8, 8) == content()[READ_AHEAD - 8 : READ_AHEAD]
+    assert source.moved == READ_AHEAD + 99_990
 
 
 @pytest.mark.parametrize("size", [0, 1, READ_AHEAD, READ_AHEAD + 1, BIG])
@@ -191,7 +200,14 @@ def test_a_body_of_unknown_length_is_refused(hub: HubServer, small: str) -> None
 
 @pytest.mark.parametrize(
     "said",
-    ["bytes 1-65536/300000", "bytes 0-65534/300000", "bytes 0-65535/*", "bytes 0-65535/9", "pages 1-2/3"],
+    [
+        "bytes 1-65536/300000",
+        "bytes 1-65535/300000",
+        "bytes 0-65534/300000",
+        "bytes 0-65535/*",
+        "bytes 0-65535/9",
+        "pages 1-2/3",
+    ],
 )
 def test_other_bytes_are_refused(hub: HubServer, big: str, said: str) -> None:
     hub.faults.wrong_range = said
@@ -246,6 +262,13 @@ def test_another_etag_is_another_file(hub: HubServer, big: str) -> None:
     )
 
 
+def test_an_answer_without_etag_does_not_make_it_forgotten(hub: HubServer, big: str) -> None:
+    hub.faults.etags = ['"first"', "", '"second"']
+    source = HttpSource(big)
+    assert source.read_at(200_000, 8) == content()[200_000:200_008]
+    assert refusal(RemoteError, source.read_at, 250_000, 8).startswith("the file changed on the server")
+
+
 def test_a_weak_etag_is_the_same(hub: HubServer, big: str) -> None:
     hub.faults.etags = ['W/"one"', '"one"']
     assert HttpSource(big).read_at(200_000, 8) == content()[200_000:200_008]
@@ -297,9 +320,25 @@ def test_a_folder_has_what_is_usual_and_what_its_index_names(hub: HubServer, fol
     asked = len(hub.seen)
     assert folder.files() == expected
     assert len(hub.seen) == asked
+    assert [method for method in hub.methods() if not method.startswith("HEAD ")] == [
+        "GET /files/a%20b/model.safetensors.index.json"
+    ]
     assert folder.read("sub/m-2.safetensors") == b"second"
     assert folder.read("unheard-of.txt") == b"?"
     assert len(hub.seen) == asked + 2
+
+
+def test_a_file_opened_again_is_the_same_one(hub: HubServer, folder: HttpFolder) -> None:
+    (hub.root / "a b" / "model-1.safetensors").write_bytes(content())
+    hub.faults.etags = ['"first"']
+    source = folder.open("model-1.safetensors")
+    source.close()
+    assert folder.open("model-1.safetensors").read_at(0, 8) == content()[:8]
+    assert len(hub.seen) == 1
+    hub.faults.etags = ['"second"']
+    again = folder.open("model-1.safetensors")
+    message = refusal(RemoteError, again.read_at, 200_000, 8)
+    assert message.startswith("the file changed on the server while it was read\n")
 
 
 def test_a_folder_is_not_left(hub: HubServer, folder: HttpFolder) -> None:
@@ -388,12 +427,12 @@ def test_a_folder_that_may_not_be_read(hub: HubServer, folder: HttpFolder) -> No
     ],
 )
 def test_where_an_address_leads(url: str, folder: str, name: str) -> None:
-    found, file = http_folder(url)
+    found, file = open_url(url)
     assert (found.url, file) == (folder, name)
 
 
 def test_the_address_given_keeps_its_signature(hub: HubServer, small: str) -> None:
-    folder, name = http_folder(small + "?signature=abc")
+    folder, name = open_url(small + "?signature=abc")
     assert folder.open(name).read_at(0, 8) == b'{"a": 1}'
     with pytest.raises(MissingError):
         folder.open("config.json")
@@ -408,3 +447,23 @@ def test_no_socket_is_left_open(hub: HubServer, big: str) -> None:
     for _ in range(5):
         refusal(RemoteError, HttpSource, big)
     assert len(os.listdir("/dev/fd")) <= before + 4
+
+
+def test_a_sharded_checkpoint_moves_its_headers_only(hub: HubServer) -> None:
+    """From the address to the tensors, as `dovetail inspect` goes."""
+    (hub.root / "qwen").mkdir()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(names):
+        part = {"dtype": "BF16", "shape": [1_000_000_000], "data_offsets": [0, 2_000_000_000]}
+        write_sparse(hub.root / "qwen" / name, {f"part.{number}": part})
+    index = {
+        "metadata": {"total_size": 4_000_000_000},
+        "weight_map": {"part.0": names[0], "part.1": names[1]},
+    }
+    (hub.root / "qwen" / "model.safetensors.index.json").write_text(json.dumps(index))
+    for url in (f"{hub.url}/files/qwen", f"{hub.url}/files/qwen/model.safetensors.index.json"):
+        hub.served.clear()
+        with open_checkpoint(url) as store:
+            assert sorted(store.entries) == ["part.0", "part.1"]
+            assert [finding.code for finding in store.findings] == []
+            assert [hub.served[f"qwen/{name}"] for name in names] == [READ_AHEAD, READ_AHEAD]

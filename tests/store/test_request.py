@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError
-from dovetail.store.remote import HttpFolder, HttpSource, http_folder
+from dovetail.store.remote import HttpFolder, HttpSource, open_url
 from dovetail.store.request import check_url, http_library, shown_url
 from hubserver import TOKEN, HubServer, hub_server, refusal
 
@@ -313,6 +313,19 @@ def test_troubles_that_need_a_network(
     assert refusal(RemoteError, HttpSource, "http://host/x") == said
 
 
+def test_a_connection_that_is_reset_is_made_again(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("dovetail.store.request.sleep", waited.append)
+    respond_with(monkeypatch, caused("ConnectError", ConnectionResetError(errno.ECONNRESET, "reset")))
+    assert refusal(RemoteError, HttpSource, "http://host/x") == (
+        "the server cannot be reached\n"
+        "  url     http://host/x\n"
+        f"  reason  [Errno {errno.ECONNRESET}] reset\n\n"
+        "hint: check the address, the network and the proxy settings"
+    )
+    assert len(waited) == 3
+
+
 # -- what is sent
 
 
@@ -369,7 +382,7 @@ def test_what_is_no_address(url: str, shown: str) -> None:
     said = (
         f"`{shown}` is not the address of a web server\n\nhint: write http://host/path or https://host/path"
     )
-    for ask in (check_url, HttpSource, HttpFolder, http_folder):
+    for ask in (check_url, HttpSource, HttpFolder, open_url):
         assert refusal(UsageError, ask, url) == said
 
 

@@ -5,7 +5,9 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
-    parser.add_argument("--json", action="store_true", help="a list of {family, parts, layouts: [{id, writable, note}]}")
+    parser.add_argument(
+        "--json", action="store_true", help="a list of {family, parts, layouts: [{id, writable, note}]}"
+    )
     parser.set_defaults(run=run)
 
 

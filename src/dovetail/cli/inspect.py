@@ -8,7 +8,9 @@ CHECKPOINT = "a folder, a .safetensors/.pth/.pt/.bin/.ckpt file, an index or hea
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
-    parser.add_argument("--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)")
+    parser.add_argument(
+        "--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)"
+    )
     parser.set_defaults(run=run)
 
 

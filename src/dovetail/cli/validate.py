@@ -9,10 +9,16 @@ from dovetail.cli.inspect import CHECKPOINT
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
-    parser.add_argument("--values", action="store_true", help="read all data: NaN, zeros, copies that differ, fresh-init look")
+    parser.add_argument(
+        "--values", action="store_true", help="read all data: NaN, zeros, copies that differ, fresh-init look"
+    )
     parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="assert what it must be")
-    parser.add_argument("--report", metavar="DIR", help="write report.json and a self-contained report.html there")
-    parser.add_argument("--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write report.json and a self-contained report.html there"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -5,6 +5,7 @@ a tuple of them (`docs/guides/family.md`). Built-in families are asked first; th
 when no built-in family explains a file, or when a family is asked for by name.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 
@@ -29,12 +30,10 @@ BUILT_IN = {
 }
 
 
-@cache
-def built_in() -> tuple[Family, ...]:
-    """The families of dovetail itself."""
-    return tuple(
-        getattr(import_module(f"dovetail.families.{module}"), name) for module, name in BUILT_IN.values()
-    )
+def built_in() -> Iterator[Family]:
+    """The families of dovetail itself, each imported when it is asked for."""
+    for module, name in BUILT_IN.values():
+        yield getattr(import_module(f"dovetail.families.{module}"), name)
 
 
 @cache
@@ -63,7 +62,7 @@ def third_party() -> tuple[Family, ...]:
 
 def all_families() -> tuple[Family, ...]:
     """Built-in families and those of other packages."""
-    return built_in() + third_party()
+    return (*built_in(), *third_party())
 
 
 def family(id: str) -> Family:

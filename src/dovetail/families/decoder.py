@@ -95,7 +95,7 @@ q_heads     num_attention_heads | n_head | num_heads
 kv_heads    num_key_value_heads | n_query_groups | num_kv_heads
 head_dim    head_dim | head_size
 d_ff        intermediate_size | mlp_dim
-vocab       padded_vocab_size | vocab_size | vocab
+vocab       vocab_size | padded_vocab_size | vocab
 """)
 
 
@@ -137,12 +137,14 @@ GEMMA_SIZES = {
 GEMMA_EXPERT_SIZES = {"gemma_300m": _size("1024 18 8 1 256 4096 257152")}
 
 
-def _settings(*, theta: float, eps: float, activation: str, why: str) -> tuple[Setting, ...]:
+def _settings(
+    *, theta: float, eps: float, activation: str, why: str, activation_keys: tuple[str, ...] = ("hidden_act",)
+) -> tuple[Setting, ...]:
     rope = ("rope_theta", "rope_parameters.rope_theta", "rope_base")
     return (
         Setting("rope_theta", rope, theta, why),
         Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why),
-        Setting("activation", ("hidden_activation", "hidden_act"), activation, why),
+        Setting("activation", activation_keys, activation, why),
     )
 
 
@@ -165,7 +167,13 @@ def decoder(
     return Part(id=id, table=leaves, namings=NAMINGS, features=features, facts=facts)
 
 
-_GEMMA = _settings(theta=10_000.0, eps=1e-6, activation="gelu_pytorch_tanh", why="gemma convention")
+_GEMMA = _settings(
+    theta=10_000.0,
+    eps=1e-6,
+    activation="gelu_pytorch_tanh",
+    activation_keys=("hidden_activation", "hidden_act"),
+    why="gemma convention",
+)
 
 LLAMA = decoder(
     "llama",
@@ -205,5 +213,5 @@ HEAD = Part(
     id="head",
     table="weight  vocab d_model",
     namings={"hf": Naming("weight  weight")},
-    facts=Facts(spellings=parse_spellings("vocab  padded_vocab_size | vocab_size")),
+    facts=Facts(spellings=parse_spellings("vocab  vocab_size | padded_vocab_size")),
 )

@@ -8,7 +8,7 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 """
 
 from dovetail.families.siglip import BLOCKS, TIMM_BLOCKS
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LEAVES = (
@@ -69,6 +69,6 @@ FAMILY = Family(
     is_component=True,
     layouts=(layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated, LayerScale as `gamma`"),),
     config=ConfigKeys(roots={"vision": ("",)}),
-    sizes={name: {f"vision.{dim}": value for dim, value in size.items()} for name, size in SIZES.items()},
+    sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},
     sources=("arXiv:2304.07193", "timm@1.0.31 vision_transformer.py"),
 )

@@ -11,7 +11,7 @@ arXiv:2408.03326.
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, parse_spellings
 
 PROJECTOR = Part(
@@ -29,10 +29,6 @@ PROJECTOR = Part(
 NEWLINE = Part(
     id="newline", table="image_newline  d_model", namings={"hf": Naming("image_newline  image_newline")}
 )
-
-_SIGLIP = {f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch14-378"].items()} | {
-    "vision.layers": 26
-}
 
 FAMILY = Family(
     id="llava_onevision",
@@ -61,17 +57,6 @@ FAMILY = Family(
     },
     layouts=(
         layout(
-            "lmms",
-            {
-                "vision": "model.vision_tower.vision_tower.vision_model.",
-                "projector": Mount("model.mm_projector.", "lmms"),
-                "newline": "model.",
-                "text": "model.",
-                "head": "lm_head.",
-            },
-            note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
-        ),
-        layout(
             "hf",
             {
                 "vision": "vision_tower.vision_model.",
@@ -81,6 +66,17 @@ FAMILY = Family(
                 "head": "language_model.lm_head.",
             },
             note="llava-hf on the hub; save_pretrained of transformers 4.45-5.0",
+        ),
+        layout(
+            "lmms",
+            {
+                "vision": "model.vision_tower.vision_tower.vision_model.",
+                "projector": Mount("model.mm_projector.", "lmms"),
+                "newline": "model.",
+                "text": "model.",
+                "head": "lm_head.",
+            },
+            note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
         ),
         layout(
             "hf-4.52",
@@ -135,6 +131,17 @@ FAMILY = Family(
             "llava_qwen_with_alternating_attn",
             "llava_qwen_with_alternating_cross_attn",
         ),
+        architecture="LlavaOnevisionForConditionalGeneration",
+        constants={
+            "text_config.model_type": "qwen2",
+            "vision_config.model_type": "siglip_vision_model",
+            "vision_config.vision_use_head": False,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_9",
+            "image_token_index": 151646,
+            "video_token_index": 151647,
+        },
         roots={
             "vision": ("vision_config",),
             "projector": ("",),
@@ -144,14 +151,11 @@ FAMILY = Family(
     ),
     sizes={
         name: {
-            **_SIGLIP,
-            **{f"text.{dim}": value for dim, value in {**QWEN2_SIZES[text], "vocab": vocab}.items()},
+            **scoped("vision", {**SIGLIP_SIZES["so400m-patch14-378"], "layers": 26}),
+            **scoped("text", QWEN2_SIZES[text]),
+            **({} if name == "0.5b" else {"head": "head"}),
         }
-        for name, text, vocab in (
-            ("0.5b", "qwen2-0.5b", 151936),
-            ("7b", "qwen2-7b", 152064),
-            ("72b", "qwen2-72b", 152064),
-        )
+        for name, text in (("0.5b", "qwen2-0.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
     sources=(
         "arXiv:2408.03326",

@@ -4,10 +4,10 @@ Sources: transformers 4.45.2-5.23.0 `modeling_paligemma.py`, saved and read back
 arXiv:2407.07726.
 """
 
-from dovetail.families.decoder import GEMMA, HEAD
+from dovetail.families.decoder import GEMMA, GEMMA_SIZES, HEAD
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, layout
+from dovetail.layout.family import ConfigKeys, Family, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, parse_spellings
 
 LINEAR = Part(
@@ -16,16 +16,6 @@ LINEAR = Part(
     namings={"hf": Naming("(weight|bias)  (weight|bias)")},
     facts=Facts(spellings=parse_spellings("d_out  projection_dim")),
 )
-
-_SIZE = {
-    "d_model": 2048,
-    "layers": 18,
-    "q_heads": 8,
-    "kv_heads": 1,
-    "head_dim": 256,
-    "d_ff": 16384,
-    "vocab": 257216,
-}
 
 FAMILY = Family(
     id="paligemma",
@@ -94,6 +84,13 @@ FAMILY = Family(
     ),
     config=ConfigKeys(
         model_types=("paligemma",),
+        architecture="PaliGemmaForConditionalGeneration",
+        constants={
+            "text_config.model_type": "gemma",
+            "vision_config.model_type": "siglip_vision_model",
+            "vision_config.vision_use_head": False,
+            "image_token_index": 257152,
+        },
         roots={
             "text": ("text_config",),
             "head": ("text_config",),
@@ -103,8 +100,8 @@ FAMILY = Family(
     ),
     sizes={
         "3b-224": {
-            **{f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch14-224"].items()},
-            **{f"text.{dim}": value for dim, value in _SIZE.items()},
+            **scoped("vision", SIGLIP_SIZES["so400m-patch14-224"]),
+            **scoped("text", {**GEMMA_SIZES["gemma_2b"], "vocab": 257216}),
         },
     },
     sources=("arXiv:2407.07726", "transformers@5.23.0 modeling_paligemma.py"),

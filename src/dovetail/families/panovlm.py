@@ -14,7 +14,7 @@ from dovetail.families.decoder import HEAD, LLAMA, QWEN2, QWEN2_SIZES, QWEN3
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, layout
+from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.report import Value
 
@@ -190,13 +190,11 @@ def _mlp(
             rows.append(f"{attribute}.{i * stride + 1}.(weight|bias)  hidden_dim")
     table = "\n".join(rows)
     return _resampler(
-        id,
+        f"{id}_{depth}" if norm else f"{id}_{depth}_plain",
         table,
         constants={"depth": depth, "use_ln": norm},
         settings=settings,
-        spellings=parse_spellings(
-            "hidden_dim  hidden_dim | resampler_hidden_dim\ndepth  depth | resampler_depth"
-        ),
+        spellings=parse_spellings("hidden_dim  hidden_dim | resampler_hidden_dim") if depth > 1 else {},
     )
 
 
@@ -336,8 +334,8 @@ FAMILY = Family(
     ),
     sizes={
         "so400m-qwen2.5-0.5b": {
-            **{f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch16-256"].items()},
-            **{f"text.{dim}": value for dim, value in QWEN2_SIZES["qwen2-0.5b"].items()},
+            **scoped("vision", SIGLIP_SIZES["so400m-patch16-256"]),
+            **scoped("text", QWEN2_SIZES["qwen2-0.5b"]),
             "resampler.hidden_dim": 1024,
             "resampler.depth": 4,
             "resampler.d_inner": 1792,

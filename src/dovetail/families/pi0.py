@@ -14,20 +14,16 @@ from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEM
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, Placed, layout
+from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, Placed, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
-_HEAD_FACTS = Facts(
-    spellings=parse_spellings("""
-    d_action    action_dim | max_action_dim
-    d_state     state_dim | max_state_dim
-    """),
-    settings=(
-        Setting("action_horizon", ("action_horizon", "chunk_size"), 50, "openpi default"),
-        Setting("min_period", ("min_period",), 4e-3, "openpi default"),
-        Setting("max_period", ("max_period",), 4.0, "openpi default"),
-    ),
+_SETTINGS = (
+    Setting("action_horizon", ("action_horizon", "chunk_size"), 50, "openpi default"),
+    Setting("min_period", ("min_period",), 4e-3, "openpi default"),
+    Setting("max_period", ("max_period",), 4.0, "openpi default"),
 )
+_ACTION = "d_action  action_dim | max_action_dim"
+_STATE = "d_state   state_dim | max_state_dim"
 
 PI0_HEADS = Part(
     id="pi0_heads",
@@ -52,7 +48,7 @@ PI0_HEADS = Part(
         time_out.(weight|bias)                       embed_action_time.action_time_mlp_out.(weight|bias)
         """),
     },
-    facts=_HEAD_FACTS,
+    facts=Facts(spellings=parse_spellings(f"{_ACTION}\n{_STATE}"), settings=_SETTINGS),
 )
 
 PI05_HEADS = Part(
@@ -74,7 +70,7 @@ PI05_HEADS = Part(
         (time_in|time_out).(weight|bias)             embed_action_time.(time_mlp_in|time_mlp_out).(weight|bias)
         """),
     },
-    facts=_HEAD_FACTS,
+    facts=Facts(spellings=parse_spellings(_ACTION), settings=_SETTINGS),
 )
 
 # lerobot 0.1-0.3 kept the statistics of the data set in the weights; later versions keep them in files.
@@ -191,12 +187,12 @@ _CONFIG = {
 }
 
 
-def _sizes(extra: dict[str, int]) -> dict[str, dict[str, int]]:
+def _sizes(extra: dict[str, int]) -> dict[str, dict[str, int | str]]:
     return {
         "base": {
-            **{f"vision.{dim}": value for dim, value in SIGLIP_SIZES["so400m-patch14-224"].items()},
-            **{f"vlm.{dim}": value for dim, value in GEMMA_SIZES["gemma_2b"].items()},
-            **{f"expert.{dim}": value for dim, value in GEMMA_EXPERT_SIZES["gemma_300m"].items()},
+            **scoped("vision", SIGLIP_SIZES["so400m-patch14-224"]),
+            **scoped("vlm", GEMMA_SIZES["gemma_2b"]),
+            **scoped("expert", GEMMA_EXPERT_SIZES["gemma_300m"]),
             "heads.d_action": 32,
             **extra,
         }

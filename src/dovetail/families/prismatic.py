@@ -18,7 +18,7 @@ from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting
 
 SIGLIP_EYE = Part(
@@ -91,14 +91,6 @@ AVGPOOL_MLP = Part(
 )
 
 _TRUNK = "vision_backbone/featurizer.trunk."
-
-
-def _sizes(vision: str, text: dict[str, int], fused: bool = False) -> dict[str, int]:
-    eye = DINOV2_SIZES["large-patch14-reg4"] if fused else SIGLIP_SIZES[vision]
-    sizes = {f"vision.{dim}": value for dim, value in eye.items()} | {
-        f"llm.{dim}": n for dim, n in text.items()
-    }
-    return sizes | ({f"fused.{dim}": value for dim, value in SIGLIP_SIZES[vision].items()} if fused else {})
 
 
 FAMILY = Family(
@@ -190,8 +182,23 @@ FAMILY = Family(
         },
     ),
     sizes={
-        "siglip2-qwen3-1.7b": _sizes("so400m-patch14-378", QWEN3_SIZES["qwen3-1.7b"]),
-        "openvla-7b": _sizes("so400m-patch14-224", {**LLAMA_SIZES["llama2-7b"], "vocab": 32064}, fused=True),
+        "siglip2-qwen3-1.7b": {
+            "vision": "siglip+pool",
+            **scoped("vision", SIGLIP_SIZES["so400m-patch14-378"]),
+            "projector": "avgpool_mlp",
+            **scoped("llm", QWEN3_SIZES["qwen3-1.7b"]),
+            "head": "head",
+        },
+        "openvla-7b": {
+            "vision": "dinov2+registers",
+            **scoped("vision", DINOV2_SIZES["large-patch14-reg4"]),
+            "fused": "siglip+pool",
+            **scoped("fused", SIGLIP_SIZES["so400m-patch14-224"]),
+            "projector": "fused_gelu_mlp",
+            "llm": "llama",
+            **scoped("llm", {**LLAMA_SIZES["llama2-7b"], "vocab": 32064}),
+            "head": "head",
+        },
     },
     sources=("arXiv:2402.07865", "arXiv:2406.09246", "TRI-ML/prismatic-vlms prismatic.py"),
 )

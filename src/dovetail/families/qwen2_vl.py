@@ -9,7 +9,8 @@ arXiv:2409.12191.
 """
 
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 VIT = Part(
@@ -85,6 +86,14 @@ MERGER = Part(
         sizes={"qwen2-vl": {"merge_area": 4}},
     ),
 )
+
+
+def mrope(plan: Blueprint) -> dict[str, object]:
+    """The sections of the rotary angles for time, height and width: 16, 24, 24 of 64 (arXiv:2409.12191)."""
+    half = plan.sizes["text.head_dim"] // 2
+    side = half * 3 // 8
+    return {"type": "mrope", "mrope_section": [half - 2 * side, side, side]}
+
 
 _LITGPT = {"head": "lm_head.", "vision": "visual.", "merger": "visual.merger."}
 
@@ -162,6 +171,16 @@ FAMILY = Family(
     ),
     config=ConfigKeys(
         model_types=("qwen2_vl",),
+        architecture="Qwen2VLForConditionalGeneration",
+        write_roots={"text": "", "head": ""},
+        constants={
+            "vision_start_token_id": 151652,
+            "vision_end_token_id": 151653,
+            "vision_token_id": 151654,
+            "image_token_id": 151655,
+            "video_token_id": 151656,
+            "rope_scaling": mrope,
+        },
         roots={
             "text": ("text_config", ""),
             "head": ("text_config", ""),
@@ -171,15 +190,12 @@ FAMILY = Family(
     ),
     sizes={
         name: {
-            **{f"vision.{dim}": value for dim, value in VIT.facts.sizes["qwen2-vl"].items()},
+            **scoped("vision", VIT.facts.sizes["qwen2-vl"]),
+            **scoped("text", QWEN2_SIZES[text]),
             "merger.merge_area": 4,
-            **{f"text.{dim}": value for dim, value in {**QWEN2_SIZES[text], "vocab": vocab}.items()},
+            **({} if name == "2b" else {"head": "head"}),
         }
-        for name, text, vocab in (
-            ("2b", "qwen2-1.5b", 151936),
-            ("7b", "qwen2-7b", 152064),
-            ("72b", "qwen2-72b", 152064),
-        )
+        for name, text in (("2b", "qwen2-1.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
     sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
 )

@@ -10,7 +10,8 @@ of a tower saved alone, 5.23 does not); timm@1.0.31 `vision_transformer.py`, `la
 arXiv:2303.15343, arXiv:2502.14786.
 """
 
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 BLOCKS = """
@@ -191,6 +192,12 @@ CONTRAST = Part(
     namings={"hf": Naming("(scale|bias)  (logit_scale|logit_bias)")},
 )
 
+
+def has_pool(plan: Blueprint) -> bool:
+    """Whether the tower keeps its pooling head (transformers' `vision_use_head`)."""
+    return "pool" in plan.features["vision"]
+
+
 FAMILY = Family(
     id="siglip",
     title="SigLIP / SigLIP2",
@@ -209,10 +216,13 @@ FAMILY = Family(
         layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated; with or without attn_pool"),
     ),
     config=ConfigKeys(
-        model_types=("siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model"),
+        model_types=("siglip_vision_model", "siglip", "siglip2", "siglip2_vision_model"),
+        architecture="SiglipVisionModel",
+        write_roots={"vision": ""},
+        constants={"vision_use_head": has_pool},
         roots={"vision": ("vision_config", ""), "text": ("text_config",)},
     ),
-    sizes={name: {f"vision.{dim}": value for dim, value in size.items()} for name, size in SIZES.items()},
+    sizes={name: {"vision": "siglip+pool", **scoped("vision", size)} for name, size in SIZES.items()},
     sources=(
         "arXiv:2303.15343",
         "arXiv:2502.14786",

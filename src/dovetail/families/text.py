@@ -14,7 +14,7 @@ from dovetail.families.decoder import (
     QWEN3,
     QWEN3_SIZES,
 )
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Part
 
 LAYOUTS = (
@@ -36,6 +36,13 @@ LAYOUTS = (
 )
 
 
+# Sizes that were published with tie_word_embeddings = true; the others have a head of their own.
+TIED = {
+    *("qwen2-0.5b", "qwen2-1.5b", "qwen2.5-3b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"),
+    *("llama3.2-1b", "llama3.2-3b", "gemma_2b", "gemma-2b", "gemma-7b"),
+}
+
+
 def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -> Family:
     return Family(
         id=id,
@@ -47,9 +54,14 @@ def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -
         is_component=True,
         layouts=LAYOUTS,
         config=ConfigKeys(
-            model_types=(id,), roots={"text": ("", "text_config"), "head": ("", "text_config")}
+            model_types=(id,),
+            roots={"text": ("", "text_config"), "head": ("", "text_config")},
+            architecture=f"{id.capitalize()}ForCausalLM",
         ),
-        sizes={name: {f"text.{dim}": value for dim, value in size.items()} for name, size in sizes.items()},
+        sizes={
+            name: {**scoped("text", size), **({} if name in TIED else {"head": "head"})}
+            for name, size in sizes.items()
+        },
         sources=(f"transformers@5.23.0 modeling_{id}.py", "litgpt@26857050 convert_hf_checkpoint.py"),
     )
 

@@ -4,7 +4,6 @@ Each name is used, dead, a second name of another, ignored by a named rule, or u
 there, tied, or missing. One finding is one cause: 391 tensors under a wrong prefix are one line.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,6 +156,8 @@ def _missing_layers(match: PartMatch) -> str | None:
 
 def _near(name: str, candidates: Sequence[str]) -> str | None:
     """An unexplained name that differs from a missing one in a single segment, by a typo."""
+    import difflib
+
     pieces = name.split(".")
     for candidate in candidates:
         others = candidate.split(".")

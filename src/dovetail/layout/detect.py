@@ -86,10 +86,20 @@ class Detection(NamedTuple):
 
 
 def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str | None = None) -> Detection:
-    """Finds the family and layout of a file. `model_type` of a config file settles ties only."""
-    candidates = [explain(inventory, family) for family in families]
-    if unwrapped := inventory.without(_MAYBE_WRAPPER):
-        candidates += [explain(unwrapped, one.family) for one in candidates]
+    """Finds the family and layout of a file. `model_type` of a config file settles ties only.
+
+    A family of several parts that explains every tensor ends the search: no two such families write the
+    same names (`lookalikes.same_families`, checked for all of them by the tests).
+    """
+    unwrapped = inventory.without(_MAYBE_WRAPPER)
+    candidates: list[Explanation] = []
+    for family in families:
+        here = explain(inventory, family)
+        candidates.append(here)
+        if here.cost == (0, 0) and not family.is_component:
+            break
+        if unwrapped:
+            candidates.append(explain(unwrapped, family))
     ranked = sorted((one for one in candidates if one.roles), key=lambda one: one.cost)
     if not ranked:
         return Detection(None, None, (), inventory)

@@ -173,9 +173,7 @@ def _unknown(
     rest = {key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)}
     fits = tuple(sighting.text for sighting in sightings)
     modules = top_modules(rest)
-    foreign = [
-        f"{module.count} tensors under `{module.prefix}`, first `{module.first}`" for module in modules
-    ]
+    foreign = [f"{module.size} tensors under `{module.prefix}`, first `{module.first}`" for module in modules]
     found = f"it holds {listed(fits, 4)}; " if fits else ""
     finding = Finding(
         code="unknown-family",

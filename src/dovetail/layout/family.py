@@ -89,11 +89,16 @@ class ConfigKeys(NamedTuple):
     `model_types` are the values of `model_type` (or lerobot's `type`) that name it. `roots` are, per
     role, the dotted sections to look in, in order; "" is the top level. `presets` are, per role, a key
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
+    The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
+    by dotted key (or functions of the Blueprint), and `write_roots` are sections where they differ from the first root.
     """
 
     model_types: tuple[str, ...] = ()
     roots: Mapping[str, tuple[str, ...]] = _NONE
     presets: Mapping[str, str] = _NONE
+    architecture: str = ""
+    constants: Mapping[str, Any] = _NONE
+    write_roots: Mapping[str, str] = _NONE
 
 
 class Family:
@@ -103,7 +108,7 @@ class Family:
     absent to the leaf whose tensor it then shares. `optional` roles may be absent altogether.
     `is_component` marks families that live inside others (a decoder, a vision tower): they are only
     claimed for files that hold nothing else. `variants` maps a `model_type` to the variant it names.
-    `sizes` are published sizes: dims by `role.dim`.
+    `sizes` are published sizes: dims by `role.dim`, kinds by role (`"vision": "dinov2"`).
     """
 
     def __init__(
@@ -119,7 +124,7 @@ class Family:
         is_component: bool = False,
         config: ConfigKeys = ConfigKeys(),
         variants: Mapping[str, str] = _NONE,
-        sizes: Mapping[str, Mapping[str, int]] = _NONE,
+        sizes: Mapping[str, Mapping[str, int | str]] = _NONE,
         sources: tuple[str, ...] = (),
     ) -> None:
         self.id = id
@@ -175,6 +180,11 @@ class Family:
             if part.id == id:
                 return part
         raise DeclarationError(f"role `{role}` of family `{self.id}` is never a `{id}`")
+
+
+def scoped(role: str, sizes: Mapping[str, int]) -> dict[str, int | str]:
+    """Sizes of one role as a family has them: `{"layers": 2}` -> `{"text.layers": 2}`."""
+    return {f"{role}.{dim}": value for dim, value in sizes.items()}
 
 
 def _is_name(expression: Expression) -> bool:

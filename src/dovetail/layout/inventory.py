@@ -146,7 +146,7 @@ class Module(NamedTuple):
     """Tensors under one prefix."""
 
     prefix: str
-    count: int
+    size: int
     first: str
 
 
@@ -164,7 +164,7 @@ def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[Module]:
             modules.remove(largest)
             modules += _split(largest, _common_module(largest).count(".") + 1)
     found = [Module(_common_module(members), _count(members), members[0].names[0]) for members in modules]
-    found.sort(key=lambda module: -module.count)
+    found.sort(key=lambda module: -module.size)
     return found[:limit]
 
 

@@ -85,7 +85,10 @@ def families_page(families: Iterable[Mapping[str, object]]) -> Page:
             (
                 layout["id"],
                 "read, write" if layout["writable"] else "read only",
-                layout["note"] + (f" (same names and shapes as {', '.join(layout['same_as'])})" if layout["same_as"] else ""),
+                layout["note"]
+                + (
+                    f" (same names and shapes as {', '.join(layout['same_as'])})" if layout["same_as"] else ""
+                ),
             )
             for layout in layouts
         )
@@ -104,7 +107,7 @@ def _head(report: Report) -> Page:
         title = f"unknown; closest is {name}"
     else:
         title = "unknown"
-    head = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
+    head: Page = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
     if report.wrappers:
         head.append(Line(f"taken off every name: {', '.join(f'`{wrapper}`' for wrapper in report.wrappers)}"))
     if report.parts == {} and report.closest and report.closest.fits:
@@ -122,13 +125,27 @@ def _layout(report: Report) -> str:
 
 
 def _container(report: Report) -> str:
-    files = f"{len(report.files)} files" if len(report.files) > 1 else report.files[0] if report.files else "no file"
+    files = (
+        f"{len(report.files)} files"
+        if len(report.files) > 1
+        else report.files[0]
+        if report.files
+        else "no file"
+    )
     return f"{report.format}, {files}"
 
 
 def _parts_table(report: Report) -> Table:
     rows = tuple(_part_row(role, part) for role, part in report.parts.items())
-    total = ("total", "", str(report.tensors), quantity(report.parameters), quantity(report.bytes, "B"), _dtypes(report.dtypes), "")
+    total = (
+        "total",
+        "",
+        str(report.tensors),
+        quantity(report.parameters),
+        quantity(report.bytes, "B"),
+        _dtypes(report.dtypes),
+        "",
+    )
     return Table(("part", "kind", ">tensors", ">parameters", ">size", "dtype", "where"), rows, total)
 
 
@@ -139,7 +156,15 @@ def _part_row(role: str, part: PartReport) -> tuple[str, ...]:
     tensors = str(part.present) if part.is_complete else f"{part.present} of {part.expected}"
     known = part.parameters or None
     where = f"{part.prefix}*" if part.prefix else "(no prefix)"
-    return (role, kind, tensors, quantity(known), quantity(part.bytes or None, "B"), _dtypes(part.dtypes), where)
+    return (
+        role,
+        kind,
+        tensors,
+        quantity(known),
+        quantity(part.bytes or None, "B"),
+        _dtypes(part.dtypes),
+        where,
+    )
 
 
 def _dtypes(dtypes: Mapping[str, int]) -> str:
@@ -198,11 +223,17 @@ def _balance(report: Report) -> str:
         (ignored, "ignored by a named rule"),
         (account.unexplained, "unexplained"),
     ]
-    return "every tensor accounted for: " + ", ".join(f"{count} {word}" for count, word in terms if count or word == "used")
+    return f"of {report.tensors} tensors " + ", ".join(
+        f"{count} {word}" for count, word in terms if count or word == "used"
+    )
 
 
 def _unchecked(report: Report) -> Page:
-    return [Line(""), *(Line(f"not checked: {limit}", "dim") for limit in report.unchecked)] if report.unchecked else []
+    return (
+        [Line(""), *(Line(f"not checked: {limit}", "dim") for limit in report.unchecked)]
+        if report.unchecked
+        else []
+    )
 
 
 def _verdict(report: Report) -> Line:
@@ -211,4 +242,7 @@ def _verdict(report: Report) -> Line:
     if report.is_whole:
         more = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
         return Line(f"whole{more}", "good")
-    return Line(f"not whole: {errors} error{'s' if errors != 1 else ''}, {warnings} warning{'s' if warnings != 1 else ''}", "error")
+    return Line(
+        f"not whole: {errors} error{'s' if errors != 1 else ''}, {warnings} warning{'s' if warnings != 1 else ''}",
+        "error",
+    )

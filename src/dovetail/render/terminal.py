@@ -5,7 +5,15 @@ import sys
 from dovetail.render.page import Page, Table
 from dovetail.render.plain import write_plain
 
-_STYLES = {"title": "bold", "dim": "dim", "error": "bold red", "warning": "yellow", "note": "cyan", "good": "bold green", "": ""}
+_STYLES = {
+    "title": "bold",
+    "dim": "dim",
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "cyan",
+    "good": "bold green",
+    "": "",
+}
 
 
 def show(page: Page) -> None:

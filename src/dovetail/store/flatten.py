@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dovetail.errors import FormatError
-from dovetail.store.pickle_numpy import Array
+from dovetail.store.pickle_numpy import Array, ElementType
 from dovetail.store.pickled import Global, Opaque, Storage, TensorRecord, shown, type_name
 
 _MAX_STEPS = 5_000_000
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
         return value.hex() if len(value) <= _MAX_OCTETS else f"{len(value):,} bytes"
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
-    if isinstance(value, complex | datetime.timedelta | datetime.timezone):
+    if isinstance(value, complex | datetime.timedelta | datetime.timezone | ElementType):
         return str(value)
     if type(value) is Global:
         return value.path

@@ -6,7 +6,6 @@ it stays inside the folder.
 
 import os
 from abc import ABC, abstractmethod
-from pathlib import PurePosixPath
 
 from dovetail.errors import MissingError, UnsafeError
 from dovetail.store.source import ByteSource, LocalSource
@@ -49,8 +48,8 @@ def check_name(name: str, folder: str, named_by: str | None = None) -> None:
     Raises:
         UnsafeError: it does one of the two.
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or name[1:2] == ":":
+    parts = name.replace("\\", "/").split("/")
+    if not name.strip("./") or parts[0] == "" or ".." in parts or "\0" in name or name[1:2] == ":":
         raise UnsafeError(
             f"`{name}` points outside the checkpoint's folder",
             file=named_by,

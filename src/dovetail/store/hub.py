@@ -140,7 +140,7 @@ class HubFolder(Folder):
             raise _no_file(full, self.commit, self.name)
 
 
-def hub_folder(text: str) -> tuple[HubFolder, str]:
+def open_hub(text: str) -> tuple[HubFolder, str]:
     """The folder that `hf://…` leads to, and the name of the file in it, "" for the folder itself.
 
     Raises:

@@ -37,6 +37,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
         RemoteError: a server did not give what was asked for.
     """
     text = os.fspath(path)
+    folder: Folder
     if text.startswith("hf://"):
         from dovetail.store.hub import open_hub
 

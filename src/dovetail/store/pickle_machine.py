@@ -6,10 +6,10 @@ What each opcode does with them is in `pickle_opcodes.py`; the rules are told in
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any
 
-from dovetail.errors import FormatError, UnsafeError
+from dovetail.errors import FormatError
 from dovetail.store.pickle_calls import CALLS, as_key
 from dovetail.store.pickle_tensors import is_torch_value
-from dovetail.store.pickled import Global, Opaque, TensorRecord, shown, type_name
+from dovetail.store.pickled import Global, Opaque, TensorRecord, shown, type_name, unsafe
 
 _MAX_ROOM = 1 << 22
 _MAX_NAME = 1000
@@ -33,7 +33,7 @@ class Machine:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self.data, self.end = data, len(data)
         self.position = 0
         self.opcode_at = 0
         self.stack: list[Any] = []
@@ -49,8 +49,8 @@ class Machine:
         left = len(self.stack) + sum(map(len, self.marks))
         if self.marks or left != 1:
             raise FormatError("the pickle does not end with one value", found=f"{left:,} on the stack")
-        if self.position != len(self.data):
-            raise FormatError(f"{len(self.data) - self.position:,} bytes follow the end of the pickle")
+        if self.position != self.end:
+            raise FormatError(f"{self.end - self.position:,} bytes follow the end of the pickle")
         return self.stack[0]
 
     def place(self) -> str:
@@ -67,11 +67,11 @@ class Machine:
     def take(self, length: int) -> bytes:
         """The next bytes."""
         start = self.position
-        self.position = start + length
-        if self.position > len(self.data):
-            left = f"{len(self.data) - start:,} bytes"
+        self.position = end = start + length
+        if end > self.end:
+            left = f"{self.end - start:,} bytes"
             raise FormatError("the pickle ends inside a value", expected=f"{length:,} bytes", found=left)
-        return self.data[start : self.position]
+        return self.data[start:end]
 
     def number(self, width: int) -> int:
         """The next bytes as an unsigned number."""
@@ -139,7 +139,7 @@ class Machine:
                 return self.call(arguments[0], (), makes_object=True)
             is_member = target.is_class and len(arguments) == 1 and _is_plain(arguments[0])
             if target.is_reserved or not (makes_object or is_member):
-                raise _unsafe(target.path)
+                raise unsafe(target)
             return Opaque(target.path, arguments)
         try:
             result = rule(arguments)
@@ -178,15 +178,3 @@ def _is_plain(value: Any) -> bool:
     scalar = str | int | float | bytes | None
     items = value if type(value) is tuple else (value,)
     return all(isinstance(item, scalar) for item in items)
-
-
-def _unsafe(path: str) -> UnsafeError:
-    """The refusal of a call, with the way out that fits what is called."""
-    if path.startswith("torch.nn."):
-        way_out = (
-            "it holds a whole model object, save the weights alone: torch.save(model.state_dict(), PATH)"
-        )
-    else:
-        way_out = "ask its publisher for safetensors, or for torch.save of a plain state dict"
-    hint = f"do not load this file with torch.load(weights_only=False), which would run the call; {way_out}"
-    return UnsafeError(f"the pickle would call `{path}`", hint=hint)

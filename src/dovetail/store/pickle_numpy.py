@@ -29,6 +29,9 @@ class ElementType(Record):
     code: str
     order: str = "<"
 
+    def __str__(self) -> str:
+        return f"numpy.{self.code}"
+
     def build(self, state: Any) -> None:
         """Takes `(version, byte order, ...)`."""
         if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
@@ -99,9 +102,11 @@ def _is_shape(shape: Any) -> bool:
 def _dtype(arguments: Arguments) -> ElementType:
     """`numpy.dtype("f8", False, True)`."""
     expect(arguments, 1, 3)
-    if type(arguments[0]) is not str or len(arguments[0]) > 16:
-        raise FormatError(f"a numpy dtype is called {shown(arguments[0])}", expected="a code such as 'f8'")
-    return ElementType(arguments[0].lstrip("<>|="), ">" if arguments[0].startswith(">") else "<")
+    name = arguments[0]
+    code = name.lstrip("<>|=") if type(name) is str else ""
+    if not code.isalnum() or len(code) > 16:
+        raise FormatError(f"a numpy dtype is called {shown(name)}", expected="a code such as 'f8'")
+    return ElementType(code, ">" if name.startswith(">") else "<")
 
 
 def _scalar(arguments: Arguments) -> Any:
@@ -116,7 +121,7 @@ def _scalar(arguments: Arguments) -> Any:
         except UnicodeDecodeError:
             raise FormatError("a numpy text is not UTF-32") from None
     values = element.decode(data, 1)
-    return values[0] if values is not None else Opaque(f"numpy.{element.code}", arguments)
+    return values[0] if values is not None else Opaque(f"numpy.{element.code}", (data,))
 
 
 def _array(arguments: Arguments) -> Array:

@@ -31,7 +31,7 @@ def _protocol(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    length, left = machine.number(8), len(machine.data) - machine.position
+    length, left = machine.number(8), machine.end - machine.position
     if length > left:
         expected, found = f"at most {left:,} bytes", f"{length:,}"
         raise FormatError("a frame of the pickle runs past its end", expected=expected, found=found)
@@ -177,13 +177,15 @@ def _duplicate(machine: Machine) -> None:
 
 
 def _remember(machine: Machine, index: int) -> None:
-    machine.spend()
+    machine.room -= 1
+    if machine.room < 0:
+        machine.spend(0)
     machine.memo[index] = machine.stack[-1]
 
 
 def _put(width: int) -> _Handler:
     def put(machine: Machine) -> None:
-        _remember(machine, machine.number(width))
+        _remember(machine, int.from_bytes(machine.take(width), "little"))
 
     return put
 
@@ -204,7 +206,7 @@ def _recall(machine: Machine, index: int) -> None:
 
 def _get(width: int) -> _Handler:
     def get(machine: Machine) -> None:
-        _recall(machine, machine.number(width))
+        _recall(machine, int.from_bytes(machine.take(width), "little"))
 
     return get
 

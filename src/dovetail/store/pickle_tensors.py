@@ -9,7 +9,17 @@ from typing import Any, NoReturn
 
 from dovetail.dtypes import DTYPES
 from dovetail.errors import FormatError, listed
-from dovetail.store.pickled import Arguments, Call, Global, Storage, TensorRecord, expect, shown, type_name
+from dovetail.store.pickled import (
+    Arguments,
+    Call,
+    Global,
+    Storage,
+    TensorRecord,
+    expect,
+    shown,
+    type_name,
+    unsafe,
+)
 
 _MAX_SIZE = 1 << 48
 _MAX_REPEATED = 1 << 26
@@ -19,6 +29,7 @@ _MAX_AXES = 64
 _DTYPES = {dtype.torch: dtype.name for dtype in DTYPES.values() if dtype.bits >= 8}
 _STORAGES = {dtype.storage: dtype.name for dtype in DTYPES.values() if dtype.storage}
 _STORAGE_MODULES = ("torch", "torch.cuda")
+_DEQUANTISE = "save it again after .dequantize(), or as .int_repr() with its scales"
 _QUANTISED = ("QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage")
 
 
@@ -46,7 +57,7 @@ def _storage_dtype(kind: Any) -> str:
         return "U8"
     if type(kind) is Global and kind.module in _STORAGE_MODULES:
         if kind.name in _QUANTISED:
-            raise FormatError(f"a storage holds quantised values (`{kind.path}`)", hint=_HINTS["quantised"])
+            raise FormatError(f"a storage holds quantised values (`{kind.path}`)", hint=_DEQUANTISE)
         if kind.name in _STORAGES:
             return _STORAGES[kind.name]
     raise FormatError(f"a storage is of the type `{type_name(kind)}`", expected="one of torch's")
@@ -164,9 +175,11 @@ def _rebuild_from_type(arguments: Arguments) -> TensorRecord:
     """`(function, class, arguments, state)`: a subclass of Tensor; its bytes are those of the tensor."""
     expect(arguments, 4)
     function, kind, inner, _ = arguments
-    rule = TENSOR_CALLS.get((function.module, function.name)) if type(function) is Global else None
-    if rule is None or rule is _rebuild_from_type or type(inner) is not tuple or type(kind) is not Global:
-        raise FormatError(f"a tensor subclass is made by `{type_name(function)}`", expected="torch._utils")
+    if type(function) is not Global or type(kind) is not Global or type(inner) is not tuple:
+        raise FormatError(f"a tensor subclass is made by a `{type_name(function)}`")
+    rule = TENSOR_CALLS.get((function.module, function.name))
+    if rule is None or rule is _rebuild_from_type:
+        raise unsafe(function)
     return _the_tensor(rule(inner))
 
 
@@ -176,23 +189,20 @@ def _the_tensor(value: Any) -> TensorRecord:
     return value
 
 
-_HINTS = {
-    "sparse": "save it again after .to_dense()",
-    "quantised": "save it again after .dequantize(), or as .int_repr() with its scales",
-    "nested": "save its parts one by one, or after .to_padded_tensor(0)",
-    "wrapped": "save the plain tensors that it is made of, e.g. .full_tensor() of a DTensor",
-    "numpy": "move it to the CPU and save it again; this one's values lie inside the pickle",
-}
-
-
-def _refused(kind: str) -> Call:
+def _refused(kind: str, hint: str) -> Call:
     """A tensor that is more than a view of a storage."""
 
     def refuse(arguments: Arguments) -> NoReturn:
-        raise FormatError(f"a {kind} tensor cannot be read", hint=_HINTS[kind])
+        raise FormatError(f"a {kind} tensor cannot be read", hint=hint)
 
     return refuse
 
+
+_sparse = _refused("sparse", "save it again after .to_dense()")
+_quantised = _refused("quantised", _DEQUANTISE)
+_nested = _refused("nested", "save its parts one by one, or after .to_padded_tensor(0)")
+_wrapped = _refused("wrapped", "save the plain tensors that it is made of, e.g. .full_tensor() of a DTensor")
+_inline = _refused("device", "its values lie inside the pickle; move it to the CPU and save it again")
 
 _TORCH_UTILS: dict[str, Call] = {
     "_rebuild_tensor": _rebuild_tensor,
@@ -202,13 +212,13 @@ _TORCH_UTILS: dict[str, Call] = {
     "_rebuild_parameter_with_state": _rebuild_parameter,
     "_rebuild_meta_tensor_no_storage": _rebuild_meta,
     "_rebuild_device_tensor_from_cpu_tensor": _rebuild_on_device,
-    "_rebuild_device_tensor_from_numpy": _refused("numpy"),
-    "_rebuild_xla_tensor": _refused("numpy"),
-    "_rebuild_sparse_tensor": _refused("sparse"),
-    "_rebuild_sparse_csr_tensor": _refused("sparse"),
-    "_rebuild_qtensor": _refused("quantised"),
-    "_rebuild_nested_tensor": _refused("nested"),
-    "_rebuild_wrapper_subclass": _refused("wrapped"),
+    "_rebuild_device_tensor_from_numpy": _inline,
+    "_rebuild_xla_tensor": _inline,
+    "_rebuild_sparse_tensor": _sparse,
+    "_rebuild_sparse_csr_tensor": _sparse,
+    "_rebuild_qtensor": _quantised,
+    "_rebuild_nested_tensor": _nested,
+    "_rebuild_wrapper_subclass": _wrapped,
 }
 
 TENSOR_CALLS = {("torch._utils", name): rule for name, rule in _TORCH_UTILS.items()} | {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dovetail.dtypes import BITS
-from dovetail.errors import FormatError
+from dovetail.errors import FormatError, UnsafeError
 
 Arguments = tuple[Any, ...]
 Call = Callable[[Arguments], Any]
@@ -152,7 +152,21 @@ def expect(arguments: Arguments, *counts: int) -> None:
     """
     if len(arguments) not in counts:
         expected = " or ".join(str(count) for count in counts)
-        raise FormatError(f"it is called with {len(arguments)} arguments", expected=expected)
+        raise FormatError(f"a function is called with {len(arguments)} arguments", expected=expected)
+
+
+def unsafe(target: Global) -> UnsafeError:
+    """The refusal of a call, with the way out that fits what is called."""
+    way_out = "ask its publisher for safetensors, or for torch.save of a plain state dict"
+    if target.module.startswith("torch.nn."):
+        way_out = (
+            "it holds a whole model object, save the weights alone: torch.save(model.state_dict(), PATH)"
+        )
+    elif target.is_class and not target.is_reserved:
+        load = f"with torch.serialization.safe_globals([{target.name}]): old = torch.load(OLD)"
+        way_out += f"; if the class is your own: {load}; torch.save(old['state_dict'], NEW)"
+    hint = f"do not load this file with torch.load(weights_only=False), which would run the call; {way_out}"
+    return UnsafeError(f"the pickle would call `{target.path}`", hint=hint)
 
 
 def type_name(value: object) -> str:

@@ -90,7 +90,8 @@ class HttpSource(ByteSource):
         return held + data[start - low : end - low]
 
     def close(self) -> None:
-        self._held = ()
+        """Lets go of all but the beginning, which whoever opens the file again wants first."""
+        self._held = tuple(held for held in self._held if held[0] == 0)
 
     def _take(self, offset: int, end: int) -> bytes:
         """What is held of a range, from its beginning."""
@@ -206,6 +207,7 @@ class HttpFolder(Folder):
         self.name = shown_url(self.url)
         self._given = {_last(url): url} if _last(url) else {}
         self._sizes: dict[str, int] | None = None
+        self._sources: dict[str, HttpSource] = {}
 
     def files(self) -> dict[str, int]:
         """The files that such folders usually have, where they are there, and those that an index names.
@@ -219,8 +221,18 @@ class HttpFolder(Folder):
         return dict(self._sizes)
 
     def open(self, name: str) -> HttpSource:
+        """One file; the same one every time, so that a change between two readings of it is noticed.
+
+        Raises:
+            MissingError: it does not exist.
+            RemoteError: the server does not give it, or not in parts.
+            UnsafeError: the name leaves the folder.
+        """
         check_name(name, self.name)
-        return HttpSource(self._url(name), name=name, size=(self._sizes or {}).get(name))
+        if name not in self._sources:
+            size = (self._sizes or {}).get(name)
+            self._sources[name] = HttpSource(self._url(name), name=name, size=size)
+        return self._sources[name]
 
     def _url(self, name: str) -> str:
         return self._given.get(name) or urljoin(self.url, "./" + quote(name))
@@ -245,7 +257,7 @@ class HttpFolder(Folder):
             yield shard
 
 
-def http_folder(url: str) -> tuple[HttpFolder, str]:
+def open_url(url: str) -> tuple[HttpFolder, str]:
     """The folder that an address leads to, and the name of the file in it, "" for the folder itself.
 
     Raises:

@@ -62,7 +62,7 @@ def read_torch(source: ByteSource, file: int = 0) -> Shard:
 def _check_kind(source: ByteSource) -> None:
     """Refuses what is no zip file, by what it is instead."""
     head = source.read_at(0, min(512, source.size))
-    if head.startswith(b"PK\3\4"):
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
         return
     if _LEGACY_MAGIC in head[:32]:
         way_out = f"torch.save(torch.load('{source.name}', weights_only=True), 'NEW.pth')"
@@ -83,15 +83,17 @@ def _read_small(archive: Archive) -> tuple[int, bytes]:
     if "constants.pkl" in members or any(name.startswith("code/") for name in members):
         hint = "load it with torch.jit.load and save its state_dict() with torch.save"
         raise broken(source, "it is a TorchScript program, not saved weights", hint=hint)
+    if not members:
+        raise broken(source, "it is an empty zip file", hint="the file was not written completely")
     if _PICKLE not in members:
         raise broken(source, f"it has no `{archive.folder}/{_PICKLE}`", found=listed(members, limit=5))
     for name, limit in ((_PICKLE, MAX_PICKLE), (_ORDER, 16), (_ALIGNMENT, 16)):
         if name in members and members[name].size > limit:
-            found = f"{members[name].size:,} bytes"
+            found = f"{members[name].size:,}"
             raise broken(
                 source,
                 f"entry `{members[name].name}` is too long",
-                expected=f"at most {limit:,}",
+                expected=f"at most {limit:,} bytes",
                 found=found,
             )
     contents = read_members(archive, (_PICKLE, _ORDER, _ALIGNMENT))
@@ -176,11 +178,9 @@ def _opaque(unpickled: Unpickled) -> list[Finding]:
     """What the pickle names and dovetail does not know."""
     if not unpickled.opaque:
         return []
-    message = f"the pickle names {len(unpickled.opaque)} classes or functions that are not torch's: "
-    hint = "nothing of them was imported or run; their plain fields are kept as metadata"
-    return [
-        Finding(code="opaque-object", severity="note", message=message + listed(unpickled.opaque), hint=hint)
-    ]
+    message = f"names in the pickle that dovetail does not know: {listed(unpickled.opaque)}"
+    hint = "nothing of them was imported or run; the plain fields of their objects are kept as metadata"
+    return [Finding(code="opaque-object", severity="note", message=message, hint=hint)]
 
 
 def _unnamed(unpickled: Unpickled, tensors: dict[str, TensorRecord]) -> list[Finding]:

@@ -58,17 +58,16 @@ def unpickle(data: bytes, *, file: str | None = None) -> Unpickled:
 
 def _run(machine: Machine) -> Any:
     """Executes opcodes until STOP; gives the value that is left."""
-    data, end = machine.data, len(machine.data)
+    data, end, handlers = machine.data, machine.end, HANDLERS
     if end > MAX_PICKLE:
         raise FormatError(f"the pickle is {end:,} bytes long", expected=f"at most {MAX_PICKLE:,}")
     try:
         while machine.position < end:
-            machine.opcode_at = machine.position
-            code = data[machine.position]
-            machine.position += 1
-            if code == STOP:
+            machine.opcode_at = at = machine.position
+            machine.position = at + 1
+            if data[at] == STOP:
                 return machine.finish()
-            HANDLERS[code](machine)
+            handlers[data[at]](machine)
     except IndexError:
         raise FormatError("the pickle takes a value from an empty stack") from None
     raise FormatError("the pickle ends before its STOP", hint="the file was cut off; fetch it again")

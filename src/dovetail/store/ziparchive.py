@@ -17,8 +17,8 @@ of a file that torch wrote that is two.
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dovetail.errors import FormatError, UnsafeError
 from dovetail.store.pickled import shown
@@ -41,16 +41,15 @@ _MAX_NAME = 4096
 _GAP, _MAX_JOINED = 64 << 10, 8 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """One entry; `header` is where its local header begins, `limit` where whatever follows it does."""
 
     name: str
     header: int
-    limit: int
     size: int
     crc: int
     has_descriptor: bool
+    limit: int = -1
 
     def start(self, alignment: int) -> int | None:
         """Where the data begins, None if the two ways to compute that disagree."""
@@ -164,18 +163,15 @@ def _parse_directory(source: ByteSource, raw: bytes, count: int) -> list[Member]
         if method or packed != size:
             hint = "torch stores entries as they are; unpack it and save it again with torch.save"
             raise broken(source, f"entry `{name}` is compressed (method {method})", hint=hint)
-        is_described = bool(flags & _DESCRIPTOR)
-        members.append(
-            Member(name=name, header=header, limit=0, size=size, crc=crc, has_descriptor=is_described)
-        )
+        members.append(Member(name, header, size, crc, bool(flags & _DESCRIPTOR)))
     if at != len(raw):
-        raise broken(source, "its directory is of another length", expected=f"{len(raw):,}", found=f"{at:,}")
+        raise broken(source, f"its directory goes on after {count:,} entries")
     return members
 
 
 def _widen(source: ByteSource, name: str, extra: bytes, values: tuple[int, ...]) -> tuple[int, ...]:
     """Size, packed size and place, each from the zip64 field where 32 bits are not enough."""
-    if _FULL32 not in values:
+    if max(values) < _FULL32:
         return values
     at = 0
     while at + 4 <= len(extra):
@@ -205,15 +201,17 @@ def _checked_name(source: ByteSource, raw: bytes) -> str:
 
 def _with_limits(source: ByteSource, members: list[Member], directory: int) -> list[Member]:
     """The entries in the order of the file, each with where the next begins; none may overlap."""
+    if not members:
+        return []
     ordered = sorted(members, key=lambda member: member.header)
     limits = [member.header for member in ordered[1:]] + [directory]
-    if ordered and ordered[0].header:
+    if ordered[0].header:
         raise broken(source, f"{ordered[0].header:,} bytes stand before its first entry")
     for member, limit, after in zip(ordered, limits, [*ordered[1:], None], strict=True):
         if member.header + _LOCAL.size + len(member.name.encode()) + member.size > limit:
             next_one = f"entry `{after.name}`" if after else "the zip directory"
             raise broken(source, f"entry `{member.name}` overlaps {next_one}")
-    return [replace(member, limit=limit) for member, limit in zip(ordered, limits, strict=True)]
+    return [member._replace(limit=limit) for member, limit in zip(ordered, limits, strict=True)]
 
 
 def _in_one_folder(source: ByteSource, members: list[Member]) -> Archive:

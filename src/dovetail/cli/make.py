@@ -1,0 +1,83 @@
+"""`dovetail make FAMILY OUT`."""
+
+import argparse
+import re
+
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("family", metavar="FAMILY", help="a family that `dovetail families` lists")
+    parser.add_argument("out", metavar="OUT", help="the folder to write; it must not exist")
+    parser.add_argument("--size", metavar="SIZE", help="a published size, e.g. 2b; the first one by default")
+    parser.add_argument("--layout", metavar="LAYOUT", help="the first layout of the family by default")
+    parser.add_argument(
+        "--set",
+        dest="sizes",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a size (text.layers=2) or a kind (vision=siglip+pool); may be repeated",
+    )
+    parser.add_argument(
+        "--dtype", default="bfloat16", metavar="DTYPE", help="bfloat16 (default), float16, float32"
+    )
+    parser.add_argument(
+        "--sparse", action="store_true", help="true headers and holes instead of data: full size, no disk"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default 0)")
+    parser.add_argument(
+        "--max-shard-size",
+        default="5GB",
+        metavar="SIZE",
+        help="cut safetensors files at this size (default 5GB)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the checkpoint and says what it wrote."""
+    from dovetail.edit.make import make
+    from dovetail.render.page import quantity
+
+    made = make(
+        options.family,
+        options.out,
+        size=options.size,
+        layout=options.layout,
+        sizes=dict(map(_assignment, options.sizes)),
+        dtype=options.dtype,
+        sparse=options.sparse,
+        seed=options.seed,
+        max_shard_size=parse_size(options.max_shard_size),
+    )
+    numbers = f"{made.tensors} tensors, {quantity(made.parameters)} parameters, {quantity(made.bytes, 'B')}"
+    kind = " (sparse: no data on the disk)" if options.sparse else ""
+    print(f"{made.path}: {numbers}{kind}")
+    for name in made.files:
+        print(f"  {name}")
+    return 0
+
+
+def _assignment(text: str) -> tuple[str, int | str]:
+    from dovetail.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise UsageError(f"`--set {text}` is not NAME=VALUE", hint="for example --set text.layers=2")
+    return name, int(value) if value.isdigit() else value
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `5GB`, `500MB`, `1000`.
+
+    Raises:
+        UsageError: it is not a size.
+    """
+    from dovetail.errors import UsageError
+
+    match = re.fullmatch(r"([0-9]+)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"`{text}` is no size", hint="for example 5GB or 500MB")
+    return int(match[1]) * _SIZES[match[2]]

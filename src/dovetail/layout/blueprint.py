@@ -1,0 +1,159 @@
+"""A model as numbers: the family, the kind of each part and every size, with nothing left open.
+
+From it follow all names, shapes and counts of any layout. `make` writes it, tests compare with it.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import NamedTuple
+
+from dovetail.dims import shape_of, size_of
+from dovetail.errors import UsageError, listed
+from dovetail.layout.family import Family, Layout, Mount
+from dovetail.layout.part import Leaf, Part, Row
+
+
+class StoredTensor(NamedTuple):
+    """One tensor of a layout: its name, its shape, and the leaves it is made of."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    row: Row
+    leaves: tuple[Leaf, ...]
+
+
+class Blueprint(NamedTuple):
+    """A family with a kind for each role and a size for each dim (`role.dim`)."""
+
+    family: Family
+    kinds: Mapping[str, Part]
+    sizes: Mapping[str, int]
+    features: Mapping[str, tuple[str, ...]]
+
+    def dims(self, role: str) -> dict[str, int]:
+        """The sizes of one role, without its name."""
+        return {
+            name.split(".", 1)[1]: size for name, size in self.sizes.items() if name.split(".")[0] == role
+        }
+
+    def stored(self, layout: Layout, *, with_ties: bool | None = None) -> Iterator[StoredTensor]:
+        """Every tensor that a layout holds. `with_ties` adds tied tensors as copies."""
+        add_ties = layout.stores_ties if with_ties is None else with_ties
+        for role, mounts in layout.mounts.items():
+            part = self.kinds.get(role)
+            if part is None and add_ties and role in self.family.ties:
+                part = self.family.parts[role][0]
+            if part is not None:
+                yield from self._part(role, part, _mount(part, mounts, "fused" in self.kinds))
+
+    def _part(self, role: str, part: Part, mount: Mount) -> Iterator[StoredTensor]:
+        dims = self.dims(role)
+        moved = dict(mount.moved)
+        off = set(part.optional) - set(self.features.get(role, ()))
+        for row in part.rows(mount.naming):
+            leaves = tuple(part.leaves[leaf] for leaf in row.leaves)
+            if row.is_alias or any(leaf.feature in off for leaf in leaves):
+                continue
+            shape = shape_of(row.op.stored_shape([leaf.shape for leaf in leaves]), dims)
+            text = moved.get(row.leaves[0], mount.prefix + row.stored.text)
+            counts = [range(dims[part.count_name(field)]) for field in row.stored.fields]
+            for index in product(*counts):
+                name = text
+                for field, value in zip(row.stored.fields, index, strict=True):
+                    name = name.replace(f"{{{field}}}", str(value))
+                yield StoredTensor(name, shape, role, row, leaves)
+
+
+def _mount(part: Part, mounts: tuple[Mount, ...], is_fused: bool) -> Mount:
+    """The mount that a layout uses for this kind: the second one belongs to models with two towers."""
+    fitting = [mount for mount in mounts if mount.naming in part.namings]
+    if not fitting:
+        raise UsageError(f"this layout has no names for a {part.id}")
+    return fitting[-1] if is_fused else fitting[0]
+
+
+def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
+    """Completes the given sizes by the family's joints. A key without a dot names a kind: `"vision": "dinov2+pool"`.
+
+    Raises:
+        UsageError: a size is missing, unknown or contradicts another.
+    """
+    kinds, features = _kinds(family, sizes)
+    numbers = {name: size for name, size in sizes.items() if isinstance(size, int)}
+    for name in numbers:
+        role, _, dim = name.partition(".")
+        if role not in kinds or dim not in kinds[role].dims:
+            known = kinds[role].dims if role in kinds else kinds
+            raise UsageError(
+                f"{family.id} has no size `{name}`", hint=f"sizes of {role}: {listed(known, 20)}"
+            )
+    _spread(family, kinds, numbers)
+    missing = [
+        f"{role}.{dim}" for role, part in kinds.items() for dim in part.dims if f"{role}.{dim}" not in numbers
+    ]
+    if missing:
+        raise UsageError(
+            f"{family.id} needs more sizes: {listed(missing)}", hint="give them with --set NAME=NUMBER"
+        )
+    return Blueprint(family, kinds, numbers, features)
+
+
+def _kinds(
+    family: Family, sizes: Mapping[str, int | str]
+) -> tuple[dict[str, Part], dict[str, tuple[str, ...]]]:
+    kinds: dict[str, Part] = {}
+    features: dict[str, tuple[str, ...]] = {}
+    named = {name.split(".")[0] for name in sizes}
+    for role, parts in family.parts.items():
+        if role in family.optional and role not in named:
+            continue
+        wanted = sizes.get(role)
+        kind, *with_features = str(wanted).split("+") if wanted is not None else [parts[0].id]
+        kinds[role] = family.kind(role, kind)
+        features[role] = tuple(with_features)
+    return kinds, features
+
+
+def _spread(family: Family, kinds: Mapping[str, Part], numbers: dict[str, int]) -> None:
+    """Fills sizes that joints and equations give, until nothing changes."""
+    joints = [
+        (a, b) for a, b in family.joined.items() if a.split(".")[0] in kinds and b.split(".")[0] in kinds
+    ]
+    changed = True
+    while changed:
+        before = len(numbers)
+        for a, b in joints:
+            _equate(numbers, a, b)
+        for left, right in family.sums:
+            terms = [(k, m) for k, m in right.terms if all(name.split(".")[0] in kinds for name in m)]
+            if left.split(".")[0] in kinds and all(name in numbers for _, m in terms for name in m):
+                _set(numbers, left, sum(k * numbers[m[0]] for k, m in terms))
+        for role, part in kinds.items():
+            for left, right in part.equations():
+                scoped = right.rename(lambda dim, role=role: f"{role}.{dim}")  # type: ignore[misc]
+                if f"{role}.{left}" not in numbers and all(_is_known(name, numbers) for name in scoped.names):
+                    numbers[f"{role}.{left}"] = scoped.evaluate(numbers)
+        changed = len(numbers) != before
+
+
+def _is_known(name: str, numbers: Mapping[str, int]) -> bool:
+    try:
+        size_of(name, numbers)
+    except KeyError:
+        return False
+    return True
+
+
+def _equate(numbers: dict[str, int], a: str, b: str) -> None:
+    if a in numbers:
+        _set(numbers, b, numbers[a])
+    elif b in numbers:
+        numbers[a] = numbers[b]
+
+
+def _set(numbers: dict[str, int], name: str, size: int) -> None:
+    if numbers.setdefault(name, size) != size:
+        raise UsageError(
+            f"{name} cannot be {numbers[name]} and {size}", hint="two sizes that meet must be equal"
+        )

@@ -1,0 +1,71 @@
+"""How a new tensor begins: the rule of each leaf, and its values from a seed.
+
+Matrices are normal with transformers' `initializer_range` of 0.02, biases zero, norms one (Gemma stores
+the offset from one, so zero), Mamba's `A_log` and `D` as mamba_ssm sets them.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dovetail.dtypes import DTYPES
+from dovetail.errors import UsageError
+
+RANGE = 0.02
+_BLOCK = 1 << 20
+_OFFSET_NORMS = ("gemma", "gemma_expert", "gemma_ada_expert")
+
+
+def initial_rule(part: str, leaf: str) -> str:
+    """`normal`, `zeros`, `ones` or `a_log` for a leaf of a part."""
+    name = leaf.rsplit(".", 1)[-1]
+    if name == "A_log":
+        return "a_log"
+    if name in ("D", "std") or leaf.endswith(("scale1", "scale2")):
+        return "ones"
+    if name in ("bias", "mean"):
+        return "zeros"
+    if "norm" in leaf and name == "weight" and "dense" not in leaf:
+        return "zeros" if part in _OFFSET_NORMS else "ones"
+    return "normal"
+
+
+def initial_chunks(
+    rule: str, shape: tuple[int, ...], dtype: str, seed: np.random.SeedSequence
+) -> Iterator[bytes]:
+    """The bytes of a new tensor, piece by piece."""
+    count = math.prod(shape)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for start in range(0, count, _BLOCK):
+        size = min(_BLOCK, count - start)
+        if rule == "normal":
+            values = generator.standard_normal(size, dtype=np.float32) * np.float32(RANGE)
+        elif rule == "a_log":
+            states = np.arange(start, start + size) % shape[-1] + 1
+            values = np.log(states.astype(np.float32))
+        else:
+            values = np.full(size, 1.0 if rule == "ones" else 0.0, dtype=np.float32)
+        yield cast(values, dtype)
+
+
+def cast(values: Any, dtype: str) -> bytes:
+    """float32 values as the bytes of a dtype, rounded to nearest even.
+
+    Raises:
+        UsageError: dovetail does not write random numbers of this dtype.
+    """
+    match dtype:
+        case "F32":
+            return bytes(values.tobytes())
+        case "F16":
+            return bytes(values.astype(np.float16).tobytes())
+        case "F64":
+            return bytes(values.astype(np.float64).tobytes())
+        case "BF16":
+            bits = values.view(np.uint32)
+            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+            return bytes((rounded >> np.uint32(16)).astype(np.uint16).tobytes())
+    known = ", ".join(name for name in ("BF16", "F16", "F32", "F64") if name in DTYPES)
+    raise UsageError(f"cannot make values of dtype {dtype}", hint=f"dtypes: {known}")

@@ -1,0 +1,21 @@
+"""A tensor on its way into a file."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dovetail.dtypes import DTYPES
+
+
+class TensorData(NamedTuple):
+    """A tensor to write: `chunks` are its bytes in row-major order, None for zeros (a hole in the file)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Iterable[bytes] | None
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that its elements take."""
+        return math.prod(self.shape) * DTYPES[self.dtype].bits // 8
