@@ -229,7 +229,7 @@ class Solver:
             size = self.products.pop(monomial)
             self._pending.append(Fact(Expression(((1, monomial),)), size.value, size.evidence[0]))
 
-    def assign(self, name: str, value: int, source: Source, evidence: str) -> bool:
+    def assign(self, name: str, value: int, *, source: Source, evidence: str) -> bool:
         """Sets an open name from outside the weights. False if the known products forbid the value."""
         name = self.root(name)
         for monomial, size in self.products.items():
@@ -267,7 +267,8 @@ class Solver:
         """The part that is known, the unknown products with their factors, and what proved the known."""
         unknown: dict[Monomial, int] = {}
         known, because = 0, []
-        for coefficient, monomial in expression.terms:
+        for factor, monomial in expression.terms:
+            coefficient = factor
             left = []
             for name in monomial:
                 ceil = _CEIL.fullmatch(name)

@@ -23,7 +23,7 @@ def inspect(checkpoint: Path) -> Report:
         RemoteError: a server did not give what was asked for.
     """
     with open_checkpoint(checkpoint) as store:
-        return examine(store, built_in(), more_families=third_party).report
+        return examine(store, built_in, more_families=third_party).report
 
 
 def validate(checkpoint: Path, *, as_: str | None = None, values: bool = False) -> Report:
@@ -48,9 +48,9 @@ def validate(checkpoint: Path, *, as_: str | None = None, values: bool = False) 
 
 def _examine(store: Any, as_: str | None) -> Examination:
     if as_ is None:
-        return examine(store, built_in(), more_families=third_party)
+        return examine(store, built_in, more_families=third_party)
     id, _, layout = as_.partition("/")
-    return examine(store, (), as_family=family(id), as_layout=layout or None)
+    return examine(store, tuple, as_family=family(id), as_layout=layout or None)
 
 
 def families() -> list[dict[str, Any]]:

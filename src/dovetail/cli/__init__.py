@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from dovetail import __version__
 from dovetail.errors import DovetailError
 
 # verb -> one line for `dovetail --help`; the module of the same name in this package has the rest
@@ -42,12 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
+        import traceback
+
+        traceback.print_exc()
+        print(
+            f"\nthis is a bug in dovetail {__version__}; please report it with the lines above",
+            file=sys.stderr,
+        )
+        return 3
 
 
 def _parser(verb: str | None) -> argparse.ArgumentParser:
     """The parser; only the verb that is asked for is imported."""
-    from dovetail import __version__
-
     parser = argparse.ArgumentParser(
         prog="dovetail",
         description="The tool for the weights of vision-language(-action) models.",

@@ -39,7 +39,7 @@ def _spell(
 ) -> dict[str, Any]:
     """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`."""
     if spelling.startswith("("):
-        return {spelling[1:].split(" // ")[0]: math.isqrt(size) * dims["patch"]}
+        return {spelling[1:].split(" // ", maxsplit=1)[0]: math.isqrt(size) * dims["patch"]}
     if " * " in spelling:
         first, second = spelling.split(" * ")
         if first == second:

@@ -9,14 +9,14 @@ Sources: wooseungw/panollava@ab73e9e `legacy/src_panovlm/models/`, @48559af `src
 Q-Former; lucidrains/flamingo-pytorch for the perceiver.
 """
 
-from dovetail.dims import Size
+from collections.abc import Mapping
+
 from dovetail.families.decoder import HEAD, LLAMA, QWEN2, QWEN2_SIZES, QWEN3
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
-from dovetail.report import Value
+from dovetail.layout.part import Derived, Facts, Naming, Part, Setting, parse_spellings
 
 
 def _same(table: str) -> Naming:
@@ -32,22 +32,23 @@ def _resampler(id: str, table: str, **facts: object) -> Part:
     return Part(id=id, table=table, namings={"hf": _same(table)}, optional=optional, facts=Facts(**facts))  # type: ignore[arg-type]
 
 
-def expand(sizes: dict[str, Size]) -> tuple[str, Value] | None:
+def expand(sizes: Mapping[str, int]) -> tuple[float, str]:
     """`expand` as mamba_ssm wants it: int(expand * hidden_dim) must give d_inner back.
 
     The plain ratio does for most widths; where int() rounds it down by one, half a unit is added.
     """
-    if "d_inner" not in sizes or "hidden_dim" not in sizes:
-        return None
-    inner, hidden = sizes["d_inner"].value, sizes["hidden_dim"].value
-    ratio = inner / hidden
-    if int(ratio * hidden) == inner:
-        return "expand", Value(value=ratio, source="weights", evidence="d_inner / hidden_dim")
-    ratio = (inner + 0.5) / hidden
-    return "expand", Value(
-        value=ratio, source="weights", evidence="(d_inner + 0.5) / hidden_dim, which int() rounds to d_inner"
-    )
+    inner, hidden = sizes["d_inner"], sizes["hidden_dim"]
+    if int(inner / hidden * hidden) == inner:
+        return inner / hidden, "d_inner / hidden_dim"
+    return (inner + 0.5) / hidden, "(d_inner + 0.5) / hidden_dim, which int() rounds to d_inner"
 
+
+def means_d_inner(value: object, sizes: Mapping[str, int]) -> bool:
+    """Whether a config's `expand` gives this d_inner."""
+    return isinstance(value, int | float) and int(value * sizes["hidden_dim"]) == sizes["d_inner"]
+
+
+EXPAND = Derived("expand", ("d_inner", "hidden_dim"), expand, means_d_inner, ("expand", "resampler_expand"))
 
 _MIXER = """
 blocks.{block}.(forward_block|backward_block).A_log            d_inner d_state
@@ -74,7 +75,7 @@ output_proj.(weight|bias)            out_dim hidden_dim | out_dim
 """,
     counts={"block": "depth"},
     equations=("dt_rank = ceil(hidden_dim / 16)",),
-    derived=(expand,),
+    derived=(EXPAND,),
     spellings=parse_spellings("""
     hidden_dim  hidden_dim | resampler_hidden_dim
     depth       num_layers | depth | resampler_depth
@@ -229,7 +230,7 @@ TEXT_PROJECTION = Part(
 VICREG = tuple(
     Part(
         id="vicreg_mlp",
-        table=f"""
+        table="""
         fc1.(weight|bias)      d_hidden d_in | d_hidden
         norm.(weight|bias)     d_hidden
         fc2.(weight|bias)      d_out d_hidden | d_out

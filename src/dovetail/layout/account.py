@@ -131,13 +131,13 @@ def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -
         return _moved(role, match.mount.prefix, place.prefix, place.match.num_claimed, names)
     if len(names) <= 3 and (near := _near(names[0], one.unexplained)):
         hint = f"`{near}` is there instead: rename it"
+    quoted = listed([f"`{name}`" for name in names], 3)
+    are = "are" if len(names) > 1 else "is"
     return Finding(
         code="missing",
         severity="error",
         part=role,
-        message=f"{len(names)} of {expected} tensors of {role} are missing: {listed([f'`{n}`' for n in names], 3)}"
-        if len(names) > 1
-        else f"1 of {expected} tensors of {role} is missing: `{names[0]}`",
+        message=f"{len(names)} of {expected} tensors of {role} {are} missing: {quoted}",
         tensors=names,
         hint=hint or _missing_layers(match) or "a loader would leave this random; find the file that has it",
     )
@@ -202,7 +202,7 @@ def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, .
         part=role,
         message=f"{role}: {count} tensors are under `{found}`, expected under `{expected}`",
         tensors=names,
-        hint=f"no known tool writes `{found}`; rename the prefix, or declare a layout for it (docs/guides/family.md)",
+        hint=f"no known tool writes `{found}`; rename it, or declare a layout (docs/guides/family.md)",
     )
 
 
@@ -224,7 +224,7 @@ def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
             severity="warning",
             message=f"{len(adapters)} LoRA tensors are not merged into the weights, first `{adapters[0]}`",
             tensors=tuple(adapters),
-            hint="without them this is the base model; merge them with peft's merge_and_unload() and save again",
+            hint="without them this is the base model; merge them (peft: merge_and_unload()) and save again",
         )
 
 
@@ -300,7 +300,7 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 code="duplicate",
                 severity="note",
                 part=role,
-                message=f"{len(pairs)} tensors of {role} are stored under two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                message=f"{len(pairs)} tensors of {role} have two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
                 tensors=tuple(name for name, _ in pairs),
             )
         if match.ignored:
@@ -342,13 +342,13 @@ def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
                 severity="error",
                 part=tie.role,
                 message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
-                hint=f"a loader that believes the flag leaves {tie.role} random; set it to true, or find the missing tensor",
+                hint=f"a loader that believes it leaves {tie.role} random; set it to true, or find the tensor",
             )
         if tie.is_stored and tie.flag is True:
             yield Finding(
                 code="tie-flag",
                 severity="note",
                 part=tie.role,
-                message=f"{tie.role} is in the file although the config says tie_word_embeddings = true; it is used",
+                message=f"{tie.role} is in the file and used although the config says tie_word_embeddings = true",
                 hint="`dovetail validate --values` compares it with the embedding",
             )

@@ -74,7 +74,9 @@ def _mount(part: Part, mounts: tuple[Mount, ...], is_fused: bool) -> Mount:
 
 
 def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
-    """Completes the given sizes by the family's joints. A key without a dot names a kind: `"vision": "dinov2+pool"`.
+    """Completes the given sizes by the family's joints.
+
+    A key without a dot names a kind and its features: `"vision": "siglip+pool"`.
 
     Raises:
         UsageError: a size is missing, unknown or contradicts another.

@@ -1,237 +1,261 @@
 """The config of a model: each value with its source and evidence.
 
 Shapes come first. A stamp or a config file settles only what shapes leave open, before a published size
-and a labelled convention; where they contradict a shape, both are named. What nothing settles is listed
-as undetermined.
+and a labelled convention; where they contradict a shape, or each other, both are named. What nothing
+settles is listed as undetermined.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-from dovetail.dims import Size, Solver
+from dovetail.dims import Size, Solver, Source
 from dovetail.errors import listed
 from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents, Found
 from dovetail.layout.infer import Inference
 from dovetail.layout.match import PartMatch
-from dovetail.layout.part import Part
+from dovetail.layout.part import Derived, Part
 from dovetail.report import Finding, Value
 
 
 def fill_config(
-    one: Explanation, inference: Inference, documents: Documents, findings: list[Finding]
-) -> dict[str, Value]:
-    """Every dim and setting of every part, by `role.name`."""
-    solver = inference.solver
-    config: dict[str, Value] = {}
-    for role, match in one.roles.items():
-        _settle(one, role, match, solver, documents, findings)
-    for role, match in one.roles.items():
-        part = match.part
-        for dim in part.dims:
-            name = f"{role}.{dim}"
-            size = solver.get(name)
-            if size is not None:
-                config[name] = Value(
-                    value=size.value, source=size.source, evidence=inference.evidence(role, size)
-                )
-                _check_documents(one, role, part, dim, size, documents, findings)
+    one: Explanation, inference: Inference, *, documents: Documents
+) -> tuple[dict[str, Value], list[Finding]]:
+    """Every dim and setting of every part, by `role.name`, and what contradicts what."""
+    parts = [
+        _PartConfig(role, match, one=one, inference=inference, documents=documents)
+        for role, match in one.roles.items()
+    ]
+    for part in parts:
+        part.settle()
+    values: dict[str, Value] = {}
+    findings: list[Finding] = []
+    for part in parts:
+        values |= part.dims() | part.constants() | part.derived() | part.settings() | part.subsets()
+        part.check_equations()
+        findings += part.findings
+    return values, findings
+
+
+class _PartConfig:
+    """The config of one part, being filled."""
+
+    def __init__(
+        self, role: str, match: PartMatch, *, one: Explanation, inference: Inference, documents: Documents
+    ) -> None:
+        self.role = role
+        self.match = match
+        self.part: Part = match.part
+        self.keys = one.family.config
+        self.roots = one.family.config.roots.get(role, ("",))
+        self.inference = inference
+        self.solver: Solver = inference.solver
+        self.documents = documents
+        self.findings: list[Finding] = []
+
+    def size(self, dim: str) -> Size | None:
+        """What is known of a dim."""
+        return self.solver.get(f"{self.role}.{dim}")
+
+    def settle(self) -> None:
+        """Gives every open dim a value from the first source that has one that fits."""
+        for dim in self.part.dims:
+            if self.size(dim) is not None:
+                continue
+            for found, source in self.said(dim):
+                if self._assign(dim, found.value, source, found.place):
+                    break
+                self.findings.append(self._impossible(dim, found))
             else:
-                config[name] = _undetermined(solver, name)
-        _check_equations(role, part, solver, findings)
-        config |= _extras(one, role, match, solver, documents)
-    return config
+                self._default(dim)
 
+    def said(self, dim: str) -> Iterator[tuple[Found, Source]]:
+        """What the stamp and the config files say about a dim."""
+        if stamped := self.documents.stamped(f"{self.role}.{dim}"):
+            yield stamped, "stamp"
+        if found := self.documents.find(self.part.facts.spellings.get(dim, ()), self.roots):
+            yield found, "config"
+        elif preset := self._preset(dim):
+            yield preset, "config"
 
-def _settle(
-    one: Explanation,
-    role: str,
-    match: PartMatch,
-    solver: Solver,
-    documents: Documents,
-    findings: list[Finding],
-) -> None:
-    """Gives every open dim of a part a value from the first source that has one that fits."""
-    part = match.part
-    for dim in part.dims:
-        name = f"{role}.{dim}"
-        if solver.get(name) is not None:
-            continue
-        for found, source in _outside(one, role, part, dim, documents):
-            if _assign(solver, role, part, dim, found.value, source, found.place):
-                break
-            if source in ("stamp", "config"):
-                findings.append(_impossible(role, dim, found, solver))
-        else:
-            _default(solver, role, part, dim)
+    def _preset(self, dim: str) -> Found | None:
+        """A dim of a size that the config names: openpi's `paligemma_variant: gemma_2b`."""
+        key = self.keys.presets.get(self.role)
+        named = self.documents.find((key,), ("",)) if key else None
+        size = self.part.facts.sizes.get(str(named.value)) if named else None
+        if named is None or size is None or dim not in size:
+            return None
+        return Found(size[dim], named.document, f"{key} = {named.value}")
 
+    def _assign(self, dim: str, value: object, source: Source, evidence: str) -> bool:
+        if type(value) is not int or value < 1:
+            return False
+        divides = self.part.facts.open_dims.get(dim)
+        whole = self.size(divides) if divides else None
+        if whole is not None and whole.value % value:
+            return False
+        return self.solver.assign(f"{self.role}.{dim}", value, source=source, evidence=evidence)
 
-def _outside(
-    one: Explanation, role: str, part: Part, dim: str, documents: Documents
-) -> Iterator[tuple[Found, Any]]:
-    if stamped := documents.stamped(f"{role}.{dim}"):
-        yield stamped, "stamp"
-    if found := find_dim(one, role, part, dim, documents):
-        yield found, "config"
+    def _default(self, dim: str) -> None:
+        facts = self.part.facts
+        for name, size in facts.sizes.items():
+            if (
+                dim in size
+                and self._is_like(size)
+                and self._assign(dim, size[dim], "default", f"as in {name}")
+            ):
+                return
+        for name, value, why in facts.conventions:
+            if name == dim and self._assign(dim, value, "default", why):
+                return
 
+    def _is_like(self, size: Mapping[str, int]) -> bool:
+        """Whether all that the weights decide agrees with a published size, but for how long and how wide
+        its tables are."""
+        known = {dim: self.size(dim) for dim in size if dim not in ("vocab", "layers", "positions")}
+        decided = {
+            dim: found for dim, found in known.items() if found is not None and found.source == "weights"
+        }
+        return bool(decided) and all(found.value == size[dim] for dim, found in decided.items())
 
-def find_dim(one: Explanation, role: str, part: Part, dim: str, documents: Documents) -> Found | None:
-    """What the config files say about a dim of a part."""
-    roots = one.family.config.roots.get(role, ("",))
-    if found := documents.find(part.facts.spellings.get(dim, ()), roots):
-        return found
-    preset = one.family.config.presets.get(role)
-    named = documents.find((preset,), ("",)) if preset else None
-    size = part.facts.sizes.get(str(named.value)) if named else None
-    return (
-        Found(size[dim], named.document, f"{preset} = {named.value}")
-        if named and size and dim in size
-        else None
-    )
+    def dims(self) -> dict[str, Value]:
+        """Every dim, compared with what is said about it."""
+        values = {}
+        for dim in self.part.dims:
+            size = self.size(dim)
+            name = f"{self.role}.{dim}"
+            if size is None:
+                values[name] = self._undetermined(dim)
+                continue
+            values[name] = Value(size.value, size.source, self.inference.evidence(self.role, size))
+            for found, source in self.said(dim):
+                if type(found.value) is int and found.value != size.value:
+                    self.findings.append(self._contradiction(dim, size, found, source))
+        return values
 
+    def constants(self) -> dict[str, Value]:
+        """What the kind of the part says by itself."""
+        evidence = f"the names of a {self.part.id}"
+        return {
+            f"{self.role}.{name}": Value(value, "weights", evidence)
+            for name, value in self.part.facts.constants.items()
+        }
 
-def _assign(solver: Solver, role: str, part: Part, dim: str, value: Any, source: Any, evidence: str) -> bool:
-    if type(value) is not int or value < 1:
-        return False
-    divides = part.facts.open_dims.get(dim)
-    whole = solver.get(f"{role}.{divides}") if divides else None
-    if whole is not None and whole.value % value:
-        return False
-    return solver.assign(f"{role}.{dim}", value, source, evidence)
+    def derived(self) -> dict[str, Value]:
+        """Values that follow from sizes, such as Mamba's `expand`."""
+        sizes = {dim: size.value for dim in self.part.dims if (size := self.size(dim))}
+        values = {}
+        for rule in self.part.facts.derived:
+            if any(dim not in sizes for dim in rule.needs):
+                continue
+            value, evidence = rule.compute(sizes)
+            values[f"{self.role}.{rule.name}"] = Value(value, "weights", evidence)
+            found = self.documents.find(rule.spellings, self.roots)
+            if found and not rule.agrees(found.value, sizes):
+                self.findings.append(self._derived_conflict(rule, value, found))
+        return values
 
+    def settings(self) -> dict[str, Value]:
+        """What no weight shows."""
+        values = {}
+        for setting in self.part.facts.settings:
+            name = f"{self.role}.{setting.name}"
+            stamped = self.documents.stamped(name)
+            configured = self.documents.find(setting.spellings, self.roots)
+            if stamped:
+                values[name] = Value(stamped.value, "stamp", stamped.place)
+            elif configured:
+                values[name] = Value(configured.value, "config", configured.place)
+            elif setting.default is not None:
+                values[name] = Value(setting.default, "default", setting.why)
+            else:
+                values[name] = Value(None, "undetermined", "weights cannot show it")
+        return values
 
-def _default(solver: Solver, role: str, part: Part, dim: str) -> None:
-    for size_name, size in part.facts.sizes.items():
-        known = {d: solver.get(f"{role}.{d}") for d in size if d not in ("vocab", "layers", "positions")}
-        agree = [d for d, found in known.items() if found is not None and found.source == "weights"]
-        fits = agree and all(known[d].value == size[d] for d in agree)  # type: ignore[union-attr]
-        if (
-            fits
-            and dim in size
-            and _assign(solver, role, part, dim, size[dim], "default", f"as in {size_name}")
-        ):
-            return
-    for name, value, why in part.facts.conventions:
-        if name == dim and _assign(solver, role, part, dim, value, "default", why):
-            return
+    def subsets(self) -> dict[str, Value]:
+        """Which layers have the leaves that only some layers have."""
+        values = {}
+        for stack, indices in self.match.stacks.items():
+            for position, key in enumerate(stack):
+                index, _, subset = key.partition(":")
+                if subset:
+                    members = sorted({values[position] for values in indices})
+                    name = f"{self.role}.{subset}_{self.part.count_name(index)}"
+                    values[name] = Value(members, "weights", f"{listed(members, 4)} have these tensors")
+        return values
 
+    def check_equations(self) -> None:
+        """What a convention says of two sizes; a model that departs from it must say so."""
+        for left, right in self.part.equations():
+            size = self.size(left)
+            scoped = right.rename(lambda dim: self.solver.root(f"{self.role}.{dim}"))
+            try:
+                value = scoped.evaluate(self.solver.values())
+            except KeyError:
+                continue
+            if size is not None and size.value != value:
+                self.findings.append(
+                    Finding(
+                        code="equation",
+                        severity="warning",
+                        part=self.role,
+                        message=f"{self.role}.{left} is {size.value}, by convention {right} = {value}",
+                        tensors=size.evidence[:1],
+                        hint=f"whoever rebuilds the module must be told {left} = {size.value}",
+                    )
+                )
 
-def _check_documents(
-    one: Explanation,
-    role: str,
-    part: Part,
-    dim: str,
-    size: Size,
-    documents: Documents,
-    findings: list[Finding],
-) -> None:
-    if size.source != "weights":
-        return
-    for found, source in _outside(one, role, part, dim, documents):
-        if found.value == size.value or type(found.value) is not int:
-            continue
-        if dim == "vocab" and found.value < size.value:
-            findings.append(_padded(role, found, size))
-            continue
-        findings.append(
-            Finding(
-                code=f"{source}-conflict",
-                severity="error",
-                part=role,
-                message=f"{role}.{dim} is {size.value} in the weights (`{size.evidence[0]}`) and {found.value} in {found.place}",
-                tensors=(size.evidence[0],),
-                hint=f"correct {found.document}, or find the weights that it describes",
+    def _contradiction(self, dim: str, size: Size, found: Found, source: Source) -> Finding:
+        name = f"{self.role}.{dim}"
+        if dim == "vocab" and size.source == "weights" and found.value < size.value:
+            rows = size.value - found.value
+            return Finding(
+                code="padded-vocab",
+                severity="note",
+                part=self.role,
+                message=f"{rows} of {size.value} token rows are padding: {found.place} says {found.value}",
+                tensors=size.evidence[:1],
+                hint="padded rows must be masked when sampling",
             )
+        proof = (
+            f"in the weights (`{size.evidence[0]}`)" if size.source == "weights" else f"in {size.evidence[0]}"
+        )
+        return Finding(
+            code=f"{source}-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{name} is {size.value} {proof} and {found.value} in {found.place}",
+            tensors=size.evidence[:1] if size.source == "weights" else (),
+            hint=f"correct {found.document}, or find the weights that it describes",
         )
 
+    def _derived_conflict(self, rule: Derived, value: object, found: Found) -> Finding:
+        return Finding(
+            code="config-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{self.role}.{rule.name} is {value} by the weights and {found.value} in {found.place}",
+            hint=f"correct {found.document}, or find the weights that it describes",
+        )
 
-def _padded(role: str, found: Found, size: Size) -> Finding:
-    rows = size.value - found.value
-    return Finding(
-        code="padded-vocab",
-        severity="note",
-        part=role,
-        message=f"{rows} rows of the token table are padding: {size.value} rows, {found.value} tokens ({found.place})",
-        tensors=(size.evidence[0],),
-        hint="padded rows must be masked when sampling",
-    )
+    def _impossible(self, dim: str, found: Found) -> Finding:
+        known = self._known_product(dim)
+        but = f"; the weights say {known}" if known else ""
+        return Finding(
+            code="config-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{self.role}.{dim} cannot be {found.value!r} as {found.place} says{but}",
+            hint=f"correct {found.document}",
+        )
 
+    def _undetermined(self, dim: str) -> Value:
+        known = self._known_product(dim)
+        return Value(
+            None, "undetermined", f"the weights only say {known}" if known else "weights cannot show it"
+        )
 
-def _impossible(role: str, dim: str, found: Found, solver: Solver) -> Finding:
-    product = solver.open.get(solver.root(f"{role}.{dim}"))
-    known = solver.products.get(product.terms[0][1]) if product else None
-    why = f"; the weights say {product} = {known.value}" if product and known else ""
-    return Finding(
-        code="config-conflict",
-        severity="error",
-        part=role,
-        message=f"{role}.{dim} cannot be {found.value!r} as {found.place} says{why}",
-        hint=f"correct {found.document}",
-    )
-
-
-def _check_equations(role: str, part: Part, solver: Solver, findings: list[Finding]) -> None:
-    for left, right in part.equations():
-        size = solver.get(f"{role}.{left}")
-        try:
-            value = right.rename(lambda dim: solver.root(f"{role}.{dim}")).evaluate(solver.values())
-        except KeyError:
-            continue
-        if size is not None and size.value != value:
-            findings.append(
-                Finding(
-                    code="equation",
-                    severity="warning",
-                    part=role,
-                    message=f"{role}.{left} is {size.value}, by convention {right} = {value}",
-                    tensors=size.evidence[:1],
-                    hint=f"whoever rebuilds the module must be told {left} = {size.value}",
-                )
-            )
-
-
-def _extras(
-    one: Explanation, role: str, match: PartMatch, solver: Solver, documents: Documents
-) -> dict[str, Value]:
-    """What is not a dim: constants of the kind, derived values, settings that no weight shows."""
-    part = match.part
-    found = {
-        f"{role}.{name}": Value(value=value, source="weights", evidence=f"the names of a {part.id}")
-        for name, value in part.facts.constants.items()
-    }
-    sizes = {dim: size for dim in part.dims if (size := solver.get(f"{role}.{dim}"))}
-    for derive in part.facts.derived:
-        if derived := derive(sizes):
-            found[f"{role}.{derived[0]}"] = derived[1]
-    roots = one.family.config.roots.get(role, ("",))
-    for setting in part.facts.settings:
-        name = f"{role}.{setting.name}"
-        stamped, configured = documents.stamped(name), documents.find(setting.spellings, roots)
-        if stamped:
-            found[name] = Value(value=stamped.value, source="stamp", evidence=stamped.place)
-        elif configured:
-            found[name] = Value(value=configured.value, source="config", evidence=configured.place)
-        elif setting.default is not None:
-            found[name] = Value(value=setting.default, source="default", evidence=setting.why)
-        else:
-            found[name] = Value(value=None, source="undetermined", evidence="weights cannot show it")
-    for stack, indices in match.stacks.items():
-        found |= {
-            f"{role}.{subset}_{match.part.count_name(index)}": _subset(indices, position)
-            for position, key in enumerate(stack)
-            for index, _, subset in [key.partition(":")]
-            if subset
-        }
-    return found
-
-
-def _subset(indices: frozenset[tuple[int, ...]], position: int) -> Value:
-    members = sorted({index[position] for index in indices})
-    return Value(value=members, source="weights", evidence=f"{listed(members, 4)} hold these tensors")
-
-
-def _undetermined(solver: Solver, name: str) -> Value:
-    product = solver.open.get(solver.root(name))
-    known = solver.products.get(product.terms[0][1]) if product else None
-    why = f"the weights only say {product} = {known.value}" if product and known else "weights cannot show it"
-    return Value(value=None, source="undetermined", evidence=why)
+    def _known_product(self, dim: str) -> str:
+        """`q_heads head_dim = 1536`, or nothing."""
+        product = self.solver.open.get(self.solver.root(f"{self.role}.{dim}"))
+        size = self.solver.products.get(product.terms[0][1]) if product else None
+        return f"{product} = {size.value}" if size else ""

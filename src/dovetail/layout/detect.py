@@ -132,7 +132,7 @@ def explain(inventory: Inventory, family: Family, only: Layout | None = None) ->
 def _in_layout(family: Family, one: Layout, inventory: Inventory, match: _Match) -> Explanation:
     chosen = {role: _best(family.parts[role], mounts, match) for role, mounts in one.mounts.items()}
     chosen = _drop_overlaps(chosen)
-    return _explanation(family, chosen, {role: (one.id,) for role in chosen}, one, inventory)
+    return _explanation(family, chosen, dict.fromkeys(chosen, (one.id,)), one, inventory)
 
 
 def _is_nothing_there(chosen: Mapping[str, PartMatch]) -> bool:

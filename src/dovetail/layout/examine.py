@@ -1,14 +1,14 @@
-"""From an opened store to a report: group, detect, solve, account. Header only."""
+"""From an opened store to a report: group, detect, solve, account. Headers only."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import NamedTuple, TypedDict
 
 from dovetail.dtypes import BITS
 from dovetail.errors import listed
 from dovetail.layout import account
-from dovetail.layout.chunks import Chunk, join_chunks
+from dovetail.layout.chunks import join_chunks
 from dovetail.layout.config import fill_config
 from dovetail.layout.detect import Detection, Explanation, detect, explain
 from dovetail.layout.documents import Documents, read_documents
@@ -16,8 +16,10 @@ from dovetail.layout.family import Family
 from dovetail.layout.infer import Inference, infer
 from dovetail.layout.inventory import Inventory, take_inventory, top_modules
 from dovetail.layout.search import find_parts
-from dovetail.report import Accounting, Closest, Finding, Report, Value, sort_findings
+from dovetail.report import Accounting, Closest, Finding, PartReport, Report, Tie, Value, sort_findings
 from dovetail.store.store import Store
+
+Families = Callable[[], Iterable[Family]]
 
 
 class Examination(NamedTuple):
@@ -32,14 +34,15 @@ class Examination(NamedTuple):
 
 def examine(
     store: Store,
-    families: Iterable[Family],
+    families: Families,
     *,
-    more_families: Callable[[], Iterable[Family]] = tuple,
+    more_families: Families = tuple,
     as_family: Family | None = None,
     as_layout: str | None = None,
 ) -> Examination:
     """Says what a checkpoint is. `more_families` are asked only if none of `families` explains it.
 
+    Both are functions, so that a family is imported only when its turn comes.
     `as_family` and `as_layout` hold the file against one family whatever it looks like.
     """
     clock = _Clock()
@@ -48,42 +51,29 @@ def examine(
     clock.lap("names")
     if as_family is not None:
         one = explain(inventory, as_family, as_family.layout(as_layout) if as_layout else None)
-        known = [as_family]
         detection = Detection(one if one.is_whole else None, one, (), inventory)
     else:
-        known = list(families)
-        detection = detect(inventory, known, model_type=documents.model_type)
-        if detection.claim is None and (extra := list(more_families())):
-            known += extra
-            detection = detect(inventory, known, model_type=documents.model_type)
+        detection = detect(inventory, families(), model_type=documents.model_type)
+        if detection.claim is None and (extra := tuple(more_families())):
+            detection = detect(inventory, (*families(), *extra), model_type=documents.model_type)
     clock.lap("detect")
-    if detection.closest is None or (as_family is None and not _is_close(detection)):
-        report = _unknown(store, detection, documents, known, chunks, clock)
-        return Examination(report, store, None, None, documents)
-    inference = infer(detection.closest, store.entries)
+    is_known = as_family is not None or _is_close(detection)
+    subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
+    inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
     clock.lap("solve")
-    report = _known(store, detection, inference, documents, known, chunks, clock)
-    return Examination(report, store, detection.closest, inference, documents)
-
-
-def _closest(one: Explanation, families: Iterable[Family]) -> Closest:
-    missing = sum(len(match.missing) for match in one.roles.values())
-    fits = tuple(sighting.text for sighting in find_parts(one.inventory, families))
-    layout = one.layout if isinstance(one.layout, str) else None
-    return Closest(one.family.id, layout, missing, len(one.unexplained), fits)
-
-
-def _incomplete(closest: Closest, documents: Documents) -> Finding:
-    name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
-    numbers = f"{closest.missing} of its tensors are missing, {closest.unexplained} fit nothing in it"
-    holds = f"; whole in this file: {listed(closest.fits, 3)}" if closest.fits else ""
-    said = f"; a config names the model_type `{documents.model_type}`" if documents.model_type else ""
-    return Finding(
-        code="incomplete",
-        severity="error",
-        message=f"no family is all here; {name} comes closest: {numbers}{holds}{said}",
-        hint="the findings below say what is missing and what does not fit",
+    facts = subject.known(inference) if inference else subject.unknown()
+    clock.lap("account")
+    report = Report(
+        path=store.path,
+        format=store.format,
+        files=store.files,
+        chunks=tuple(chunk.as_json() for chunk in chunks),
+        unchecked=store.limits,
+        seconds=clock.seconds,
+        **facts,
+        **_totals(store, detection.inventory),
     )
+    return Examination(report, store, detection.closest if inference else None, inference, documents)
 
 
 class _Clock:
@@ -102,160 +92,180 @@ class _Clock:
 def _is_close(detection: Detection) -> bool:
     """Whether the closest family explains enough of the file to be worth naming."""
     one = detection.closest
-    if one is None:
-        return False
-    if detection.claim is not None:
-        return True
+    if one is None or detection.claim is not None:
+        return one is not None
     total = sum(1 for _ in one.inventory.names())
     claimed = sum(match.num_claimed for match in one.roles.values())
     missing = sum(len(match.missing) for match in one.roles.values())
     return claimed * 2 >= total and missing * 2 <= claimed
 
 
-def _known(
-    store: Store,
-    detection: Detection,
-    inference: Inference,
-    documents: Documents,
-    families: Iterable[Family],
-    chunks: tuple[Chunk, ...],
-    clock: _Clock,
-) -> Report:
-    one = detection.closest
-    assert one is not None
-    is_claim = detection.claim is not None
-    closest = None if is_claim else _closest(one, families)
-    findings = [_incomplete(closest, documents)] if closest is not None and not one.is_whole else []
-    findings += [*store.findings, *documents.findings, *inference.findings]
-    config = fill_config(one, inference, documents, findings)
-    findings += account.findings(one, store.entries, documents)
-    findings += _family_findings(detection, documents)
-    variant = one.family.variants.get(documents.model_type or "")
-    if one.family.variants:
-        config = {"variant": _variant(variant, documents), **config}
-    clock.lap("account")
-    return Report(
-        path=store.path,
-        format=store.format,
-        files=store.files,
-        family=one.family.id if is_claim else None,
-        title=one.family.title if is_claim else None,
-        variant=variant if is_claim else None,
-        layout=one.layout if is_claim else None,
-        same_layouts=one.common_layouts[1:],
-        candidates=tuple(rival.family.id for rival in (one, *detection.rivals)) if detection.rivals else (),
-        wrappers=one.inventory.wrappers,
-        chunks=tuple(chunk.as_json() for chunk in chunks),
-        parts=account.part_reports(one, store.entries, store.aliases),
-        config=config,
-        ties=account.ties(one, documents),
-        accounting=account.accounting(one, one.inventory.set_aside, store.aliases),
-        findings=sort_findings(findings),
-        closest=closest,
-        unchecked=unchecked(store),
-        seconds=clock.seconds,
-        **_totals(store, one.inventory),
-    )
+class _Facts(TypedDict):
+    family: str | None
+    title: str | None
+    variant: str | None
+    layout: str | dict[str, str] | None
+    same_layouts: tuple[str, ...]
+    candidates: tuple[str, ...]
+    wrappers: tuple[str, ...]
+    parts: Mapping[str, PartReport]
+    config: Mapping[str, Value]
+    ties: tuple[Tie, ...]
+    accounting: Accounting
+    findings: tuple[Finding, ...]
+    closest: Closest | None
 
 
-def _unknown(
-    store: Store,
-    detection: Detection,
-    documents: Documents,
-    families: Iterable[Family],
-    chunks: tuple[Chunk, ...],
-    clock: _Clock,
-) -> Report:
-    inventory = detection.inventory
-    sightings = find_parts(inventory, families)
-    clock.lap("search")
-    explained = {name for sighting in sightings for name in sighting.match.claimed()}
-    rest = {key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)}
-    fits = tuple(sighting.text for sighting in sightings)
-    modules = top_modules(rest)
-    foreign = [f"{module.size} tensors under `{module.prefix}`, first `{module.first}`" for module in modules]
-    found = f"it holds {listed(fits, 4)}; " if fits else ""
-    finding = Finding(
-        code="unknown-family",
-        severity="error",
-        message=f"no family that dovetail knows: {found}nothing known fits {listed(foreign, 3) or 'the rest'}",
-        tensors=tuple(module.first for module in modules),
-        hint="`dovetail families` lists what is known; docs/guides/family.md shows how to declare another",
-    )
-    if not store.entries:
-        finding = Finding(
-            code="empty",
+class _Subject(NamedTuple):
+    """One file under examination."""
+
+    store: Store
+    detection: Detection
+    documents: Documents
+    families: Families
+
+    def known(self, inference: Inference) -> _Facts:
+        """The facts of a file that is, or comes close to, a known family."""
+        one, store, documents = self.detection.closest, self.store, self.documents
+        assert one is not None
+        is_claim = self.detection.claim is not None
+        config, findings = fill_config(one, inference, documents=documents)
+        if one.family.variants:
+            config = {"variant": self._variant(one.family), **config}
+        closest = None if is_claim else self._closest(one)
+        findings += [*store.findings, *documents.findings, *inference.findings]
+        findings += account.findings(one, store.entries, documents)
+        findings += self._family_findings(one)
+        if closest is not None and not one.is_whole:
+            findings.insert(0, self._incomplete(closest))
+        rivals = self.detection.rivals
+        return {
+            "family": one.family.id if is_claim else None,
+            "title": one.family.title if is_claim else None,
+            "variant": one.family.variants.get(documents.model_type or "") if is_claim else None,
+            "layout": one.layout if is_claim else None,
+            "same_layouts": one.common_layouts[1:],
+            "candidates": tuple(rival.family.id for rival in (one, *rivals)) if rivals else (),
+            "wrappers": one.inventory.wrappers,
+            "parts": account.part_reports(one, store.entries, store.aliases),
+            "config": config,
+            "ties": account.ties(one, documents),
+            "accounting": account.accounting(one, one.inventory.set_aside, store.aliases),
+            "findings": sort_findings(findings),
+            "closest": closest,
+        }
+
+    def unknown(self) -> _Facts:
+        """The facts of a file that no family comes close to."""
+        inventory = self.detection.inventory
+        names = list(inventory.names())
+        sightings = find_parts(inventory, self.families())
+        fits = tuple(sighting.text for sighting in sightings)
+        explained = {name for sighting in sightings for name in sighting.match.claimed()}
+        rest = {
+            key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
+        }
+        first = self._no_family(fits, Inventory(rest)) if names else _EMPTY
+        findings = (first, *account.foreign_kinds(names), *self.store.findings, *self.documents.findings)
+        return {
+            "family": None,
+            "title": None,
+            "variant": None,
+            "layout": None,
+            "same_layouts": (),
+            "candidates": (),
+            "wrappers": inventory.wrappers,
+            "parts": {},
+            "config": {},
+            "ties": (),
+            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), len(names)),
+            "findings": sort_findings(findings),
+            "closest": Closest(None, None, 0, len(names), fits),
+        }
+
+    def _closest(self, one: Explanation) -> Closest:
+        missing = sum(len(match.missing) for match in one.roles.values())
+        fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
+        layout = one.layout if isinstance(one.layout, str) else None
+        return Closest(one.family.id, layout, missing, len(one.unexplained), fits)
+
+    def _incomplete(self, closest: Closest) -> Finding:
+        name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
+        lost, foreign = closest.missing, closest.unexplained
+        numbers = [f"{lost} tensor{'s are' if lost != 1 else ' is'} missing"] if lost else []
+        numbers += [f"{foreign} fit{'s' if foreign == 1 else ''} nothing in it"] if foreign else []
+        numbers += [f"whole in this file: {listed(closest.fits, 3)}"] if closest.fits else []
+        if self.documents.model_type:
+            numbers.append(f"a config names the model_type `{self.documents.model_type}`")
+        return Finding(
+            code="incomplete",
             severity="error",
-            message="there is not one tensor in it",
-            hint="this is a placeholder, not a checkpoint",
+            message=f"not all of {name} is here: {'; '.join(numbers)}",
+            hint="the findings below say what is missing and what does not fit",
         )
-    ignored = {rule: len(names) for rule, names in inventory.set_aside.items()}
-    kinds = account.foreign_kinds(list(inventory.names()))
-    return Report(
-        path=store.path,
-        format=store.format,
-        files=store.files,
-        family=None,
-        title=None,
-        variant=None,
-        layout=None,
-        same_layouts=(),
-        candidates=(),
-        wrappers=inventory.wrappers,
-        chunks=tuple(chunk.as_json() for chunk in chunks),
-        parts={},
-        config={},
-        ties=(),
-        accounting=Accounting(0, 0, 0, ignored, sum(1 for _ in inventory.names())),
-        findings=sort_findings((finding, *kinds, *store.findings, *documents.findings)),
-        closest=Closest(None, None, 0, sum(1 for _ in inventory.names()), fits),
-        unchecked=unchecked(store),
-        seconds=clock.seconds,
-        **_totals(store, inventory),
-    )
 
-
-def _family_findings(detection: Detection, documents: Documents) -> Iterable[Finding]:
-    one = detection.closest
-    assert one is not None
-    if detection.rivals:
-        ids = [one.family.id, *(rival.family.id for rival in detection.rivals)]
-        yield Finding(
-            code="same-families",
+    def _no_family(self, fits: tuple[str, ...], rest: Inventory) -> Finding:
+        modules = top_modules(rest.groups)
+        foreign = [
+            f"{module.size} tensors under `{module.prefix}`, first `{module.first}`" for module in modules
+        ]
+        holds = f"it holds {listed(fits, 4)}; " if fits else ""
+        said = f" (a config names the model_type `{self.documents.model_type}`)" * bool(
+            self.documents.model_type
+        )
+        return Finding(
+            code="unknown-family",
             severity="error",
-            message=f"names and shapes fit {' and '.join(ids)} alike",
-            hint=f"put its config.json beside it (model_type decides), or say which: `dovetail validate … --as {ids[0]}`",
-        )
-    elif detection.claim is None and one.is_whole and one.unexplained:
-        yield Finding(
-            code="larger-model",
-            severity="error",
-            message=f"every tensor of {one.family.id} is here, but the file is a larger model: see what fits nothing",
-            hint=f"`dovetail validate … --as {one.family.id}` holds it against {one.family.id} alone",
-        )
-    known = one.family.config.model_types
-    if detection.claim and known and documents.model_type is not None and documents.model_type not in known:
-        yield Finding(
-            code="config-family",
-            severity="warning",
-            message=f"a config names the model_type `{documents.model_type}`, the tensors are {one.family.id}",
-            hint="the config may belong to another checkpoint",
+            message=f"no family that dovetail knows{said}: {holds}nothing known fits {listed(foreign, 3)}",
+            tensors=tuple(module.first for module in modules),
+            hint="`dovetail families` lists what is known; docs/guides/family.md shows how to add one",
         )
 
+    def _family_findings(self, one: Explanation) -> Iterator[Finding]:
+        rivals, said = self.detection.rivals, self.documents.model_type
+        if rivals:
+            ids = [one.family.id, *(rival.family.id for rival in rivals)]
+            yield Finding(
+                code="same-families",
+                severity="error",
+                message=f"names and shapes fit {' and '.join(ids)} alike",
+                hint=f"put its config.json beside it (model_type decides), or give `validate --as {ids[0]}`",
+            )
+        elif self.detection.claim is None and one.is_whole and one.unexplained:
+            yield Finding(
+                code="larger-model",
+                severity="error",
+                message=f"all of {one.family.id} is here, in a larger model: see what fits nothing",
+                hint=f"`dovetail validate --as {one.family.id}` holds it against {one.family.id} alone",
+            )
+        known = one.family.config.model_types
+        if self.detection.claim and known and said is not None and said not in known:
+            yield Finding(
+                code="config-family",
+                severity="warning",
+                message=f"a config names the model_type `{said}`, the tensors are {one.family.id}",
+                hint="the config may belong to another checkpoint",
+            )
 
-def _variant(variant: str | None, documents: Documents) -> Value:
-    if variant is None:
+    def _variant(self, family: Family) -> Value:
+        said = self.documents.model_type
+        if said is not None and said in family.variants:
+            return Value(family.variants[said], "config", f"model_type = {said}")
         return Value(
-            value=None,
-            source="undetermined",
-            evidence="the same tensors in every variant; model_type decides",
+            None, "undetermined", "every variant has the same tensors; a config's model_type decides"
         )
-    return Value(value=variant, source="config", evidence=f"model_type = {documents.model_type}")
 
 
-def unchecked(store: Store) -> tuple[str, ...]:
-    """What this kind of input cannot show, in words."""
-    return store.limits
+_EMPTY = Finding(
+    code="empty",
+    severity="error",
+    message="there is not one tensor in it",
+    hint="this is a placeholder, not a checkpoint",
+)
+
+
+def _counts(set_aside: Mapping[str, list[str]]) -> dict[str, int]:
+    return {rule: len(names) for rule, names in set_aside.items()}
 
 
 class _Totals(TypedDict):
@@ -266,20 +276,20 @@ class _Totals(TypedDict):
 
 
 def _totals(store: Store, inventory: Inventory) -> _Totals:
+    """Sums over every tensor that is not training state; what shares bytes counts once."""
     aside = {name for names in inventory.set_aside.values() for name in names}
     dtypes: Counter[str] = Counter()
-    tensors = parameters = size = 0
+    parameters = size = 0
     for name, entry in store.entries.items():
         if name in aside:
             continue
-        tensors += 1
         dtypes[entry.dtype or "unknown"] += 1
         if name not in store.aliases:
             elements = entry.elements
             parameters += elements
             size += elements * BITS.get(entry.dtype, 0) // 8
     return {
-        "tensors": tensors,
+        "tensors": len(store.entries) - len(aside),
         "parameters": parameters if store.has_shapes else None,
         "bytes": size if store.has_shapes and "unknown" not in dtypes else None,
         "dtypes": dict(dtypes),

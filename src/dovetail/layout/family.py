@@ -6,8 +6,8 @@
         joints="merger.d_in = vision.d_vision; merger.d_out = text.d_model; head.vocab = text.vocab",
         ties={"head": "text.embed.weight"},
         layouts=(
-            Layout("hf", {"vision": "visual.", "merger": "visual.merger.", "text": "model.", "head": "lm_head."}),
-            Layout("litgpt", {..., "text": Mount("transformer.", "litgpt")}),
+            layout("hf", {"vision": "visual.", "merger": "visual.merger.", "text": "model.", ...}),
+            layout("litgpt", {..., "text": Mount("transformer.", "litgpt")}),
         ),
     )
 
@@ -90,7 +90,7 @@ class ConfigKeys(NamedTuple):
     role, the dotted sections to look in, in order; "" is the top level. `presets` are, per role, a key
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
-    by dotted key (or functions of the Blueprint), and `write_roots` are sections where they differ from the first root.
+    by dotted key (or functions of the Blueprint), `write_roots` are sections where not the first root.
     """
 
     model_types: tuple[str, ...] = ()
@@ -99,6 +99,9 @@ class ConfigKeys(NamedTuple):
     architecture: str = ""
     constants: Mapping[str, Any] = _NONE
     write_roots: Mapping[str, str] = _NONE
+
+
+_NO_CONFIG = ConfigKeys()
 
 
 class Family:
@@ -122,7 +125,7 @@ class Family:
         ties: Mapping[str, str] = _NONE,
         optional: tuple[str, ...] = (),
         is_component: bool = False,
-        config: ConfigKeys = ConfigKeys(),
+        config: ConfigKeys = _NO_CONFIG,
         variants: Mapping[str, str] = _NONE,
         sizes: Mapping[str, Mapping[str, int | str]] = _NONE,
         sources: tuple[str, ...] = (),

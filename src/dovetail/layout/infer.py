@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dovetail.dims import Expression, Fact, Size, Solver
+from dovetail.dims import Contradiction, Expression, Fact, Size, Solver
 from dovetail.layout.detect import Explanation
 from dovetail.layout.match import PartMatch, RowMatch
 from dovetail.layout.ops import Shape
 from dovetail.layout.part import Part
 from dovetail.report import Finding, more
 from dovetail.store.store import Entry
+
+_ZERO3 = "saved from a ZeRO-3 run without gathering; save again from its full state dict (zero_to_fp32.py)"
 
 
 class Inference(NamedTuple):
@@ -38,26 +40,29 @@ class ShapeVote(NamedTuple):
 
 def infer(one: Explanation, entries: Mapping[str, Entry]) -> Inference:
     """Solves the sizes of every part at once."""
-    solver = Solver(_present(one.family.joined, one))
+    joined = {
+        a: b
+        for a, b in one.family.joined.items()
+        if a.split(".")[0] in one.roles and b.split(".")[0] in one.roles
+    }
+    solver = Solver(joined)
     findings: list[Finding] = []
-    bad: set[str] = set()
     owners: dict[str, tuple[str, RowMatch]] = {}
     for role, match in one.roles.items():
         for row in match.rows:
-            name = next(iter(row.found.values()))
-            owners[name] = (role, row)
+            owners[next(iter(row.found.values()))] = role, row
             vote = vote_shape(row, entries)
-            if vote is None:
-                continue
-            if vote.outliers:
-                findings.append(_non_uniform(role, row, vote))
-                bad |= set(vote.outliers)
-            _add_facts(solver, role, match.part, row, name, vote.shape, findings, bad)
+            if vote is not None:
+                findings += _outliers(role, row, vote)
+                findings += _add_facts(
+                    solver, role, row, symbolic=stored_shape(match.part, row), shape=vote.shape
+                )
         _add_counts(solver, role, match)
     _add_sums(solver, one)
     solver.run()
-    findings += _contradictions(solver, owners, bad)
-    return Inference(solver, findings, frozenset(bad), {name: role for name, (role, _) in owners.items()})
+    findings += _contradictions(solver, owners, one)
+    bad = frozenset(name for finding in findings for name in finding.tensors)
+    return Inference(solver, findings, bad, {name: role for name, (role, _) in owners.items()})
 
 
 def vote_shape(row: RowMatch, entries: Mapping[str, Entry]) -> ShapeVote | None:
@@ -77,25 +82,14 @@ def stored_shape(part: Part, row: RowMatch) -> Shape:
     return row.row.op.stored_shape([part.leaves[leaf].shape for leaf in row.row.leaves])
 
 
-def _present(joined: Mapping[str, str], one: Explanation) -> dict[str, str]:
-    return {a: b for a, b in joined.items() if a.split(".")[0] in one.roles and b.split(".")[0] in one.roles}
-
-
 def _add_facts(
-    solver: Solver,
-    role: str,
-    part: Part,
-    row: RowMatch,
-    name: str,
-    shape: tuple[int, ...],
-    findings: list[Finding],
-    bad: set[str],
-) -> None:
-    symbolic = stored_shape(part, row)
+    solver: Solver, role: str, row: RowMatch, *, symbolic: Shape, shape: tuple[int, ...]
+) -> Iterator[Finding]:
+    """One equation for each axis, or what is wrong with the number of axes."""
     if len(symbolic) != len(shape) or 0 in shape:
-        findings.append(_wrong_rank(role, row, symbolic, shape))
-        bad |= set(row.found.values())
+        yield _wrong_rank(role, row, symbolic, shape)
         return
+    name = next(iter(row.found.values()))
     for axis, (expression, size) in enumerate(zip(symbolic, shape, strict=True)):
         solver.add(Fact(expression.rename(lambda dim: f"{role}.{dim}"), size, name, axis, len(row.found)))
 
@@ -126,31 +120,37 @@ def _add_sums(solver: Solver, one: Explanation) -> None:
 
 
 def _contradictions(
-    solver: Solver, owners: Mapping[str, tuple[str, RowMatch]], bad: set[str]
+    solver: Solver, owners: Mapping[str, tuple[str, RowMatch]], one: Explanation
 ) -> Iterator[Finding]:
-    """One finding per cause: all tensors that give one dim the same wrong value are one cause."""
-    causes: dict[tuple[str, int | None, int], list[tuple[Fact, tuple[str, ...]]]] = {}
+    """One finding per cause: all tensors that give one size the same wrong value are one cause."""
+    causes: dict[tuple[str, int | None, int], list[Contradiction]] = {}
     for contradiction in solver.contradictions:
-        fact = contradiction.fact
-        key = (str(fact.expression), contradiction.expected, fact.value)
-        causes.setdefault(key, []).append((fact, contradiction.because))
-    for (expression, expected, value), facts in causes.items():
-        names = [name for fact, _ in facts for name in _tensors(fact, owners)]
-        bad |= set(names)
-        first, because = facts[0]
-        role = owners[first.evidence][0] if first.evidence in owners else expression.split(".")[0]
-        where = "number of layers" if first.axis < 0 else f"axis {first.axis}"
-        short = expression.replace(f"{role}.", "")
-        should = f"expected {expected}" if expected is not None else "which no size fits"
+        key = (str(contradiction.fact.expression), contradiction.expected, contradiction.fact.value)
+        causes.setdefault(key, []).append(contradiction)
+    for same in causes.values():
+        names = [name for contradiction in same for name in _tensors(contradiction.fact, owners)]
+        fact, expected, because = same[0]
+        role, where = _place(fact, owners, one)
+        should = f"expected {expected}" if expected is not None else "which no whole size gives"
         proof = f" (from `{because[0]}`{more(len(because) - 1)})" if because else ""
         yield Finding(
             code="shape",
             severity="error",
             part=role,
-            message=f"`{names[0]}`{more(len(names) - 1)}: {where} ({short}) is {value}, {should}{proof}",
+            message=f"`{names[0]}`{more(len(names) - 1)}: {where} is {fact.value}, {should}{proof}",
             tensors=tuple(names),
-            hint="the file may mix two models; look at its shards one by one with `dovetail inspect SHARD`",
+            hint="the file may mix two models, or was saved with other sizes than the rest",
         )
+
+
+def _place(fact: Fact, owners: Mapping[str, tuple[str, RowMatch]], one: Explanation) -> tuple[str, str]:
+    """The part and the axis that a fact speaks of, in the part's own words."""
+    if fact.evidence not in owners:
+        return fact.expression.names[0].split(".")[0], "the sum of their sizes"
+    role, row = owners[fact.evidence]
+    if fact.axis < 0:
+        return role, f"the number of layers ({fact.expression.names[0].split('.')[1]})"
+    return role, f"axis {fact.axis} ({stored_shape(one.roles[role].part, row)[fact.axis]})"
 
 
 def _tensors(fact: Fact, owners: Mapping[str, tuple[str, RowMatch]]) -> list[str]:
@@ -172,7 +172,7 @@ def _wrong_rank(role: str, row: RowMatch, symbolic: Shape, shape: tuple[int, ...
             part=role,
             message=f"`{name}`{more(len(names) - 1)} is empty: shape {list(shape)}, declared `{declared}`",
             tensors=names,
-            hint="saved from a ZeRO-3 run without gathering; save again with zero_to_fp32.py or stage3_gather_16bit_weights_on_model_save",
+            hint=_ZERO3,
         )
     return Finding(
         code="shape",
@@ -183,18 +183,19 @@ def _wrong_rank(role: str, row: RowMatch, symbolic: Shape, shape: tuple[int, ...
     )
 
 
-def _non_uniform(role: str, row: RowMatch, vote: ShapeVote) -> Finding:
+def _outliers(role: str, row: RowMatch, vote: ShapeVote) -> Iterator[Finding]:
+    """Layers whose tensor has another shape than those of the other layers."""
+    if not vote.outliers:
+        return
     names = tuple(vote.outliers)
-    shape = list(vote.outliers[names[0]])
     rest = len(row.found) - len(names)
-    is_empty = all(0 in other for other in vote.outliers.values())
-    return Finding(
+    is_empty = all(0 in shape for shape in vote.outliers.values())
+    which = f"`{names[0]}`{more(len(names) - 1)}"
+    yield Finding(
         code="empty-tensor" if is_empty else "non-uniform",
         severity="error",
         part=role,
-        message=f"`{names[0]}`{more(len(names) - 1)} is {shape}, the {rest} others like it are {list(vote.shape)}",
+        message=f"{which} is {list(vote.outliers[names[0]])}, {rest} others like it are {list(vote.shape)}",
         tensors=names,
-        hint="saved from a ZeRO-3 run without gathering; save again with its full state dict"
-        if is_empty
-        else None,
+        hint=_ZERO3 if is_empty else None,
     )

@@ -123,7 +123,7 @@ def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -
     found: Found = {}
     duplicates: list[tuple[str, str]] = []
     spellings = _spellings(row, alias, mount)
-    for text, key, stored in spellings:
+    for _, key, stored in spellings:
         group = groups.get(key)
         if group is None:
             continue

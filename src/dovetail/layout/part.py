@@ -23,13 +23,13 @@ The count of an index is a dim: `{layer}` counts `layers`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import product
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dovetail.dims import Expression, Size, parse_expression, parse_shape
+from dovetail.dims import Expression, parse_expression, parse_shape
 from dovetail.errors import DeclarationError
 from dovetail.layout.ops import Op, Shape, parse_op
 from dovetail.names import Template
@@ -170,6 +170,19 @@ class Setting(NamedTuple):
     why: str = "convention"
 
 
+class Derived(NamedTuple):
+    """A value that follows from sizes, for whoever rebuilds the part from a config.
+
+    `compute` gives the value and its evidence; `agrees` says whether a config's value means the same.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    compute: Callable[[Mapping[str, int]], tuple[Any, str]]
+    agrees: Callable[[Any, Mapping[str, int]], bool]
+    spellings: tuple[str, ...] = ()
+
+
 class Facts(NamedTuple):
     """What a part knows about its dims beyond the shapes.
 
@@ -187,7 +200,7 @@ class Facts(NamedTuple):
     sizes: Mapping[str, Mapping[str, int]] = _NONE
     conventions: tuple[tuple[str, int, str], ...] = ()
     equations: tuple[str, ...] = ()
-    derived: tuple[Any, ...] = ()
+    derived: tuple[Derived, ...] = ()
     constants: Mapping[str, Any] = _NONE
     counts: Mapping[str, str] = _NONE
 
@@ -195,6 +208,9 @@ class Facts(NamedTuple):
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:
     """A table of dims and the keys that config files use for them, separated by ` | `."""
     return {name: tuple(keys.split(" | ")) for name, keys in table_rows(text)}
+
+
+_NO_FACTS = Facts()
 
 
 class Part:
@@ -212,7 +228,7 @@ class Part:
         namings: Mapping[str, Naming],
         features: tuple[str, ...] = (),
         optional: tuple[str, ...] = (),
-        facts: Facts = Facts(),
+        facts: Facts = _NO_FACTS,
     ) -> None:
         self.id = id
         self.table = table
@@ -278,6 +294,3 @@ class Part:
         """What must hold between the dims."""
         pairs = (equation.split(" = ") for equation in self.facts.equations)
         return [(left.strip(), parse_expression(right)) for left, right in pairs]
-
-
-Sizes = Mapping[str, Size]

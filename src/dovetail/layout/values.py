@@ -32,7 +32,7 @@ _BITS: dict[str, tuple[Any, int, int]] = {
 }
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 14
-# std of a truncated or plain normal initialiser: `initializer_range` of every family here (transformers configs)
+# std of the normal initialiser: `initializer_range` of every family here (transformers' configs)
 _RANGE = 0.02
 
 
@@ -238,7 +238,7 @@ def _ties(examination: Examination) -> tuple[tuple[Any, ...], list[Finding]]:
                     code="tie-flag",
                     severity="warning",
                     part=tie.role,
-                    message=f"`{a}` differs from `{b}` although the config says tie_word_embeddings = true; it is used",
+                    message=f"`{a}` differs from `{b}` and is used, but the config says tie_word_embeddings = true",
                     tensors=(a,) if a else (),
                     hint="a loader that believes the flag drops the stored tensor; set the flag to false",
                 )
@@ -267,8 +267,8 @@ def _fresh(role: str, match: PartMatch, looks: Mapping[str, Look]) -> Iterator[F
             code="fresh-init",
             severity="warning",
             part=role,
-            message=f"{role} looks freshly initialised: {norms}{len(fresh)} of {len(matrices)} matrices have the spread "
-            f"of an initialiser (`{fresh[0]}`: {spread:.4f})",
+            message=f"{role} looks freshly initialised: {norms}{len(fresh)} of {len(matrices)} matrices "
+            f"have the spread of an initialiser (`{fresh[0]}`: {spread:.4f})",
             tensors=tuple(fresh),
             hint="a loader may have left this part random before it was saved; compare it with the original",
         )
@@ -293,7 +293,7 @@ def _fresh_outliers(role: str, match: PartMatch, looks: Mapping[str, Look]) -> I
             part=role,
             message=f"`{odd[0]}`{more(len(odd) - 1)} looks freshly initialised among trained layers",
             tensors=tuple(odd),
-            hint="a loader may have left it random before the checkpoint was saved; compare it with the original",
+            hint="a loader may have left it random before this was saved; compare it with the original",
         )
 
 

@@ -104,7 +104,7 @@ def _head(report: Report) -> Page:
         title = f"{' or '.join(report.candidates)}: names and shapes cannot tell"
     elif report.closest and report.closest.family:
         name = report.closest.family + (f"/{report.closest.layout}" if report.closest.layout else "")
-        title = f"unknown; closest is {name}"
+        title = f"no family is all here; {name} comes closest"
     else:
         title = "unknown"
     head: Page = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
@@ -113,8 +113,8 @@ def _head(report: Report) -> Page:
     if report.parts == {} and report.closest and report.closest.fits:
         head += [Line(f"holds {fit}") for fit in report.closest.fits]
     if not report.parts:
-        numbers = f"{report.tensors} tensors, {quantity(report.parameters)} parameters, {quantity(report.bytes, 'B')}"
-        head.append(Line(numbers))
+        size = f"{quantity(report.parameters)} parameters, {quantity(report.bytes, 'B')}"
+        head.append(Line(f"{report.tensors} tensors, {size}"))
     return head
 
 
@@ -237,12 +237,14 @@ def _unchecked(report: Report) -> Page:
 
 
 def _verdict(report: Report) -> Line:
-    errors = sum(1 for finding in report.findings if finding.severity == "error")
-    warnings = sum(1 for finding in report.findings if finding.severity == "warning")
+    errors = _counted(report, "error")
+    warnings = _counted(report, "warning")
     if report.is_whole:
-        more = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
-        return Line(f"whole{more}", "good")
-    return Line(
-        f"not whole: {errors} error{'s' if errors != 1 else ''}, {warnings} warning{'s' if warnings != 1 else ''}",
-        "error",
-    )
+        return Line(f"whole, {warnings}" if warnings else "whole", "good")
+    return Line("not whole: " + ", ".join(count for count in (errors, warnings) if count), "error")
+
+
+def _counted(report: Report, severity: Severity) -> str:
+    """`2 errors`, `1 warning`, or nothing."""
+    count = sum(1 for finding in report.findings if finding.severity == severity)
+    return f"{count} {severity}{'s' if count > 1 else ''}" if count else ""

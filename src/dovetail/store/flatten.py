@@ -144,7 +144,9 @@ class _Walk:
         self.levels.pop()
         self.inside.discard(id(level.container))
         parent = self.levels[-1]
-        if level.has_tensors and not level.kept:
+        if level.kept:
+            parent.kept[_plain_key(level.key)] = level.value
+        elif level.has_tensors:
             parent.has_tensors = True
         else:
             self.keep(parent, level.key, level.value)
@@ -175,7 +177,7 @@ class _Walk:
         if self.num_values > _MAX_VALUES or self.text > _MAX_TEXT:
             self.is_cut = True
         else:
-            level.kept[key if type(key) in (str, int, float, bool) else _plain(key)] = value
+            level.kept[_plain_key(key)] = value
 
     def step(self, key: Any) -> None:
         """Counts the work."""
@@ -189,6 +191,11 @@ class _Walk:
         way = "/".join(shown(part, 40) for part in keys[-4:])
         place = way if len(keys) <= 4 else f".../{way}"
         return FormatError(message, file=self.file or "a pickle", place=place, **details)
+
+
+def _plain_key(key: Any) -> Any:
+    """A dict key as one that JSON knows."""
+    return key if type(key) in (str, int, float, bool) else _plain(key)
 
 
 def _plain(value: Any) -> Any:

@@ -234,7 +234,7 @@ def _missing_shards(missing: list[str], shards: list[str], index: str) -> Findin
     return Finding(
         code="missing-shard",
         severity="error",
-        message=f"{len(missing)} of {len(shards)} shards that {index} names are not here: {listed(missing, 3)}",
+        message=f"{len(missing)} of {len(shards)} shards of {index} are not here: {listed(missing, 3)}",
         hint="finish the download; what these shards hold was not checked"
         if len(missing) < len(shards)
         else "only names were checked: the weights are not here",
@@ -301,7 +301,7 @@ def _store(path: str, format: str, names: list[str], shards: list[Shard], folder
                 Finding(
                     code="duplicate-name",
                     severity="error",
-                    message=f"{len(twice)} tensors of {name} are in another file as well, first `{min(twice)}`",
+                    message=f"{len(twice)} tensors of {name} are in another file too, first `{min(twice)}`",
                     tensors=tuple(sorted(twice)),
                     hint="the folder mixes two checkpoints; keep the files of one",
                 )

@@ -135,8 +135,9 @@ class Machine:
         rule = CALLS.get((target.module, target.name))
         if rule is None:
             if target == _RECONSTRUCTOR and len(arguments) == 3:
-                # Protocols 0 and 1 make an object in this way: (its class, object, None).
-                return self.call(arguments[0], (), makes_object=True)
+                # How protocols 0 and 1 make an object: its class, the built-in below it, what that holds.
+                held = () if arguments[2] is None else arguments[2:]
+                return self.call(arguments[0], held, makes_object=True)
             is_member = target.is_class and len(arguments) == 1 and _is_plain(arguments[0])
             if target.is_reserved or not (makes_object or is_member):
                 raise unsafe(target)

@@ -100,7 +100,7 @@ def _entries(header: dict[str, Any], body: int, file: int, source: ByteSource) -
     for name, info in header.items():
         try:
             dtype, shape, (start, end) = info["dtype"], info["shape"], info["data_offsets"]
-            exact = prod(shape) * BITS[dtype] == 8 * (end - start) and 0 <= start
+            exact = prod(shape) * BITS[dtype] == 8 * (end - start) and start >= 0
         except (KeyError, TypeError, ValueError, OverflowError):
             exact = False
         if not exact or type(start) is not int or type(end) is not int or not _is_shape(shape):
@@ -115,7 +115,7 @@ def _entries(header: dict[str, Any], body: int, file: int, source: ByteSource) -
 
 
 def _is_shape(shape: Any) -> bool:
-    return type(shape) is list and all([type(size) is int and 0 <= size < _MAX_SIZE for size in shape])
+    return type(shape) is list and all([type(s) is int and 0 <= s < _MAX_SIZE for s in shape])  # noqa: C419 - twice as fast
 
 
 def _bad_entry(name: str, info: Any, source: ByteSource) -> FormatError:

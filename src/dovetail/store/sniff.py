@@ -49,7 +49,7 @@ def sniff(source: ByteSource) -> str:
         "this is no checkpoint that dovetail knows",
         file=source.name,
         begins=repr(head[:16]),
-        hint="dovetail reads safetensors, torch zip files (.pth .pt .bin .ckpt), their indexes, and header listings",
+        hint="dovetail reads safetensors, torch zip files (.pth .pt .bin .ckpt), indexes, header listings",
     )
 
 

@@ -5,7 +5,8 @@ bytes, where the bytes are, and what else the files say.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.dtypes import BITS
@@ -49,8 +50,8 @@ class Shard(NamedTuple):
     """What one file holds."""
 
     entries: dict[str, Entry]
-    metadata: dict[str, Any] = {}
-    aliases: dict[str, str] = {}
+    metadata: Mapping[str, Any] = MappingProxyType({})
+    aliases: Mapping[str, str] = MappingProxyType({})
     findings: tuple[Finding, ...] = ()
 
 

@@ -1,0 +1,128 @@
+"""HTML elements out of untrusted words: whatever is not an element already is escaped.
+
+>>> element("p", "a < b & ", element("code", "<script>"), class_="note")
+'<p class="note">a &lt; b &amp; <code>&lt;script&gt;</code></p>'
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape as _escape
+from typing import NamedTuple
+
+VOID = frozenset({"meta", "link", "wbr"})
+
+
+class Html(str):
+    """Text that is markup already. A sum of it with other text is text again, and escaped again."""
+
+    __slots__ = ()
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that does not print as its escape: controls, bidi marks, surrogates.
+
+    >>> printable("a\u202eb")
+    'a\\u202eb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def escape(text: str) -> Html:
+    """The text as markup that shows it."""
+    return text if isinstance(text, Html) else Html(_escape(printable(text)))
+
+
+def join(pieces: Iterable[str], between: str = "") -> Html:
+    """The pieces one after the other."""
+    return Html(escape(between).join(escape(piece) for piece in pieces))
+
+
+def element(tag: str, *children: str, **attributes: str | None) -> Html:
+    """One element. `class_` is the attribute class, `data_label` is data-label; None leaves one out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_escape(printable(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if tag in VOID:
+        return Html(f"<{tag}{written}>")
+    return Html(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def breakable(text: str) -> Html:
+    """A name that may be broken after each of its separators."""
+    shown = _escape(printable(text))
+    for separator in "./":
+        shown = shown.replace(separator, f"{separator}<wbr>")
+    return Html(shown)
+
+
+def name(text: str, *, prefix: str = "") -> Html:
+    """A name of a tensor or file as code; the part of it that all names share is set back."""
+    if prefix and text.startswith(prefix) and text != prefix:
+        shared = element("span", breakable(prefix), class_="shared")
+        return element("code", shared, breakable(text.removeprefix(prefix)))
+    return element("code", breakable(text))
+
+
+def prose(text: str) -> Html:
+    """A sentence whose words in backticks are names."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    return join(name(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces) if piece)
+
+
+def items(entries: Iterable[str], class_: str | None = None) -> Html:
+    """A list."""
+    return element("ul", *(element("li", entry) for entry in entries), class_=class_)
+
+
+def definitions(rows: Iterable[tuple[str, str]], class_: str) -> Html:
+    """Words and what they are here."""
+    pairs = (element("div", element("dt", word), element("dd", what)) for word, what in rows)
+    return element("dl", *pairs, class_=class_)
+
+
+class Column(NamedTuple):
+    """The head of a column; `kind` is `number`, `name` or nothing."""
+
+    title: str
+    kind: str | None = None
+
+
+class Group(NamedTuple):
+    """Rows under a heading of their own."""
+
+    title: str | None
+    rows: Sequence[Sequence[str]]
+
+
+def table(columns: Sequence[Column], groups: Iterable[Group], total: Sequence[str] = ()) -> Html:
+    """A table; on a narrow screen each row is a small list with the heads as words."""
+    heads = (element("th", column.title, scope="col", class_=column.kind) for column in columns)
+    bodies = [_body(columns, group) for group in groups]
+    if total:
+        bodies.append(element("tfoot", _row(columns, total)))
+    return element("table", element("thead", element("tr", *heads)), *bodies)
+
+
+def _body(columns: Sequence[Column], group: Group) -> Html:
+    rows = [_row(columns, row) for row in group.rows]
+    if group.title is not None:
+        head = element("th", group.title, scope="rowgroup", colspan=str(len(columns)))
+        rows.insert(0, element("tr", head, class_="group"))
+    return element("tbody", *rows)
+
+
+def _row(columns: Sequence[Column], row: Sequence[str]) -> Html:
+    first, *rest = zip(columns, row, strict=True)
+    cells = [element("th", first[1], scope="row", class_=first[0].kind)]
+    cells += [element("td", cell, class_=column.kind, data_label=column.title) for column, cell in rest]
+    return element("tr", *cells)
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: `1 error`, `2,431 tensors`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
