@@ -201,7 +201,7 @@ class Solver:
                 if not unknown:
                     if known != fact.value:
                         self.contradictions.append(Contradiction(fact, known, because))
-                elif len(unknown) > 1:
+                elif len(unknown) > 1 or any(_CEIL.fullmatch(name) for m in unknown for name in m):
                     rest.append(fact)
                 else:
                     ((monomial, coefficient),) = unknown.items()

@@ -300,7 +300,7 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 code="duplicate",
                 severity="note",
                 part=role,
-                message=f"{len(pairs)} tensors of {role} have two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                message=f"{len(pairs)} tensors have two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
                 tensors=tuple(name for name, _ in pairs),
             )
         if match.ignored:
@@ -342,13 +342,13 @@ def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
                 severity="error",
                 part=tie.role,
                 message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
-                hint=f"a loader that believes it leaves {tie.role} random; set it to true, or find the tensor",
+                hint=f"a loader that believes it leaves it random; set it to true, or find the tensor",
             )
         if tie.is_stored and tie.flag is True:
             yield Finding(
                 code="tie-flag",
                 severity="note",
                 part=tie.role,
-                message=f"{tie.role} is in the file and used although the config says tie_word_embeddings = true",
+                message=f"{tie.role} is stored and used although the config says tie_word_embeddings = true",
                 hint="`dovetail validate --values` compares it with the embedding",
             )

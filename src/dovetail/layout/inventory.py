@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dovetail.names import Index, group_names, indices, star
 
 # Wrappers around a whole model, outermost first: nested checkpoint levels (`/`), then module prefixes.
-# `state_dict/`: Lightning; `module.`: DistributedDataParallel; `_forward_module.`: Fabric; `module/`: DeepSpeed.
+# `state_dict/`: Lightning; `module.`: DDP; `_forward_module.`: Fabric; `module/`: DeepSpeed.
 _LEVELS = ("state_dict/", "model_state_dict/", "model/", "module/", "weights/")
 _LEADING = ("module.", "_forward_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 # Segments that torch.compile, FSDP, activation checkpointing and PEFT put anywhere in a name.

@@ -238,7 +238,7 @@ def _ties(examination: Examination) -> tuple[tuple[Any, ...], list[Finding]]:
                     code="tie-flag",
                     severity="warning",
                     part=tie.role,
-                    message=f"`{a}` differs from `{b}` and is used, but the config says tie_word_embeddings = true",
+                    message=f"`{a}` differs from `{b}` although the config says tie_word_embeddings = true",
                     tensors=(a,) if a else (),
                     hint="a loader that believes the flag drops the stored tensor; set the flag to false",
                 )

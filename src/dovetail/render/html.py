@@ -4,16 +4,18 @@ The page says what it says on a phone, on paper, in the dark and without a style
 files that nobody vouches for; `html_elements` escapes them, and the page's own policy forbids scripts.
 """
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import NamedTuple
 
 from dovetail.errors import WriteError
 from dovetail.render import html_facts as facts
 from dovetail.render import html_parts as parts
-from dovetail.render.html_elements import Html, count, definitions, element, escape, join, name
+from dovetail.render.html_elements import Html, count, definitions, element, escape, join, name, prose
 from dovetail.render.html_findings import counts, findings, names
 from dovetail.render.page import quantity
 from dovetail.report import Report
@@ -31,18 +33,18 @@ def write_report(report: Report, directory: str) -> list[str]:
     contents = {"report.json": as_json, "report.html": report_html(report)}
     paths = {os.path.join(directory, file): text for file, text in contents.items()}
     partial = {path: f"{path}.{os.getpid()}.partial" for path in paths}
+    is_new = not os.path.exists(directory)
     try:
         os.makedirs(directory, exist_ok=True)
         for path, text in paths.items():
             _write(partial[path], text)
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         for path, temporary in partial.items():
             os.replace(temporary, path)
     except OSError as error:
+        _clear(directory if is_new else None, partial.values())
         raise _refusal(error, directory) from error
-    finally:
-        for temporary in partial.values():
-            if os.path.exists(temporary):
-                os.remove(temporary)
     return list(paths)
 
 
@@ -54,12 +56,22 @@ def _write(path: str, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def _clear(directory: str | None, temporaries: Iterable[str]) -> None:
+    for temporary in temporaries:
+        with suppress(OSError):
+            os.remove(temporary)
+    if directory is not None:
+        with suppress(OSError):
+            os.rmdir(directory)
+
+
 def _refusal(error: OSError, directory: str) -> WriteError:
     reason = (error.strerror or type(error).__name__).lower()
     if os.path.exists(directory) and not os.path.isdir(directory):
         reason = "it is a file"
     return WriteError(
         f"cannot write the report into `{directory}`: {reason}",
+        file=error.filename if reason == "is a directory" else None,
         hint="no file was changed; give a folder that you may write to, or one that can be made",
     )
 
@@ -185,6 +197,8 @@ def _identity(report: Report) -> list[tuple[str, str]]:
         one = report.closest
         said = f": {one.missing:,} of its tensors are missing, {one.unexplained:,} fit nothing in it"
         rows.append(("closest", f"{_closest(report)}{said}"))
+        if one.fits:
+            rows.append(("whole in this file", join((prose(fit) for fit in one.fits), ", ")))
     if report.candidates:
         rows.append(("candidates", f"{', '.join(report.candidates)}: names and shapes cannot tell"))
     if report.layout is not None:
@@ -194,7 +208,7 @@ def _identity(report: Report) -> list[tuple[str, str]]:
     rows.append(("container", report.format))
     rows.append(("files", _files(report)))
     if report.wrappers:
-        rows.append(("taken off every name", join((name(one) for one in report.wrappers), ", ")))
+        rows.append(("wrappers", join((name(one) for one in report.wrappers), ", ")))
     size = f"{quantity(report.bytes, 'B')}" + (f" ({report.bytes:,} bytes)" if report.bytes else "")
     known = f" ({report.parameters:,})" if report.parameters else ""
     rows.append(("parameters", f"{quantity(report.parameters)}{known}"))

@@ -4,9 +4,13 @@
 '<p class="note">a &lt; b &amp; <code>&lt;script&gt;</code></p>'
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape as _escape
 from typing import NamedTuple
+
+# A segment with its separator; no line is longer than a phone is wide.
+_PIECES = re.compile(r"[^./]{0,31}[./]|[^./]{1,32}")
 
 VOID = frozenset({"meta", "link", "wbr"})
 
@@ -51,11 +55,9 @@ def element(tag: str, *children: str, **attributes: str | None) -> Html:
 
 
 def breakable(text: str) -> Html:
-    """A name that may be broken after each of its separators."""
-    shown = _escape(printable(text))
-    for separator in "./":
-        shown = shown.replace(separator, f"{separator}<wbr>")
-    return Html(shown)
+    """A name that may be broken after each of its separators, and within a segment that is very long."""
+    pieces = _PIECES.findall(printable(text))
+    return Html("<wbr>".join(_escape(piece) for piece in pieces))
 
 
 def name(text: str, *, prefix: str = "") -> Html:
@@ -93,19 +95,26 @@ class Column(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Rows under a heading of their own."""
+    """Rows under a heading of their own, and a line below them that is as wide as the table."""
 
     title: str | None
     rows: Sequence[Sequence[str]]
+    below: str | None = None
 
 
-def table(columns: Sequence[Column], groups: Iterable[Group], total: Sequence[str] = ()) -> Html:
+def table(
+    columns: Sequence[Column],
+    groups: Iterable[Group],
+    total: Sequence[str] = (),
+    *,
+    class_: str | None = None,
+) -> Html:
     """A table; on a narrow screen each row is a small list with the heads as words."""
     heads = (element("th", column.title, scope="col", class_=column.kind) for column in columns)
     bodies = [_body(columns, group) for group in groups]
     if total:
         bodies.append(element("tfoot", _row(columns, total)))
-    return element("table", element("thead", element("tr", *heads)), *bodies)
+    return element("table", element("thead", element("tr", *heads)), *bodies, class_=class_)
 
 
 def _body(columns: Sequence[Column], group: Group) -> Html:
@@ -113,6 +122,9 @@ def _body(columns: Sequence[Column], group: Group) -> Html:
     if group.title is not None:
         head = element("th", group.title, scope="rowgroup", colspan=str(len(columns)))
         rows.insert(0, element("tr", head, class_="group"))
+    if group.below is not None:
+        cell = element("td", group.below, colspan=str(len(columns)))
+        rows.append(element("tr", cell, class_="below"))
     return element("tbody", *rows)
 
 

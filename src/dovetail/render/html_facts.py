@@ -48,12 +48,8 @@ def settings(report: Report) -> Html:
     found = Counter(value.source for value in report.config.values())
     said = ", ".join(f"{found[source]} {words}" for source, words in _SOURCES.items() if found[source])
     said = f"{count(len(report.config), 'value')}: {said}."
-    return join(
-        (
-            element("p", said, class_="soft"),
-            table(_SETTINGS, [Group(_role(role, report), rows) for role, rows in groups.items()]),
-        )
-    )
+    titled = [Group(_role(role, report), rows) for role, rows in groups.items()]
+    return join((element("p", said, class_="soft"), table(_SETTINGS, titled, class_="settings")))
 
 
 def _role(role: str, report: Report) -> Html:
@@ -119,6 +115,8 @@ def accounting(report: Report) -> Html:
     total = sum(number for *_, number in rows)
     bars, place = [], 0
     for kind, word, what, number in rows:
+        if number == 0 and word not in ("used", "unexplained"):
+            continue
         segments = (Segment(kind, number),) if number else ()
         bars.append(Bar(element("b", word), place, segments, f"{number:,}", (what,)))
         place += number

@@ -181,14 +181,15 @@ _COLUMNS = (
     Column("parameters", "number"),
     Column("bytes", "number"),
     Column("dtypes"),
-    Column("prefix", "name"),
     Column("layout"),
 )
 
 
 def parts_table(report: Report) -> Html:
     """The parts in numbers."""
-    rows = [_table_row(report, role, part) for role, part in report.parts.items()]
+    groups = [
+        Group(None, [_table_row(report, role, part)], _where(part)) for role, part in report.parts.items()
+    ]
     total = (
         "total",
         "",
@@ -197,15 +198,20 @@ def parts_table(report: Report) -> Html:
         quantity(report.bytes, "B"),
         dtypes(report.dtypes),
         "",
-        "",
     )
-    return table(_COLUMNS, [Group(None, rows)], total)
+    return table(_COLUMNS, groups, total, class_="parts")
+
+
+def _where(part: PartReport) -> Html:
+    if part.tied_to:
+        return join(("shares ", name(part.tied_to)))
+    return join(("under ", name(part.prefix))) if part.prefix else escape("under no prefix")
 
 
 def _table_row(report: Report, role: str, part: PartReport) -> tuple[str, ...]:
     kind = " + ".join((part.kind, *part.features))
     if part.tied_to:
-        return (role, kind, "tied", "", "", "", join(("is ", name(part.tied_to))), "")
+        return (role, kind, "tied", "", "", "", "")
     tensors = f"{part.present:,}" if part.is_complete else f"{part.present:,} of {part.expected:,}"
     has_sizes = report.parameters is not None
     return (
@@ -215,7 +221,6 @@ def _table_row(report: Report, role: str, part: PartReport) -> tuple[str, ...]:
         _exact(part.parameters if has_sizes else None),
         quantity(part.bytes if has_sizes and "unknown" not in part.dtypes else None, "B"),
         dtypes(part.dtypes),
-        name(part.prefix) if part.prefix else "none",
         part.layout or "",
     )
 
@@ -224,13 +229,12 @@ def _exact(number: int | None) -> str:
     return "unknown" if number is None else f"{number:,}"
 
 
-def dtypes(found: Mapping[str, int]) -> str:
+def dtypes(found: Mapping[str, int]) -> Html:
     """`BF16`, or how many there are of each."""
     if len(found) == 1:
-        return next(iter(found))
-    return ", ".join(
-        f"{number:,} {dtype}" for dtype, number in sorted(found.items(), key=lambda item: -item[1])
-    )
+        return escape(next(iter(found)))
+    counts = sorted(found.items(), key=lambda item: -item[1])
+    return join((element("span", f"{number:,} {dtype}", class_="short") for dtype, number in counts), ", ")
 
 
 def recognised(report: Report) -> Html:

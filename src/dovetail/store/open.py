@@ -1,14 +1,13 @@
 """Opens whatever is given: a file, a folder, an index, a listing, a URL, a hub repository."""
 
-import json
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from dovetail.errors import FormatError, MissingError, UsageError, listed
 from dovetail.report import Finding
 from dovetail.store.folder import Folder, LocalFolder, check_name
+from dovetail.store.index import compare_with_index, missing_shards, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
 from dovetail.store.safetensors import read_safetensors
 from dovetail.store.sniff import sniff
@@ -49,23 +48,36 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
         folder, name = open_url(text)
         return open_file(folder, name, text) if name else open_folder(folder, text)
     if os.path.isdir(text):
-        return open_folder(LocalFolder(text), text)
+        return _with_outer_folder(open_folder(LocalFolder(text), text), os.path.abspath(text))
     if not os.path.exists(text):
         raise UsageError(
             f"there is no `{text}`",
             hint="give a folder, a weights file, an index, a listing or hf://owner/name",
         )
-    return open_file(LocalFolder(os.path.dirname(text) or "."), os.path.basename(text), text)
+    store = open_file(LocalFolder(os.path.dirname(text) or "."), os.path.basename(text), text)
+    return _with_outer_folder(store, os.path.dirname(os.path.abspath(text)))
+
+
+def _with_outer_folder(store: Store, folder: str) -> Store:
+    """Prismatic keeps weights in `RUN/checkpoints`, LitGPT chunks in `CKPT/chunks/2nodes`, configs outside."""
+    outer, name = os.path.split(folder)
+    if name == "checkpoints":
+        store.beside += (LocalFolder(outer),)
+    elif os.path.basename(outer) == "chunks":
+        store.beside += (LocalFolder(os.path.dirname(outer)),)
+    return store
 
 
 def open_file(folder: Folder, name: str, path: str) -> Store:
     """Opens one file by what is in it, whatever it is called."""
     source = folder.open(name)
-    kind = sniff(source)
-    if kind == "json":
-        return _open_json(folder, name, path, _parse_json(source))
-    shard = _read_shard(source, kind, 0)
-    return _store(path, kind, [name], [shard], folder)
+    try:
+        kind = sniff(source)
+        if kind == "json":
+            return _open_json(folder, name, path, parse_json(source))
+        return _store(path, kind, [name], [_read_shard(source, kind, 0)], folder)
+    finally:
+        source.close()
 
 
 def open_folder(folder: Folder, path: str) -> Store:
@@ -143,108 +155,32 @@ def _open_json(folder: Folder, name: str, path: str, values: Any) -> Store:
 
 
 def _open_index(folder: Folder, name: str, path: str, *, is_folder: bool) -> Store:
-    values = _parse_json(folder.open(name))
+    values = parse_json(folder.open(name))
     weight_map = read_weight_map(values, name)
     shards = list(dict.fromkeys(weight_map.values()))
     for shard in shards:
         check_name(shard, folder.name, name)
-    there = [shard for shard in shards if _exists(folder, shard)]
+    found: dict[str, Shard] = {}
+    for shard in shards:
+        if (read := _read_if_there(folder, shard, len(found))) is not None:
+            found[shard] = read
+    there = list(found)
     if not there:
         entries = {tensor: Entry("", None, -1, -1, -1) for tensor in weight_map}
         store = Store(path, "index", files=(name,), entries=entries, limits=_NAMES_ONLY, folder=folder)
         if is_folder:
-            store.findings.append(_missing_shards(shards, shards, name))
+            store.findings.append(missing_shards(shards, shards, name))
         return store
-    read = [_read_shard(source, sniff(source), i) for i, source in enumerate(map(folder.open, there))]
-    store = _store(path, "sharded", there, read, folder)
-    store.findings += _compare_with_index(store, weight_map, values, there, name)
+    store = _store(path, "sharded", there, list(found.values()), folder)
+    store.findings += compare_with_index(store, weight_map, there, values=values, index=name)
     if len(there) < len(shards):
-        store.findings.append(_missing_shards([s for s in shards if s not in there], shards, name))
+        store.findings.append(missing_shards([s for s in shards if s not in there], shards, name))
     return store
-
-
-def _exists(folder: Folder, name: str) -> bool:
-    try:
-        folder.open(name).close()
-    except MissingError:
-        return False
-    return True
-
-
-def _compare_with_index(
-    store: Store, weight_map: Mapping[str, str], values: Any, there: list[str], index: str
-) -> list[Finding]:
-    findings = []
-    position = {name: i for i, name in enumerate(there)}
-    promised = {tensor: position[file] for tensor, file in weight_map.items() if file in position}
-    lost = tuple(tensor for tensor in promised if tensor not in store.entries)
-    if lost:
-        findings.append(
-            Finding(
-                code="index-mismatch",
-                severity="error",
-                message=f"{len(lost)} tensors that {index} names are not in their shards, first `{lost[0]}`",
-                tensors=lost,
-                hint="the index belongs to other shards; fetch index and shards of one revision",
-            )
-        )
-    extra = tuple(tensor for tensor in store.entries if tensor not in weight_map)
-    if extra:
-        findings.append(
-            Finding(
-                code="index-mismatch",
-                severity="error",
-                message=f"{len(extra)} tensors are in the shards and not in {index}, first `{extra[0]}`",
-                tensors=extra,
-                hint="loaders that follow the index never see them",
-            )
-        )
-    moved = tuple(t for t, file in promised.items() if t in store.entries and store.entries[t].file != file)
-    if moved:
-        findings.append(
-            Finding(
-                code="index-mismatch",
-                severity="error",
-                message=f"{len(moved)} tensors are in another shard than {index} says, first `{moved[0]}`",
-                tensors=moved,
-                hint="loaders that follow the index fail on them; write a new index",
-            )
-        )
-    total = (
-        (values.get("metadata") or {}).get("total_size") if isinstance(values.get("metadata"), dict) else None
-    )
-    actual = sum(entry.bytes for entry in store.entries.values())
-    if (
-        isinstance(total, int)
-        and total
-        and total != actual
-        and not (lost or len(there) < len(set(weight_map.values())))
-    ):
-        findings.append(
-            Finding(
-                code="index-total",
-                severity="note",
-                message=f"{index} says total_size {total:,}, the tensors have {actual:,} bytes",
-            )
-        )
-    return findings
-
-
-def _missing_shards(missing: list[str], shards: list[str], index: str) -> Finding:
-    return Finding(
-        code="missing-shard",
-        severity="error",
-        message=f"{len(missing)} of {len(shards)} shards of {index} are not here: {listed(missing, 3)}",
-        hint="finish the download; what these shards hold was not checked"
-        if len(missing) < len(shards)
-        else "only names were checked: the weights are not here",
-    )
 
 
 def _open_shards(folder: Folder, names: list[str], path: str, total: int) -> Store:
     names = sorted(names)
-    read = [_read_shard(source, sniff(source), i) for i, source in enumerate(map(folder.open, names))]
-    store = _store(path, "sharded", names, read, folder)
+    store = _store(path, "sharded", names, [_read(folder, name, i) for i, name in enumerate(names)], folder)
     if len(names) != total:
         present = {int(match[1]) for name in names if (match := _SHARD.fullmatch(name))}
         lost = [f"{number:05d}" for number in range(1, total + 1) if number not in present]
@@ -270,13 +206,27 @@ def _open_chunks(folder: Folder, names: list[str], path: str) -> Store:
     names = sorted(names)
     read = []
     for i, name in enumerate(names):
-        source = folder.open(name)
-        shard = _read_shard(source, sniff(source), i)
+        shard = _read(folder, name, i)
         base = os.path.basename(name)
         entries = {f"{base}/{tensor}": entry for tensor, entry in shard.entries.items()}
         aliases = {f"{base}/{a}": f"{base}/{b}" for a, b in shard.aliases.items()}
         read.append(Shard(entries, shard.metadata, aliases, shard.findings))
     return _store(path, "chunks", names, read, folder)
+
+
+def _read(folder: Folder, name: str, file: int) -> Shard:
+    source = folder.open(name)
+    try:
+        return _read_shard(source, sniff(source), file)
+    finally:
+        source.close()
+
+
+def _read_if_there(folder: Folder, name: str, file: int) -> Shard | None:
+    try:
+        return _read(folder, name, file)
+    except MissingError:
+        return None
 
 
 def _read_shard(source: ByteSource, kind: str, file: int) -> Shard:
@@ -319,27 +269,4 @@ def _store(path: str, format: str, names: list[str], shards: list[Shard], folder
         aliases=aliases,
         findings=findings,
         folder=folder,
-    )
-
-
-def _parse_json(source: ByteSource) -> Any:
-    raw = source.read_at(0, min(source.size, 1 << 28))
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _bad_json(source, raw, error) from error
-
-
-def _bad_json(source: ByteSource, raw: bytes, error: Exception) -> FormatError:
-    if raw.startswith(b"version https://git-lfs"):
-        sniff(source)
-    markers = (b"\n<<<<<<<", b"\n=======", b"\n>>>>>>>")
-    if any(marker in raw for marker in markers):
-        return FormatError(
-            "the JSON holds an unresolved Git merge conflict",
-            file=source.name,
-            hint="take one side of the conflict and save it",
-        )
-    return FormatError(
-        f"not valid JSON: {error}", file=source.name, hint="fetch the file again, or repair it by hand"
     )

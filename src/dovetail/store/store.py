@@ -59,7 +59,8 @@ class Store:
     """An opened checkpoint.
 
     `aliases` maps a name to the name whose bytes it shares. `limits` says what this kind of input
-    cannot tell, in words for the report. `folder` is where side files (config.json …) are looked for.
+    cannot tell, in words for the report. `folder` holds the files, `beside` are the folders in which side
+    files (config.json …) are looked for.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Store:
         self.findings = list(findings)
         self.limits = limits
         self.folder = folder
+        self.beside: tuple[Folder, ...] = (folder,) if folder else ()
+        self._side_files: list[tuple[Folder, dict[str, int]]] | None = None
         self._sources: dict[int, ByteSource] = {}
 
     @property
@@ -144,13 +147,13 @@ class Store:
         self._sources.clear()
 
     def side_file(self, name: str) -> bytes | None:
-        """A small file beside the weights, None if there is none."""
-        if self.folder is None or name not in self._side_files():
-            return None
-        return self.folder.read(name)
-
-    def _side_files(self) -> dict[str, int]:
-        return self.folder.files() if self.folder else {}
+        """A small file beside the weights (or where the folder's own custom puts it), None if there is none."""
+        if self._side_files is None:
+            self._side_files = [(folder, folder.files()) for folder in self.beside]
+        for folder, files in self._side_files:
+            if name in files:
+                return folder.read(name)
+        return None
 
     def __enter__(self) -> "Store":
         return self

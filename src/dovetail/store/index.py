@@ -1,0 +1,111 @@
+"""An index and the shards it names: what it promises against what is there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dovetail.errors import FormatError, listed
+from dovetail.report import Finding
+from dovetail.store.sniff import sniff
+from dovetail.store.source import ByteSource
+from dovetail.store.store import Store
+
+
+def parse_json(source: ByteSource) -> Any:
+    """The JSON of a small file.
+
+    Raises:
+        FormatError: it is not JSON; the message says what it may be instead.
+    """
+    raw = source.read_at(0, min(source.size, 1 << 28))
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _bad_json(source, raw, error) from error
+
+
+def _bad_json(source: ByteSource, raw: bytes, error: Exception) -> FormatError:
+    if raw.startswith(b"version https://git-lfs"):
+        sniff(source)
+    markers = (b"\n<<<<<<<", b"\n=======", b"\n>>>>>>>")
+    if any(marker in raw for marker in markers):
+        return FormatError(
+            "the JSON holds an unresolved Git merge conflict",
+            file=source.name,
+            hint="take one side of the conflict and save it",
+        )
+    return FormatError(
+        f"not valid JSON: {error}", file=source.name, hint="fetch the file again, or repair it by hand"
+    )
+
+
+def compare_with_index(
+    store: Store, weight_map: Mapping[str, str], there: Sequence[str], *, values: Any, index: str
+) -> list[Finding]:
+    """What the index says of the shards that are there, and what they really hold."""
+    findings = []
+    position = {name: i for i, name in enumerate(there)}
+    promised = {tensor: position[file] for tensor, file in weight_map.items() if file in position}
+    lost = tuple(tensor for tensor in promised if tensor not in store.entries)
+    if lost:
+        findings.append(
+            Finding(
+                code="index-mismatch",
+                severity="error",
+                message=f"{len(lost)} tensors that {index} names are not in their shards, first `{lost[0]}`",
+                tensors=lost,
+                hint="the index belongs to other shards; fetch index and shards of one revision",
+            )
+        )
+    extra = tuple(tensor for tensor in store.entries if tensor not in weight_map)
+    if extra:
+        findings.append(
+            Finding(
+                code="index-mismatch",
+                severity="error",
+                message=f"{len(extra)} tensors are in the shards and not in {index}, first `{extra[0]}`",
+                tensors=extra,
+                hint="loaders that follow the index never see them",
+            )
+        )
+    moved = tuple(t for t, file in promised.items() if t in store.entries and store.entries[t].file != file)
+    if moved:
+        findings.append(
+            Finding(
+                code="index-mismatch",
+                severity="error",
+                message=f"{len(moved)} tensors are in another shard than {index} says, first `{moved[0]}`",
+                tensors=moved,
+                hint="loaders that follow the index fail on them; write a new index",
+            )
+        )
+    total = (
+        (values.get("metadata") or {}).get("total_size") if isinstance(values.get("metadata"), dict) else None
+    )
+    actual = sum(entry.bytes for entry in store.entries.values())
+    if (
+        isinstance(total, int)
+        and total
+        and total != actual
+        and not (lost or len(there) < len(set(weight_map.values())))
+    ):
+        findings.append(
+            Finding(
+                code="index-total",
+                severity="note",
+                message=f"{index} says total_size {total:,}, the tensors have {actual:,} bytes",
+            )
+        )
+    return findings
+
+
+def missing_shards(missing: Sequence[str], shards: Sequence[str], index: str) -> Finding:
+    """Shards that an index names and nobody has."""
+    return Finding(
+        code="missing-shard",
+        severity="error",
+        message=f"{len(missing)} of {len(shards)} shards of {index} are not here: {listed(missing, 3)}",
+        hint="finish the download; what these shards hold was not checked"
+        if len(missing) < len(shards)
+        else "only names were checked: the weights are not here",
+    )

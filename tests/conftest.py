@@ -1,0 +1,12 @@
+"""Fixtures and hypothesis profiles."""
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "dovetail",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("dovetail")
