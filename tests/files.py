@@ -175,7 +175,7 @@ def header_of(plan: Blueprint, layout: str, dtype: str = "BF16") -> dict[str, li
         for role, part in plan.kinds.items()
         if role in one.mounts
     )
-    if not fits or not set(plan.kinds) - {"fused"} <= set(one.mounts):
+    if not fits or (not set(plan.kinds) <= set(one.mounts) and len(one.mounts) > 1):
         return {}
     return {stored.name: [dtype, list(stored.shape)] for stored in plan.stored(one)}
 

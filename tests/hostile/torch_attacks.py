@@ -118,6 +118,9 @@ CALLS = {
     ),
 }
 
+FLOAT64 = call("numpy", "dtype", text("f8"), b"\x89", b"\x88")
+EMPTY_ARRAY = call("numpy._core.multiarray", "_reconstruct", name("numpy", "ndarray"), b"K\0\x85", b"C\1b")
+
 MALFORMED = {
     "nothing": b"",
     "no STOP": b"\x80\x02}",
@@ -172,11 +175,31 @@ MALFORMED = {
     "a date of nothing": pickled(call("datetime", "datetime", b"C\1x")),
     "a device of lines": pickled(call("torch", "device", text("cuda\n0"))),
     "a dict of numbers": pickled(call("collections", "OrderedDict", b"(K\1K\2l")),
-    "a numpy scalar that is cut off": pickled(
-        call(
-            "numpy._core.multiarray", "scalar", call("numpy", "dtype", text("f8"), b"\x89", b"\x88"), b"C\1x"
-        )
+    "a dict of lists of one": pickled(call("collections", "OrderedDict", b"((K\1ll")),
+    "a list of a number": pickled(call("collections", "deque", b"K\1")),
+    "a set of a text": pickled(call("builtins", "set", text("abc"))),
+    "a complex number of texts": pickled(call("builtins", "complex", text("1"), text("j"))),
+    "a range of texts": pickled(call("builtins", "range", text("1"))),
+    "a date of a list": pickled(call("datetime", "date", b"]")),
+    "a version of a number": pickled(call("torch.torch_version", "TorchVersion", b"K\1")),
+    "a namespace of a list": pickled(name("argparse", "Namespace") + b")\x81]b"),
+    "named arguments of a known class": b"\x80\x04" + name("argparse", "Namespace") + b")}K\1K\2s\x92.",
+    "a numpy dtype of a number": pickled(call("numpy", "dtype", b"K\1")),
+    "a numpy dtype with a terminal code": pickled(call("numpy", "dtype", text("\x1b[2J"))),
+    "a numpy dtype without byte order": pickled(FLOAT64 + b"(K\3" + text("?") + b"tb"),
+    "a numpy scalar of a text": pickled(call("numpy._core.multiarray", "scalar", FLOAT64, text("x"))),
+    "a numpy text that is none": pickled(
+        call("numpy._core.multiarray", "scalar", call("numpy", "dtype", text("U1")), b"C\4\xff\xff\xff\xff")
     ),
+    "a numpy array of another class": pickled(
+        call("numpy._core.multiarray", "_reconstruct", name("numpy", "matrix"), b")", b"C\1b")
+    ),
+    "a numpy array of one field": pickled(EMPTY_ARRAY + b"K\1\x85b"),
+    "a numpy array of a negative shape": pickled(
+        EMPTY_ARRAY + b"(K\1J\xff\xff\xff\xff\x85" + FLOAT64 + b"\x89C\1xtb"
+    ),
+    "a numpy array of a text": pickled(EMPTY_ARRAY + b"(K\1K\1\x85" + FLOAT64 + b"\x89" + text("x") + b"tb"),
+    "a numpy scalar that is cut off": pickled(call("numpy._core.multiarray", "scalar", FLOAT64, b"C\1x")),
     "a persistent id in a line": pickled(b"Pos.system\n"),
     "a persistent id of one word": pickled(text("storage") + b"Q"),
     "a persistent id of another kind": pickled(b"(" + text("module") + b"NNNNtQ"),
@@ -254,6 +277,12 @@ TENSORS = {
             b")",
             b"N",
         )
+    ),
+    "a subclass made by a text": pickled(
+        call("torch._tensor", "_rebuild_from_type_v2", text("a"), name("a", "B"), b")", b"N")
+    ),
+    "a storage whose type is a text": pickled(
+        b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + b"K\1tQ"
     ),
     "a storage of nobody's type": tensor(store=storage("StringStorage")),
     "a storage of quantised values": tensor(store=storage("QInt8Storage")),
@@ -347,6 +376,16 @@ def end_of(data: bytes, at: int, form: str, value: int) -> bytes:
     return data[: entry + at] + struct.pack(form, value) + data[entry + at + struct.calcsize(form) :]
 
 
+def without_first_entry(data: bytes) -> bytes:
+    """The zip file with a directory that does not list its first entry."""
+    start = data.index(b"PK\1\2")
+    length = data.index(b"PK\1\2", start + 1) - start
+    shorter = data[:start] + data[start + length :]
+    count = int.from_bytes(shorter[-14:-12], "little") - 1
+    size = int.from_bytes(shorter[-10:-6], "little") - length
+    return shorter[:-14] + struct.pack("<2HI", count, count, size) + shorter[-6:]
+
+
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 FILES: dict[str, bytes] = {
@@ -390,6 +429,7 @@ FILES: dict[str, bytes] = {
     "a place past the end": field(GOOD_ZIP, 42, "<I", 1 << 30),
     "two entries in one place": field(GOOD_ZIP, 42, "<I", 0),
     "an entry elsewhere": field(GOOD_ZIP, 42, "<I", GOOD_ZIP.index(b"PK\3\4a"[:4], 4) + 3),
+    "an entry that is not listed": without_first_entry(GOOD_ZIP),
     "a size of 64 bits that is not there": field(GOOD_ZIP, 24, "<I", 0xFFFFFFFF),
     "another name in the entry itself": changed(GOOD_ZIP, b"a/data/0", b"a/data/7", 1),
     "an extra field over the data": changed(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from files import safetensors_bytes, write_listing
 
 from dovetail.errors import CheckpointError, DovetailError, FormatError, MissingError, UnsafeError, UsageError
 from dovetail.store.open import open_checkpoint
+from files import safetensors_bytes, write_listing
 
 A = {"a.weight": ["F32", [2, 3]]}
 B = {"b.weight": ["BF16", [4]]}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from files import raw_safetensors, safetensors_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -18,6 +17,7 @@ from dovetail.store.safetensors import read_safetensors
 from dovetail.store.safetensors_writer import header_bytes, in_shards, write_safetensors
 from dovetail.store.source import LocalSource
 from dovetail.store.tensor_data import TensorData
+from files import raw_safetensors, safetensors_bytes
 
 X = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 Y = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}

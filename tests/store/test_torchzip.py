@@ -368,6 +368,32 @@ def test_remote_file_costs_five_reads(tmp_path: Path) -> None:
     assert sum(length for _, length in source.reads) < 100_000
 
 
+def test_directory_longer_than_one_read(tmp_path: Path) -> None:
+    path, state = tmp_path / "x.pth", {f"w{index}": torch.full((2,), index) for index in range(1500)}
+    local = saved(state, path)
+    assert read_torch(Remote(path.read_bytes())) == local
+    check_values(path, state)
+
+
+def test_wide_sizes_stand_behind_other_extra_fields(tmp_path: Path) -> None:
+    """Another program may write the 64-bit sizes after a time stamp, and though they would fit 32."""
+    tensor = random(3)
+    torch.save({"w": tensor}, tmp_path / "x.pth")
+    data = rezipped(tmp_path / "x.pth")
+    at = data.index(b"PK\1\2", data.index(b"x/byteorder", data.index(b"PK\1\2")))
+    name, start = b"x/data/0", int.from_bytes(data[at + 42 : at + 46], "little")
+    assert data[at + 46 : at + 54] == name
+    extra = b"UT\5\0\1aaaa" + struct.pack("<2H3Q", 1, 24, 12, 12, start)
+    entry = bytearray(data[at : at + 54] + extra)
+    entry[20:28] = entry[42:46] * 0 + b"\xff" * 8
+    entry[30:32], entry[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    end = bytearray(data[-22:])
+    end[12:16] = (int.from_bytes(end[12:16], "little") + len(extra)).to_bytes(4, "little")
+    wide = tmp_path / "wide.pth"
+    wide.write_bytes(data[:at] + entry + data[at + 54 : -22] + end)
+    check_values(wide, {"w": tensor})
+
+
 def rezipped(path: Path, extra: bytes = b"") -> bytes:
     """The file as another program packs it again: no alignment, other extra fields."""
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(path.with_suffix(".zip"), "w") as new:

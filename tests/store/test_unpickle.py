@@ -246,6 +246,20 @@ def test_opcode(data: bytes, expected: Any) -> None:
     assert value_of(data) == expected
 
 
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_numpy_values_that_struct_cannot_read_are_kept_in_words(protocol: int) -> None:
+    day = both(np.datetime64("2024-05-06"), protocol)
+    assert (day.class_name, day.content) == ("numpy.M8", (19849).to_bytes(8, "little"))
+    days = both(np.array(["2024-05-06"], dtype="M8[D]"), protocol)
+    assert days.plain() == "numpy array of 'M8', shape (1,)"
+    assert str(both(np.dtype(">f4"), protocol)) == "numpy.f4"
+
+
+def test_object_with_named_arguments_and_without_keeps_both() -> None:
+    assert value_of(b"\x80\x04cmy\nC\n(K\1K\2t}\x92.").content == {"arguments": (1, 2)}
+    assert value_of(b"\x80\x04cmy\nC\n(K\1K\2t}X\1\0\0\0aK\3s\x92.").content == {"arguments": (1, 2), "a": 3}
+
+
 def test_same_object_stays_the_same() -> None:
     shared = [1]
     first, second = both([shared, shared], 2)
@@ -325,6 +339,13 @@ def test_parameter_with_attributes_and_tensor_subclass_are_their_tensors() -> No
 
 class Special(torch.Tensor):
     pass
+
+
+def test_tensor_of_the_oldest_call_is_a_view_too() -> None:
+    data = inside(saved_bytes(torch.zeros(2, 3).T)).replace(b"_rebuild_tensor_v2", b"_rebuild_tensor")
+    assert value_of(b"\x80\x02" + data[: data.rindex(b"\x89")] + b"tR.") == (
+        float_view(shape=(3, 2), strides=(1, 3), size=6)
+    )
 
 
 def test_tensor_that_came_from_an_accelerator_is_its_copy() -> None:

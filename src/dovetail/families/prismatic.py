@@ -54,7 +54,7 @@ GELU_MLP = Part(
         "native": Naming("(fc1|fc2).(weight|bias)  projector.(0|2).(weight|bias)"),
         "openvla": Naming("(fc1|fc2).(weight|bias)  (fc1|fc2).(weight|bias)"),
     },
-    facts=Facts(settings=(_ARCH,)),
+    facts=Facts(settings=(_ARCH,), named_by=(*_ARCH.spellings, "gelu-mlp")),
 )
 FUSED_GELU_MLP = Part(
     id="fused_gelu_mlp",
@@ -77,6 +77,7 @@ AVGPOOL_MLP = Part(
         "openvla": Naming("(fc1|fc2).(weight|bias)  (fc1|fc2).(weight|bias)"),
     },
     facts=Facts(
+        named_by=(*_ARCH.spellings, "avgpool"),
         settings=(
             _ARCH,
             Setting("num_image_tokens", ("num_image_tokens",), None),
@@ -86,7 +87,7 @@ AVGPOOL_MLP = Part(
                 "2d",
                 "Open-Qwen2VL pools the square grid; system 0 pools the token axis",
             ),
-        )
+        ),
     ),
 )
 

@@ -109,7 +109,7 @@ def findings(one: Explanation, entries: Mapping[str, Entry], documents: Document
         if match.missing:
             yield _missing(one, role, match, renamed)
     for role, rows in one.absent.items():
-        yield _absent(one, role, rows)
+        yield _absent(one, role, rows, renamed)
     yield from _unexplained(one, renamed)
     yield from _layout_findings(one)
     yield from _notes(one, entries)
@@ -168,13 +168,14 @@ def _near(name: str, candidates: Sequence[str]) -> str | None:
     return None
 
 
-def _absent(one: Explanation, role: str, rows: int) -> Finding:
+def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Finding:
     ids = one.common_layouts or tuple(id for ids in one.layouts.values() for id in ids)
     mount = one.family.layout(ids[0]).mounts[role][0] if ids else None
     for part in one.family.parts[role]:
         if mount and mount.naming in part.namings and "{" in part.table:
             for place in places_of(part, mount.naming, one.inventory):
                 names = tuple(place.match.claimed())
+                renamed |= set(names)
                 return _moved(role, mount.prefix, place.prefix, len(names), names)
     names = _first_names(one.family.parts[role], mount) if mount else ()
     first = f", first `{names[0]}`" if names else ""
@@ -314,6 +315,14 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 part=role,
                 message=f"{what} in {role} carry no weights, first `{match.ignored[0][0]}`",
                 tensors=tuple(name for name, _ in match.ignored),
+            )
+        if match.alike:
+            ids = " or ".join(part.id for part in (match.part, *match.alike))
+            yield Finding(
+                code="same-kinds",
+                severity="note",
+                part=role,
+                message=f"{role} may be {ids}: their tensors are the same; it is read as {match.part.id}",
             )
         yield from _dtype_mix(role, match, entries)
 

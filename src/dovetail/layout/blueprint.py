@@ -32,9 +32,15 @@ class Blueprint(NamedTuple):
     features: Mapping[str, tuple[str, ...]]
 
     def dims(self, role: str) -> dict[str, int]:
-        """The sizes of one role, without its name."""
+        """The sizes of one role, without its name. A tied role has those of the joints it would meet at."""
+        own = {name.split(".", 1)[1]: size for name, size in self.sizes.items() if name.split(".")[0] == role}
+        if own:
+            return own
+        joined = self.family.joined.items()
         return {
-            name.split(".", 1)[1]: size for name, size in self.sizes.items() if name.split(".")[0] == role
+            a.split(".", 1)[1]: self.sizes[b]
+            for a, b in joined
+            if a.split(".")[0] == role and b in self.sizes
         }
 
     def stored(self, layout: Layout, *, with_ties: bool | None = None) -> Iterator[StoredTensor]:

@@ -5,16 +5,20 @@ plus the number it leaves unexplained; the cheapest explanation is the closest, 
 only if no required tensor is missing. Names of files and folders play no part.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dovetail.layout.family import Family, Layout, Mount
 from dovetail.layout.inventory import Inventory
 from dovetail.layout.match import PartMatch, match_part
 from dovetail.layout.part import Part
+from dovetail.layout.search import Sighting, places_of
 
 # Lightning calls the wrapped network `model`; so does Hugging Face. Taken off only if that explains more.
 _MAYBE_WRAPPER = "model."
+
+# How many of the closest explanations are looked at once more when none is whole.
+_CLOSE = 8
 
 _Match = Callable[[Part, Mount], PartMatch]
 
@@ -103,12 +107,35 @@ def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str 
     ranked = sorted((one for one in candidates if one.roles), key=lambda one: one.cost)
     if not ranked:
         return Detection(None, None, (), inventory)
+    if not ranked[0].is_whole:
+        ranked = sorted(ranked[:_CLOSE], key=_cost_with_moves)
     best = [one for one in ranked if one.cost == ranked[0].cost]
     named = [one for one in best if model_type in one.family.config.model_types]
     closest = (named or best)[0]
     rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)
     is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)
     return Detection(closest if is_claim else None, closest, rivals, closest.inventory)
+
+
+def _cost_with_moves(one: Explanation) -> tuple[int, int]:
+    """The cost if a part that is whole under an unknown prefix counts as one mistake, not as a lost part."""
+    rows, tensors = one.cost
+    left = set(one.unexplained)
+    for role, lost in one.absent.items():
+        for place in _elsewhere(one, role):
+            claimed = set(place.match.claimed())
+            if claimed <= left:
+                rows -= lost + len({row.text for row in place.match.rows}) - 1
+                tensors -= len(claimed)
+                break
+    return rows, tensors
+
+
+def _elsewhere(one: Explanation, role: str) -> Iterator[Sighting]:
+    for part in one.family.parts[role]:
+        if "{" in part.table:
+            for naming in part.namings:
+                yield from places_of(part, naming, one.inventory)
 
 
 def explain(inventory: Inventory, family: Family, only: Layout | None = None) -> Explanation:
@@ -158,7 +185,9 @@ def _mixed(family: Family, layouts: Iterable[Layout], inventory: Inventory, matc
 def _best(kinds: tuple[Part, ...], mounts: tuple[Mount, ...], match: _Match) -> PartMatch:
     """The kind and place that explain most with the fewest gaps."""
     found = [match(part, mount) for mount in mounts for part in kinds if mount.naming in part.namings]
-    return max(found, key=_rank)
+    best = max(found, key=_rank)
+    alike = tuple(one.part for one in found if one is not best and _rank(one) == _rank(best))
+    return best._replace(alike=alike) if alike and best.rows else best
 
 
 def _rank(match: PartMatch) -> tuple[bool, int, int]:

@@ -57,6 +57,7 @@ def examine(
         if detection.claim is None and (extra := tuple(more_families())):
             detection = detect(inventory, (*families(), *extra), model_type=documents.model_type)
     clock.lap("detect")
+    detection = _with_named_kinds(detection, documents)
     is_known = as_family is not None or _is_close(detection)
     subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
     inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
@@ -74,6 +75,23 @@ def examine(
         **_totals(store, detection.inventory),
     )
     return Examination(report, store, detection.closest if inference else None, inference, documents)
+
+
+def _with_named_kinds(detection: Detection, documents: Documents) -> Detection:
+    """Where several kinds of a part have the same tensors, the one that a config names."""
+    one = detection.closest
+    if one is None:
+        return detection
+    roles = dict(one.roles)
+    for role, match in one.roles.items():
+        roots = one.family.config.roots.get(role, ("",))
+        for part in match.alike:
+            named = documents.find(part.facts.named_by[:-1], roots) if part.facts.named_by else None
+            if named and str(named.value).endswith(part.facts.named_by[-1]):
+                roles[role] = match._replace(part=part, alike=(match.part,))
+                break
+    settled = one._replace(roles=roles)
+    return detection._replace(closest=settled, claim=settled if detection.claim else None)
 
 
 class _Clock:
@@ -97,7 +115,10 @@ def _is_close(detection: Detection) -> bool:
     total = sum(1 for _ in one.inventory.names())
     claimed = sum(match.num_claimed for match in one.roles.values())
     missing = sum(len(match.missing) for match in one.roles.values())
-    return claimed * 2 >= total and missing * 2 <= claimed
+    whole = sum(match.is_complete for match in one.roles.values())
+    is_most = claimed * 2 >= total
+    is_most_parts = whole * 2 > len(one.roles) + len(one.absent) and claimed * 5 >= total
+    return missing * 2 <= claimed and (is_most or is_most_parts)
 
 
 class _Facts(TypedDict):

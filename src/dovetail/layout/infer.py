@@ -116,11 +116,11 @@ def _add_sums(solver: Solver, one: Explanation) -> None:
         terms = [(k, m) for k, m in right.terms if all(name.split(".")[0] in one.roles for name in m)]
         if left.split(".")[0] in one.roles and terms:
             negated = tuple((-k, m) for k, m in terms)
-            solver.add(Fact(Expression(((1, (left,)), *negated)), 0, f"joint {left} = {right}"))
+            solver.add(Fact(Expression(((1, (left,)), *negated)), 0, f"{left} = {right}"))
 
 
 def _contradictions(
-    solver: Solver, owners: Mapping[str, tuple[str, RowMatch]], one: Explanation
+    solver: Solver, owners: Mapping[str, tuple[str, RowMatch]], explanation: Explanation
 ) -> Iterator[Finding]:
     """One finding per cause: all tensors that give one size the same wrong value are one cause."""
     causes: dict[tuple[str, int | None, int], list[Contradiction]] = {}
@@ -128,9 +128,14 @@ def _contradictions(
         key = (str(contradiction.fact.expression), contradiction.expected, contradiction.fact.value)
         causes.setdefault(key, []).append(contradiction)
     for same in causes.values():
-        names = [name for contradiction in same for name in _tensors(contradiction.fact, owners)]
         fact, expected, because = same[0]
-        role, where = _place(fact, owners, one)
+        if fact.evidence not in owners:
+            yield _sizes_do_not_meet(fact, solver)
+            continue
+        names = [name for one in same for name in owners[one.fact.evidence][1].found.values()]
+        role, where = _place(
+            fact, *owners[fact.evidence], part=explanation.roles[owners[fact.evidence][0]].part
+        )
         should = f"expected {expected}" if expected is not None else "which no whole size gives"
         proof = f" (from `{because[0]}`{more(len(because) - 1)})" if because else ""
         yield Finding(
@@ -143,20 +148,25 @@ def _contradictions(
         )
 
 
-def _place(fact: Fact, owners: Mapping[str, tuple[str, RowMatch]], one: Explanation) -> tuple[str, str]:
+def _place(fact: Fact, role: str, row: RowMatch, *, part: Part) -> tuple[str, str]:
     """The part and the axis that a fact speaks of, in the part's own words."""
-    if fact.evidence not in owners:
-        return fact.expression.names[0].split(".")[0], "the sum of their sizes"
-    role, row = owners[fact.evidence]
     if fact.axis < 0:
         return role, f"the number of layers ({fact.expression.names[0].split('.')[1]})"
-    return role, f"axis {fact.axis} ({stored_shape(one.roles[role].part, row)[fact.axis]})"
+    return role, f"axis {fact.axis} ({stored_shape(part, row)[fact.axis]})"
 
 
-def _tensors(fact: Fact, owners: Mapping[str, tuple[str, RowMatch]]) -> list[str]:
-    if fact.evidence in owners:
-        return list(owners[fact.evidence][1].found.values())
-    return [fact.evidence]
+def _sizes_do_not_meet(fact: Fact, solver: Solver) -> Finding:
+    """A joint of more than two sizes, `projector.d_in = vision.d_vision + fused.d_vision`, that fails."""
+    values = [
+        f"{name} = {solver.sizes[name].value}" for name in fact.expression.names if name in solver.sizes
+    ]
+    return Finding(
+        code="shape",
+        severity="error",
+        part=fact.expression.names[0].split(".")[0],
+        message=f"sizes do not meet: {fact.evidence}, but {', '.join(values)}",
+        hint="a part may be missing, or belong to another model",
+    )
 
 
 def _wrong_rank(role: str, row: RowMatch, symbolic: Shape, shape: tuple[int, ...]) -> Finding:

@@ -126,11 +126,16 @@ def _without_inner(inventory: Inventory) -> Inventory:
             continue
         renamed: dict[str, Group] = {}
         for key, group in groups.items():
-            renamed.setdefault(_drop_segment(key, segment), group)
-        if len(renamed) == len(groups):
-            groups = renamed
-            wrappers.append(segment)
+            bare = _drop_segment(key, segment)
+            renamed[bare] = _joined(renamed[bare], group) if bare in renamed else group
+        groups = renamed
+        wrappers.append(segment)
     return Inventory(groups, tuple(wrappers), inventory.set_aside)
+
+
+def _joined(one: Group, other: Group) -> Group:
+    """Two groups whose stars have become one: some layers were wrapped and some were not."""
+    return Group(one.star, one.names + other.names, one.indices + other.indices)
 
 
 def _has_segment(key: str, segment: str) -> bool:

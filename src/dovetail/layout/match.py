@@ -45,7 +45,8 @@ class PartMatch(NamedTuple):
 
     `missing` are full stored names that should be there; `features` the optional features that are.
     `stray` are names of the part with an index that the rest of the part does not have.
-    `duplicates` pairs a second name with the name it repeats.
+    `duplicates` pairs a second name with the name it repeats. `alike` are other kinds of part that have
+    the same tensors under the same names.
     """
 
     part: Part
@@ -58,6 +59,7 @@ class PartMatch(NamedTuple):
     duplicates: tuple[tuple[str, str], ...]
     ignored: tuple[tuple[str, str], ...]
     stacks: Mapping[StackKey, frozenset[Index]]
+    alike: tuple[Part, ...] = ()
 
     @property
     def is_complete(self) -> bool:

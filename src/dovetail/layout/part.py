@@ -192,6 +192,9 @@ class Facts(NamedTuple):
     `conventions`: values for open dims of unpublished sizes, as (dim, value, why).
     `equations`: what must hold between dims, as "a = expression".
     `derived`: values for the reader of a report, computed from the sizes.
+    `constants`: what the kind says by itself. `counts`: the dim that counts an index, if not its plural.
+    `named_by`: where another kind has the same tensors, keys of a config and how the value ends that
+    names this one.
     """
 
     spellings: Mapping[str, tuple[str, ...]] = _NONE
@@ -203,6 +206,7 @@ class Facts(NamedTuple):
     derived: tuple[Derived, ...] = ()
     constants: Mapping[str, Any] = _NONE
     counts: Mapping[str, str] = _NONE
+    named_by: tuple[str, ...] = ()
 
 
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:

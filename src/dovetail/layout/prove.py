@@ -68,6 +68,8 @@ def _layout(family: Family, layout: Layout) -> Iterator[str]:
     """No two leaves write one name, and every required leaf has exactly one."""
     written: dict[str, str] = {}
     for role, mounts in layout.mounts.items():
+        if role not in family.parts:
+            continue  # _roles says so
         placed = [
             (mount, part) for mount in mounts for part in family.parts[role] if mount.naming in part.namings
         ]

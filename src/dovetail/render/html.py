@@ -18,7 +18,7 @@ from dovetail.render import html_parts as parts
 from dovetail.render.html_elements import Html, count, definitions, element, escape, join, name, prose
 from dovetail.render.html_findings import counts, findings, names
 from dovetail.render.page import quantity
-from dovetail.report import Report
+from dovetail.report import Closest, Report
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -161,12 +161,15 @@ def _title(report: Report) -> str:
         return f"{report.title or report.family}{variant}"
     if report.candidates:
         return " or ".join(report.candidates)
-    return f"Closest to {_closest(report)}" if report.closest and report.closest.family else "Unknown model"
+    return (
+        f"Closest to {_closest(report.closest)}"
+        if report.closest and report.closest.family
+        else "Unknown model"
+    )
 
 
-def _closest(report: Report) -> str:
-    assert report.closest is not None
-    return "/".join(word for word in (report.closest.family, report.closest.layout) if word)
+def _closest(one: Closest) -> str:
+    return "/".join(word for word in (one.family, one.layout) if word)
 
 
 def _verdict(report: Report) -> Html:
@@ -194,11 +197,9 @@ def _verdict(report: Report) -> Html:
 def _identity(report: Report) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = [("family", report.family or "unknown")]
     if report.closest and report.closest.family:
-        one = report.closest
-        said = f": {one.missing:,} of its tensors are missing, {one.unexplained:,} fit nothing in it"
-        rows.append(("closest", f"{_closest(report)}{said}"))
-        if one.fits:
-            rows.append(("whole in this file", join((prose(fit) for fit in one.fits), ", ")))
+        rows.append(("closest", _distance(report, report.closest)))
+        if report.closest.fits:
+            rows.append(("whole in this file", join(map(prose, report.closest.fits), ", ")))
     if report.candidates:
         rows.append(("candidates", f"{', '.join(report.candidates)}: names and shapes cannot tell"))
     if report.layout is not None:
@@ -214,6 +215,13 @@ def _identity(report: Report) -> list[tuple[str, str]]:
     rows.append(("parameters", f"{quantity(report.parameters)}{known}"))
     rows.append(("size", size))
     return rows
+
+
+def _distance(report: Report, one: Closest) -> str:
+    terms = [f"{one.missing:,} of its tensors are missing"] if one.missing else []
+    terms += [f"{role} is missing altogether" for role in parts.absent_roles(report)]
+    terms += [f"{count(one.unexplained, 'tensor')} fit nothing in it"] if one.unexplained else []
+    return ": ".join(filter(None, (_closest(one), ", ".join(terms))))
 
 
 def _layout(report: Report) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import floor, log10
 from typing import NamedTuple
 
-from dovetail.render.html_elements import Html, element, escape, join
+from dovetail.render.html_elements import Html, element, escape
 
 
 class Segment(NamedTuple):
@@ -41,7 +41,7 @@ class Scale(NamedTuple):
 
 
 def scale(total: float) -> Scale:
-    """A scale with three to seven marks at round numbers, whole ones where they are more than a few.
+    """A scale with a few marks at round numbers, none of them between two whole ones.
 
     >>> scale(4_417_971_200).marks
     [0, 1000000000, 2000000000, 3000000000, 4000000000]
@@ -49,7 +49,7 @@ def scale(total: float) -> Scale:
     if total <= 0:
         return Scale(1, 1)
     power = 10 ** floor(log10(total))
-    step = next(part for part in (power, power / 2, power / 5) if total / part >= 3)
+    step = next(part for part in (2 * power, power, power / 2, power / 4, power / 5) if total / part >= 3)
     return Scale(total, int(step) if step >= 1 else 1)
 
 
@@ -95,8 +95,3 @@ def _part(size: float, to: Scale) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
-
-
-def words(pieces: Iterable[str]) -> Html:
-    """Pieces as an enumeration."""
-    return join(pieces, ", ")

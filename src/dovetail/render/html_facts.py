@@ -11,6 +11,7 @@ from dovetail.render.html_elements import (
     Column,
     Group,
     Html,
+    breakable,
     count,
     definitions,
     element,
@@ -66,7 +67,7 @@ def _value(value: Any) -> Html:
     if value is None:
         return element("span", "not determined", class_="soft")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return element("span", text, class_="value short" if len(text) <= _SHORT else "value")
+    return element("span", breakable(text), class_="value short" if len(text) <= _SHORT else "value")
 
 
 def ties(report: Report) -> Html:
@@ -96,7 +97,7 @@ def chunks(report: Report) -> Html:
     for chunk in report.chunks:
         first, end = chunk["first_layer"], chunk["last_layer"]
         segments = () if first is None else (Segment("used", end - first + 1),)
-        layers = "no layers" if first is None else f"layers {first} to {end}"
+        layers = "no layers" if first is None else f"{first} to {end}"
         notes = (count(chunk["tensors"], "tensor"),)
         bars.append(Bar(name(str(chunk["file"])), first or 0, segments, layers, notes))
     return chart(bars, to, [f"{mark:g}" for mark in to.marks])
@@ -155,7 +156,7 @@ def foot(report: Report) -> Html:
         ("dovetail", dovetail.__version__),
         ("report schema", str(SCHEMA)),
         ("time", f"{total} ({steps})" if steps else total),
-        ("again", element("code", again, class_="copy")),
+        ("again", element("code", breakable(again), class_="copy")),
         ("as data", join((element("code", "report.json"), " beside this page has all of it, unabridged"))),
     ]
     return definitions(rows, "made")

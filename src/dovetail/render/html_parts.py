@@ -27,7 +27,7 @@ Metric = Literal["bytes", "parameters", "tensors"]
 _LEGEND = {
     "used": "in the file and used",
     "dead": "in the file, and nothing uses it",
-    "missing": "missing: drawn as long as the mean tensor of its part, because its real size is not known",
+    "missing": "missing, of unknown size: drawn as long as the mean tensor of its part, or as a mark",
     "outside": "in the file, and in no part",
 }
 
@@ -74,7 +74,7 @@ def _bars(report: Report, metric: Metric) -> Iterator[Bar]:
         shown = "tied" if part.tied_to else amount(_size(part, metric), metric)
         yield Bar(label, place, segments, shown, tuple(_notes(report, role, part)))
         place += sum(segment.size for segment in segments)
-    for role in _absent_roles(report):
+    for role in absent_roles(report):
         notes = ("missing altogether", *_finding_note(report, role))
         yield Bar(element("b", role), place, (Segment("missing", 0),), "unknown", notes)
     rest = _outside(report, metric)
@@ -153,7 +153,7 @@ def _finding_note(report: Report, role: str) -> Iterator[Html]:
         yield element("a", ", ".join(said), href=f"#finding-{mine[0][0]}")
 
 
-def _absent_roles(report: Report) -> list[str]:
+def absent_roles(report: Report) -> list[str]:
     """The parts that a finding misses and the file has nothing of."""
     roles = (f.part for f in report.findings if f.severity == "error" and f.part is not None)
     return [role for role in dict.fromkeys(roles) if role not in report.parts]

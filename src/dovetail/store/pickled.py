@@ -169,11 +169,22 @@ def unsafe(target: Global) -> UnsafeError:
     return UnsafeError(f"the pickle would call `{target.path}`", hint=hint)
 
 
+# What messages call the records, whose own names only this package knows.
+_TYPE_NAMES = {
+    "Array": "numpy.ndarray",
+    "ElementType": "numpy.dtype",
+    "Fields": "Namespace",
+    "Storage": "storage",
+    "TensorRecord": "tensor",
+}
+
+
 def type_name(value: object) -> str:
     """What to call the type of a value in a message."""
     if isinstance(value, Global):
         return value.path
-    return value.class_name if isinstance(value, Opaque) else type(value).__name__
+    name = type(value).__name__
+    return value.class_name if isinstance(value, Opaque) else _TYPE_NAMES.get(name, name)
 
 
 def shown(value: object, limit: int = 60) -> str:
