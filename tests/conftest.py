@@ -6,7 +6,7 @@ settings.register_profile(
     "dovetail",
     deadline=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("dovetail")

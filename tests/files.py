@@ -27,7 +27,7 @@ TINY: dict[str, dict[str, int | str]] = {
         "heads": 6,
         "d_ff": 71,
         "patch": 5,
-        "positions": 37,
+        "positions": 49,
         "channels": 3,
     },
 }

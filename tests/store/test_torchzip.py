@@ -375,6 +375,20 @@ def test_directory_longer_than_one_read(tmp_path: Path) -> None:
     check_values(path, state)
 
 
+def test_directory_of_more_than_the_limit_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "x.pth").open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(100_000_005)
+        file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 100_000_001, 4, 0))
+    with pytest.raises(FormatError) as caught:
+        read_torch(LocalSource(str(tmp_path / "x.pth"), name="x.pth"))
+    assert str(caught.value) == (
+        "not a valid torch file: its directory is 100,000,001 bytes long\n"
+        "  file      x.pth\n"
+        "  expected  at most 100,000,000"
+    )
+
+
 def test_wide_sizes_stand_behind_other_extra_fields(tmp_path: Path) -> None:
     """Another program may write the 64-bit sizes after a time stamp, and though they would fit 32."""
     tensor = random(3)
@@ -385,7 +399,7 @@ def test_wide_sizes_stand_behind_other_extra_fields(tmp_path: Path) -> None:
     assert data[at + 46 : at + 54] == name
     extra = b"UT\5\0\1aaaa" + struct.pack("<2H3Q", 1, 24, 12, 12, start)
     entry = bytearray(data[at : at + 54] + extra)
-    entry[20:28] = entry[42:46] * 0 + b"\xff" * 8
+    entry[20:28] = b"\xff" * 8
     entry[30:32], entry[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
     end = bytearray(data[-22:])
     end[12:16] = (int.from_bytes(end[12:16], "little") + len(extra)).to_bytes(4, "little")

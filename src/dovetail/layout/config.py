@@ -21,8 +21,9 @@ def fill_config(
     one: Explanation, inference: Inference, *, documents: Documents
 ) -> tuple[dict[str, Value], list[Finding]]:
     """Every dim and setting of every part, by `role.name`, and what contradicts what."""
+    said: set[tuple[str, str]] = set()  # two parts that share a size have one quarrel with a config
     parts = [
-        _PartConfig(role, match, one=one, inference=inference, documents=documents)
+        _PartConfig(role, match, one=one, inference=inference, documents=documents, said_before=said)
         for role, match in one.roles.items()
     ]
     for part in parts:
@@ -40,7 +41,14 @@ class _PartConfig:
     """The config of one part, being filled."""
 
     def __init__(
-        self, role: str, match: PartMatch, *, one: Explanation, inference: Inference, documents: Documents
+        self,
+        role: str,
+        match: PartMatch,
+        *,
+        one: Explanation,
+        inference: Inference,
+        documents: Documents,
+        said_before: set[tuple[str, str]],
     ) -> None:
         self.role = role
         self.match = match
@@ -51,6 +59,7 @@ class _PartConfig:
         self.solver: Solver = inference.solver
         self.documents = documents
         self.findings: list[Finding] = []
+        self.said_before = said_before
 
     def size(self, dim: str) -> Size | None:
         """What is known of a dim."""
@@ -128,7 +137,9 @@ class _PartConfig:
                 continue
             values[name] = Value(size.value, size.source, self.inference.evidence(self.role, size))
             for found, source in self.said(dim):
-                if type(found.value) is int and found.value != size.value:
+                cause = (self.solver.root(name), found.place)
+                if type(found.value) is int and found.value != size.value and cause not in self.said_before:
+                    self.said_before.add(cause)
                     self.findings.append(self._contradiction(dim, size, found, source))
         return values
 

@@ -190,8 +190,9 @@ def _best(kinds: tuple[Part, ...], mounts: tuple[Mount, ...], match: _Match) -> 
     return best._replace(alike=alike) if alike and best.rows else best
 
 
-def _rank(match: PartMatch) -> tuple[bool, int, int]:
-    return match.is_complete, match.num_claimed - len(match.missing), -match.missing_rows
+def _rank(match: PartMatch) -> tuple[int, int, int]:
+    """What it explains less what it misses: a damaged Qwen3 is not a whole Llama with norms too many."""
+    return match.num_claimed - len(match.missing), match.num_claimed, -match.missing_rows
 
 
 def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:

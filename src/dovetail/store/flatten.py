@@ -21,6 +21,7 @@ from dovetail.store.pickle_numpy import Array, ElementType
 from dovetail.store.pickled import Global, Opaque, Storage, TensorRecord, shown, type_name
 
 _MAX_STEPS = 5_000_000
+_FREE_STEPS = 100_000
 _MAX_DEPTH = 64
 _MAX_NAME = 2_000
 _MAX_LETTERS = 100_000_000
@@ -46,14 +47,17 @@ class Flat:
     is_cut: bool
 
 
-def flatten(value: Any, *, file: str | None = None) -> Flat:
+def flatten(value: Any, *, file: str | None = None, size: int = _MAX_STEPS) -> Flat:
     """The tensors that a value holds, under the names that lead to them, and what else it holds.
+
+    `size` is the length of the pickle: what is not shared takes a byte of it at least, so a walk that is
+    much longer goes over the same things again and again.
 
     Raises:
         FormatError: it contains itself, holds too much, names a tensor by something other than text or
             an integer, or gives two tensors one name.
     """
-    walk = _Walk(file)
+    walk = _Walk(file, min(_MAX_STEPS, size + _FREE_STEPS))
     walk.run(value)
     return Flat(tensors=walk.tensors, values=walk.top.kept.get(_BARE, {}), is_cut=walk.is_cut)
 
@@ -80,8 +84,9 @@ class _Level:
 class _Walk:
     """One walk: where it stands, what it found, and what it spent."""
 
-    def __init__(self, file: str | None) -> None:
+    def __init__(self, file: str | None, max_steps: int) -> None:
         self.file = file
+        self.max_steps = max_steps
         self.tensors: dict[str, TensorRecord] = {}
         self.is_cut = False
         self.levels: list[_Level] = []
@@ -182,8 +187,10 @@ class _Walk:
     def step(self, key: Any) -> None:
         """Counts the work."""
         self.steps += 1
-        if self.steps > _MAX_STEPS:
-            raise self.error("the pickle leads to too many values", key, expected=f"at most {_MAX_STEPS:,}")
+        if self.steps > self.max_steps:
+            raise self.error(
+                "the pickle leads to too many values", key, expected=f"at most {self.max_steps:,}"
+            )
 
     def error(self, message: str, key: Any, **details: str) -> FormatError:
         """A refusal, with the way to where it happened: at most its last four steps."""

@@ -22,6 +22,7 @@ _PLAIN_NAMES = {
     "copyreg": ["_reconstructor"],
     "numpy": ["ndarray"],
     "torch": ["Tensor", "strided"],
+    "torch.nn.parameter": ["Buffer"],
     "typing": ["Any"],
 }
 

@@ -45,7 +45,7 @@ def read_torch(source: ByteSource, file: int = 0) -> Shard:
     archive = read_archive(source)
     alignment, pickle = _read_small(archive)
     unpickled = unpickle(pickle, file=source.name)
-    flat = flatten(unpickled.value, file=source.name)
+    flat = flatten(unpickled.value, file=source.name, size=len(pickle))
     entries = _entries(archive, flat.tensors, alignment, file)
     aliases = _aliases(entries)
     findings = (

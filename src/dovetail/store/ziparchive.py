@@ -30,6 +30,8 @@ _LOCATOR, _LOCATOR_SIGN = struct.Struct("<4sIQI"), b"PK\6\7"
 _CENTRAL, _CENTRAL_SIGN = struct.Struct("<4s6H3I5H2I"), b"PK\1\2"
 _LOCAL, _LOCAL_SIGN = struct.Struct("<4s5H3I2H"), b"PK\3\4"
 _FULL16, _FULL32 = 0xFFFF, 0xFFFF_FFFF
+# What stands for a count, a length and a place that only the 64-bit record has room for.
+_FULL = (_FULL16, _FULL32, _FULL32)
 _ENCRYPTED, _DESCRIPTOR = 1 << 0, 1 << 3
 _ZIP64_FIELD = 1
 
@@ -105,22 +107,19 @@ def _find_directory(source: ByteSource, tail: bytes) -> tuple[int, int, int]:
     _, disk, first_disk, here, count, length, start, _ = _END.unpack_from(tail, at)
     end = source.size - len(tail) + at
     if tail[max(0, at - _LOCATOR.size) : at].startswith(_LOCATOR_SIGN):
-        short = (count, length, start)
+        short = count, length, start
         end, (here, count, length, start) = _read_end64(source, tail, at, end)
-        for narrow, wide, full in zip(
-            short, (count, length, start), (_FULL16, _FULL32, _FULL32), strict=True
+        if any(
+            narrow not in (wide, full)
+            for narrow, wide, full in zip(short, (count, length, start), _FULL, strict=True)
         ):
-            if narrow not in (wide, full):
-                raise broken(
-                    source, "its two zip directories disagree", expected=f"{wide:,}", found=f"{narrow:,}"
-                )
+            raise broken(source, "its two zip directories disagree")
     if disk or first_disk or here != count:
         raise broken(source, "it is one part of a zip file in several parts")
     _check_place(source, start, end - length)
     if length > _MAX_DIRECTORY:
-        raise broken(
-            source, f"its directory is {length:,} bytes long", expected=f"at most {_MAX_DIRECTORY:,}"
-        )
+        expected = f"at most {_MAX_DIRECTORY:,}"
+        raise broken(source, f"its directory is {length:,} bytes long", expected=expected)
     return count, start, end
 
 
@@ -139,9 +138,8 @@ def _check_place(source: ByteSource, stated: int, actual: int) -> None:
     if stated < actual:
         raise broken(source, f"{actual - stated:,} bytes stand before the zip file that it holds")
     if stated > actual:
-        raise broken(
-            source, "its zip directory is elsewhere", expected=f"at {stated:,}", found=f"at {actual:,}"
-        )
+        expected, found = f"at {stated:,}", f"at {actual:,}"
+        raise broken(source, "its zip directory is elsewhere", expected=expected, found=found)
 
 
 def _parse_directory(source: ByteSource, raw: bytes, count: int) -> list[Member]:
