@@ -13,6 +13,11 @@ SCHEMA = 1
 Severity = Literal["error", "warning", "note"]
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def more(count: int) -> str:
     """` and 3 more`, or nothing."""
     return f" and {count} more" if count > 0 else ""

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from files import MODELS, header_of, plan_of, write_listing
 
 import dovetail
 from dovetail.families.panovlm import expand, means_d_inner
 from dovetail.report import Report
+from files import MODELS, header_of, plan_of, write_listing
 
 
 def report_on(tmp_path: Path, header: dict[str, Any], **side: Any) -> Report:
@@ -263,7 +263,7 @@ def test_a_layer_of_another_width_is_named(tmp_path: Path) -> None:
     header = qwen2()
     header["model.layers.1.mlp.up_proj.weight"][1] = [84, 61]
     assert errors(report_on(tmp_path, header)) == [
-        "`model.layers.1.mlp.up_proj.weight` is [84, 61], 2 others like it are [83, 61]"
+        "`model.layers.1.mlp.up_proj.weight` is [84, 61], 2 others like it [83, 61]"
     ]
 
 

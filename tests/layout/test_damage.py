@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from files import MODELS, header_of, plan_of, write_listing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ import dovetail
 from dovetail.edit.config_json import config_json
 from dovetail.families import built_in
 from dovetail.report import Report
+from files import MODELS, header_of, plan_of, write_listing
 
 CASES = [
     (family.id, i, layout.id)

@@ -231,7 +231,7 @@ def test_a_component_with_an_addition_inside_is_itself(tmp_path: Path) -> None:
     )
     assert report.family == "qwen2"
     assert [f.message for f in report.findings if f.severity == "error"] == [
-        "1 tensor fits nothing in qwen2: `model.layers.0.mlp.extra.weight`"
+        "`model.layers.0.mlp.extra.weight` fits nothing in qwen2"
     ]
 
 
@@ -262,7 +262,7 @@ def test_a_part_under_an_unknown_prefix_is_found_and_the_prefix_named(tmp_path: 
     ] == [
         (
             "unknown-prefix",
-            f"vision: {tower} tensors are under `eye.tower.`, expected under `vision_tower.vision_model.`",
+            f"vision: {tower} tensors under `eye.tower.`, expected under `vision_tower.vision_model.`",
         ),
     ]
 

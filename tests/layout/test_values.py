@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from files import MODELS, header_of, plan_of
 from safetensors.torch import save_file
 
 import dovetail
 from dovetail.layout.initial import cast
 from dovetail.layout.values import as_float
 from dovetail.report import Report
+from files import MODELS, header_of, plan_of
 
 Tensors = dict[str, torch.Tensor]
 

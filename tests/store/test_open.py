@@ -95,9 +95,9 @@ def test_an_index_is_compared_with_its_shards(tmp_path: Path) -> None:
         },
     )
     assert findings(folder) == [
-        ("index-mismatch", "error", f"1 tensors that {INDEX} names are not in their shards, first `lost`"),
-        ("index-mismatch", "error", f"1 tensors are in the shards and not in {INDEX}, first `extra`"),
-        ("index-mismatch", "error", f"1 tensors are in another shard than {INDEX} says, first `a.weight`"),
+        ("index-mismatch", "error", f"1 tensor named in {INDEX} and not in its shards, first `lost`"),
+        ("index-mismatch", "error", f"1 tensor in the shards and not in {INDEX}, first `extra`"),
+        ("index-mismatch", "error", f"1 tensor in another shard than {INDEX} says, first `a.weight`"),
         ("missing-shard", "error", f"1 of 3 shards of {INDEX} are not here: z.safetensors"),
     ]
 
@@ -241,7 +241,7 @@ def test_a_name_in_two_shards_is_an_error(tmp_path: Path) -> None:
     assert findings(folder)[0] == (
         "duplicate-name",
         "error",
-        "1 tensors of model-00002-of-00002.safetensors are in another file too, first `a.weight`",
+        "1 tensor of model-00002-of-00002.safetensors in another file too, first `a.weight`",
     )
 
 

@@ -22,10 +22,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def prepare_folder(path: str) -> None:
+    """Makes the report's folder, or says why it cannot be.
+
+    Raises:
+        WriteError: the place cannot be written to.
+    """
+    import os
+
+    from dovetail.errors import WriteError
+
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"cannot make the folder `{path}`: {error.strerror}", hint="choose another place"
+        ) from error
+
+
 def run(options: argparse.Namespace) -> int:
     """Prints what is wrong; 1 if anything is."""
     from dovetail.verbs import validate
 
+    if options.report:
+        prepare_folder(options.report)  # before what may take a while
     report = validate(options.checkpoint, as_=options.as_, values=options.values)
     if options.report:
         from dovetail.render.html import write_report

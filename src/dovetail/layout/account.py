@@ -18,7 +18,7 @@ from dovetail.layout.inventory import Group, top_modules
 from dovetail.layout.match import PartMatch
 from dovetail.layout.part import Part
 from dovetail.layout.search import places_of
-from dovetail.report import Accounting, Finding, PartReport, Tie, more
+from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
 from dovetail.store.store import Entry
 
 # bitsandbytes, GPTQ/AWQ, compressed-tensors and fp8 checkpoints store these beside or instead of a weight.
@@ -183,7 +183,7 @@ def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Findin
         code="missing-part",
         severity="error",
         part=role,
-        message=f"{role} is missing altogether: at least {rows} kinds of tensors{first}",
+        message=f"{role} is missing altogether: at least {counted(rows, 'kind')} of tensors{first}",
         tensors=names,
         hint="the checkpoint was saved without it, or its tensors are in another file",
     )
@@ -201,7 +201,7 @@ def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, .
         code="unknown-prefix",
         severity="error",
         part=role,
-        message=f"{role}: {count} tensors are under `{found}`, expected under `{expected}`",
+        message=f"{role}: {counted(count, 'tensor')} under `{found}`, expected under `{expected}`",
         tensors=names,
         hint=f"no known tool writes `{found}`; rename it, or declare a layout (docs/guides/family.md)",
     )
@@ -215,7 +215,7 @@ def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             code="quantised",
             severity="error",
-            message=f"{len(quantised)} tensors belong to quantised weights, first `{quantised[0]}`",
+            message=f"{counted(len(quantised), 'tensor')} of quantised weights, first `{quantised[0]}`",
             tensors=tuple(quantised),
             hint="dovetail does not dequantise; use the bf16 or f32 checkpoint that this was made from",
         )
@@ -223,7 +223,7 @@ def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             code="adapter",
             severity="warning",
-            message=f"{len(adapters)} LoRA tensors are not merged into the weights, first `{adapters[0]}`",
+            message=f"{counted(len(adapters), 'LoRA tensor')} not merged into the weights, first `{adapters[0]}`",
             tensors=tuple(adapters),
             hint="without them this is the base model; merge them (peft: merge_and_unload()) and save again",
         )
@@ -239,17 +239,22 @@ def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
         for key, group in one.inventory.groups.items()
         if (names := [name for name in group.names if name in rest])
     }
-    for prefix, count, first in top_modules(groups, limit=8):
-        inside = tuple(n for g in groups.values() for n in g.names if prefix in n.replace("/", "."))
-        what = f"1 tensor fits nothing in {one.family.id}: `{first}`" if count == 1 else None
+    for prefix, count, first in top_modules(groups):
+        inside = tuple(n for g in groups.values() for n in g.names if _is_under(n, prefix))
+        where = f"`{first}` fits" if count == 1 else f"{count} tensors under `{prefix}` fit"
+        begin = "" if count == 1 else f", first `{first}`"
         yield Finding(
             code="unexpected",
             severity="error",
-            message=what
-            or f"{count} tensors under `{prefix}` fit nothing in {one.family.id}, first `{first}`",
+            message=f"{where} nothing in {one.family.id}{begin}",
             tensors=inside,
-            hint="a loader would drop them silently; dovetail will not",
+            hint="a loader would drop this silently; dovetail will not",
         )
+
+
+def _is_under(name: str, prefix: str) -> bool:
+    dotted = name.replace("/", ".")
+    return dotted == prefix or f".{prefix}." in f".{dotted}"
 
 
 def _layout_findings(one: Explanation) -> Iterator[Finding]:
@@ -301,7 +306,7 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 code="duplicate",
                 severity="note",
                 part=role,
-                message=f"{len(pairs)} tensors have two names, first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                message=f"{counted(len(pairs), 'second name')} of tensors that have one already, first `{pairs[0][0]}` = `{pairs[0][1]}`",
                 tensors=tuple(name for name, _ in pairs),
             )
         if match.ignored:

@@ -16,10 +16,23 @@ from dovetail.layout.family import Family
 from dovetail.layout.infer import Inference, infer
 from dovetail.layout.inventory import Inventory, take_inventory, top_modules
 from dovetail.layout.search import find_parts
-from dovetail.report import Accounting, Closest, Finding, PartReport, Report, Tie, Value, sort_findings
+from dovetail.report import (
+    Accounting,
+    Closest,
+    Finding,
+    PartReport,
+    Report,
+    Tie,
+    Value,
+    counted,
+    sort_findings,
+)
 from dovetail.store.store import Store
 
 Families = Callable[[], Iterable[Family]]
+
+
+VALUES_UNREAD = "values: not read; `dovetail validate --values` reads them"
 
 
 class Examination(NamedTuple):
@@ -69,7 +82,7 @@ def examine(
         format=store.format,
         files=store.files,
         chunks=tuple(chunk.as_json() for chunk in chunks),
-        unchecked=store.limits,
+        unchecked=store.limits or (VALUES_UNREAD,),
         seconds=clock.seconds,
         **facts,
         **_totals(store, detection.inventory),
@@ -205,7 +218,7 @@ class _Subject(NamedTuple):
         }
 
     def _closest(self, one: Explanation) -> Closest:
-        missing = sum(len(match.missing) for match in one.roles.values())
+        missing = sum(len(match.missing) for match in one.roles.values()) + sum(one.absent.values())
         fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
         layout = one.layout if isinstance(one.layout, str) else None
         return Closest(one.family.id, layout, missing, len(one.unexplained), fits)
@@ -213,7 +226,8 @@ class _Subject(NamedTuple):
     def _incomplete(self, closest: Closest) -> Finding:
         name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
         lost, foreign = closest.missing, closest.unexplained
-        numbers = [f"{lost} tensor{'s are' if lost != 1 else ' is'} missing"] if lost else []
+        least = "at least " if self.detection.closest and self.detection.closest.absent else ""
+        numbers = [f"{least}{counted(lost, 'tensor')} missing"] if lost else []
         numbers += [f"{foreign} fit{'s' if foreign == 1 else ''} nothing in it"] if foreign else []
         numbers += [f"whole in this file: {listed(closest.fits, 3)}"] if closest.fits else []
         if self.documents.model_type:
@@ -228,7 +242,8 @@ class _Subject(NamedTuple):
     def _no_family(self, fits: tuple[str, ...], rest: Inventory) -> Finding:
         modules = top_modules(rest.groups)
         foreign = [
-            f"{module.size} tensors under `{module.prefix}`, first `{module.first}`" for module in modules
+            f"{counted(module.size, 'tensor')} under `{module.prefix}`, first `{module.first}`"
+            for module in modules
         ]
         holds = f"it holds {listed(fits, 4)}; " if fits else ""
         said = f" (a config names the model_type `{self.documents.model_type}`)" * bool(

@@ -9,7 +9,7 @@ from dovetail.layout.detect import Explanation
 from dovetail.layout.match import PartMatch, RowMatch
 from dovetail.layout.ops import Shape
 from dovetail.layout.part import Part
-from dovetail.report import Finding, more
+from dovetail.report import Finding, counted, more
 from dovetail.store.store import Entry
 
 _ZERO3 = "saved from a ZeRO-3 run without gathering; save again from its full state dict (zero_to_fp32.py)"
@@ -205,7 +205,7 @@ def _outliers(role: str, row: RowMatch, vote: ShapeVote) -> Iterator[Finding]:
         code="empty-tensor" if is_empty else "non-uniform",
         severity="error",
         part=role,
-        message=f"{which} is {list(vote.outliers[names[0]])}, {rest} others like it are {list(vote.shape)}",
+        message=f"{which} is {list(vote.outliers[names[0]])}, {counted(rest, 'other')} like it {list(vote.shape)}",
         tensors=names,
         hint=_ZERO3 if is_empty else None,
     )

@@ -155,7 +155,7 @@ class Module(NamedTuple):
     first: str
 
 
-def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[Module]:
+def top_modules(groups: Mapping[str, Group]) -> list[Module]:
     """The modules that hold these groups, biggest first.
 
     A module is the longest common beginning of its names, so that 391 tensors under `model.visual` are
@@ -169,8 +169,7 @@ def top_modules(groups: Mapping[str, Group], limit: int = 6) -> list[Module]:
             modules.remove(largest)
             modules += _split(largest, _common_module(largest).count(".") + 1)
     found = [Module(_common_module(members), _count(members), members[0].names[0]) for members in modules]
-    found.sort(key=lambda module: -module.size)
-    return found[:limit]
+    return sorted(found, key=lambda module: -module.size)
 
 
 def _split(members: list[Group], depth: int) -> list[list[Group]]:

@@ -11,6 +11,7 @@ from dovetail.layout.family import Family, Mount
 from dovetail.layout.inventory import Group, Inventory
 from dovetail.layout.match import PartMatch, match_part
 from dovetail.layout.part import Part
+from dovetail.report import counted
 
 
 class Sighting(NamedTuple):
@@ -27,7 +28,7 @@ class Sighting(NamedTuple):
         """`siglip at `vpm.` (435 tensors)`."""
         ids = " or ".join(sorted({self.part.id, *self.alike}))
         where = f"under `{self.prefix}`" if self.prefix else "without a prefix"
-        return f"{ids} {where} ({self.match.num_claimed} tensors)"
+        return f"{ids} {where} ({counted(self.match.num_claimed, 'tensor')})"
 
 
 def find_parts(

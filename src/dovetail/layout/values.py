@@ -67,12 +67,12 @@ def check_values(examination: Examination, *, progress: Callable[[int], None] = 
         progress(store.entries[name].bytes)
     findings = [*_bad(looks), *_zeros(store, looks)]
     if one is None:
-        return report.with_findings(*findings)
+        return report.replace(unchecked=()).with_findings(*findings)
     for role, match in one.roles.items():
         findings += _copies(role, match, store)
         findings += _fresh(role, match, looks)
     ties, tie_findings = _ties(examination)
-    return report.replace(ties=ties).with_findings(*findings, *tie_findings)
+    return report.replace(ties=ties, unchecked=()).with_findings(*findings, *tie_findings)
 
 
 def in_file_order(store: Store) -> list[str]:

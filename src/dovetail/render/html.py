@@ -218,8 +218,10 @@ def _identity(report: Report) -> list[tuple[str, str]]:
 
 
 def _distance(report: Report, one: Closest) -> str:
-    terms = [f"{one.missing:,} of its tensors are missing"] if one.missing else []
-    terms += [f"{role} is missing altogether" for role in parts.absent_roles(report)]
+    absent = parts.absent_roles(report)
+    least = "at least " if absent else ""
+    terms = [f"{least}{count(one.missing, 'tensor')} missing"] if one.missing else []
+    terms += [f"{role} is missing altogether" for role in absent]
     terms += [f"{count(one.unexplained, 'tensor')} fit nothing in it"] if one.unexplained else []
     return ": ".join(filter(None, (_closest(one), ", ".join(terms))))
 

@@ -11,13 +11,11 @@ which containers it stands in, and counts its steps. A dict or list inside itsel
 inside itself (a child that knows its parent) is cut there and said to be.
 """
 
-import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dovetail.errors import FormatError
-from dovetail.store.pickle_numpy import Array, ElementType
+from dovetail.store.pickle_numpy import Array
 from dovetail.store.pickled import Global, Opaque, Storage, TensorRecord, shown, type_name
 
 _MAX_STEPS = 5_000_000
@@ -33,8 +31,7 @@ _MAX_OCTETS = 256
 _BARE = "tensor"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flat:
+class Flat(NamedTuple):
     """The tensors by name, and the rest as plain values with the tensors left out.
 
     `values` hold None, bool, int, float, str, list, tuple and dict: bytes are there as hexadecimal text,
@@ -62,16 +59,20 @@ def flatten(value: Any, *, file: str | None = None, size: int = _MAX_STEPS) -> F
     return Flat(tensors=walk.tensors, values=walk.top.kept.get(_BARE, {}), is_cut=walk.is_cut)
 
 
-@dataclass(slots=True)
 class _Level:
     """A container on the way to where the walk stands; `kept` collects what is not tensors."""
 
-    container: Any
-    key: Any
-    children: Iterator[tuple[Any, Any]]
-    is_named: bool
-    kept: dict[Any, Any] = field(default_factory=dict)
-    has_tensors: bool = False
+    __slots__ = ("children", "container", "has_tensors", "is_named", "kept", "key")
+
+    def __init__(
+        self, container: Any, key: Any, children: Iterator[tuple[Any, Any]], *, is_named: bool
+    ) -> None:
+        self.container = container
+        self.key = key
+        self.children = children
+        self.is_named = is_named
+        self.kept: dict[Any, Any] = {}
+        self.has_tensors = False
 
     @property
     def value(self) -> Any:
@@ -126,7 +127,7 @@ class _Walk:
             self.add(level, key, content)
         elif kind is Storage:
             self.add(level, key, TensorRecord(content, content.dtype, 0, (content.elements,), (1,)))
-        elif isinstance(content, dict | list | tuple | set | frozenset):
+        elif isinstance(content, dict) or kind in (list, tuple, set, frozenset):
             self.enter(key, child, content)
         else:
             self.keep(level, key, _plain(content))
@@ -211,15 +212,13 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return value.hex() if len(value) <= _MAX_OCTETS else f"{len(value):,} bytes"
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, complex | datetime.timedelta | datetime.timezone | ElementType):
-        return str(value)
     if type(value) is Global:
         return value.path
-    if type(value) is Opaque and value.is_member:
-        return _plain(value.arguments[0])
-    return f"<{type_name(value)}>"
+    if type(value) is Opaque:
+        return _plain(value.arguments[0]) if value.is_member else f"<{value.class_name}>"
+    import datetime
+
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
 
 
 def _order(value: Any) -> tuple[str, str]:

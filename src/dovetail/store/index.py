@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dovetail.errors import FormatError, listed
-from dovetail.report import Finding
+from dovetail.report import Finding, counted
 from dovetail.store.sniff import sniff
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Store
@@ -52,7 +52,7 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{len(lost)} tensors that {index} names are not in their shards, first `{lost[0]}`",
+                message=f"{counted(len(lost), 'tensor')} named in {index} and not in its shards, first `{lost[0]}`",
                 tensors=lost,
                 hint="the index belongs to other shards; fetch index and shards of one revision",
             )
@@ -63,7 +63,7 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{len(extra)} tensors are in the shards and not in {index}, first `{extra[0]}`",
+                message=f"{counted(len(extra), 'tensor')} in the shards and not in {index}, first `{extra[0]}`",
                 tensors=extra,
                 hint="loaders that follow the index never see them",
             )
@@ -74,7 +74,7 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{len(moved)} tensors are in another shard than {index} says, first `{moved[0]}`",
+                message=f"{counted(len(moved), 'tensor')} in another shard than {index} says, first `{moved[0]}`",
                 tensors=moved,
                 hint="loaders that follow the index fail on them; write a new index",
             )

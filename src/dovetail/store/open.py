@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from dovetail.errors import FormatError, MissingError, UsageError, listed
-from dovetail.report import Finding
+from dovetail.report import Finding, counted
 from dovetail.store.folder import Folder, LocalFolder, check_name
 from dovetail.store.index import compare_with_index, missing_shards, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
@@ -251,7 +251,7 @@ def _store(path: str, format: str, names: list[str], shards: list[Shard], folder
                 Finding(
                     code="duplicate-name",
                     severity="error",
-                    message=f"{len(twice)} tensors of {name} are in another file too, first `{min(twice)}`",
+                    message=f"{counted(len(twice), 'tensor')} of {name} in another file too, first `{min(twice)}`",
                     tensors=tuple(sorted(twice)),
                     hint="the folder mixes two checkpoints; keep the files of one",
                 )

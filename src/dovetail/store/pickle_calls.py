@@ -5,8 +5,6 @@ is answered here, from its arguments alone, and arguments that the real function
 refused. Tensors are in `pickle_tensors.py`, numpy in `pickle_numpy.py`.
 """
 
-import datetime
-from collections.abc import Callable
 from typing import Any
 
 from dovetail.errors import FormatError
@@ -50,7 +48,7 @@ def _mapping(arguments: Arguments) -> dict[Any, Any]:
     content = arguments[0] if arguments else ()
     if isinstance(content, dict):
         return dict(content)
-    if not isinstance(content, list | tuple) or not all(isinstance(pair, list | tuple) for pair in content):
+    if type(content) not in (list, tuple) or not all(type(pair) in (list, tuple) for pair in content):
         raise FormatError(f"a dict is made of a `{type_name(content)}`", expected="pairs")
     if not all(len(pair) == 2 for pair in content):
         raise FormatError("a dict is made of a list that does not hold pairs")
@@ -67,7 +65,7 @@ def _sequence(arguments: Arguments) -> list[Any]:
     """`deque(items, length)` and `list(items)`."""
     expect(arguments, 0, 1, 2)
     content = arguments[0] if arguments else ()
-    if not isinstance(content, list | tuple | set | frozenset):
+    if type(content) not in (list, tuple, set, frozenset):
         raise FormatError(f"a list is made of a `{type_name(content)}`", expected="a list")
     return list(content)
 
@@ -118,14 +116,16 @@ def _path(separator: str) -> Call:
     return path
 
 
-def _moment(make: Callable[..., Any]) -> Call:
+def _moment(name: str) -> Call:
     """A value of `datetime`, made by the real class: its arguments are numbers, bytes and time zones."""
-    allowed = (int, float, bytes, str, datetime.timedelta, datetime.tzinfo)
 
     def moment(arguments: Arguments) -> Any:
+        import datetime
+
+        allowed = (int, float, bytes, str, datetime.timedelta, datetime.tzinfo)
         try:
             if all(isinstance(argument, allowed) for argument in arguments):
-                return make(*arguments)
+                return getattr(datetime, name)(*arguments)
         except (TypeError, ValueError, OverflowError):
             pass
         raise FormatError("a date or time is made of something else")
@@ -191,11 +191,6 @@ CALLS: dict[tuple[str, str], Call] = {
     ("functools", "partial"): _partial,
     ("argparse", "Namespace"): _namespace,
     ("types", "SimpleNamespace"): _namespace,
-    ("datetime", "datetime"): _moment(datetime.datetime),
-    ("datetime", "date"): _moment(datetime.date),
-    ("datetime", "time"): _moment(datetime.time),
-    ("datetime", "timedelta"): _moment(datetime.timedelta),
-    ("datetime", "timezone"): _moment(datetime.timezone),
     ("torch", "Size"): _tuple,
     ("torch", "device"): _device,
     ("torch.serialization", "_get_layout"): _text,
@@ -205,4 +200,5 @@ CALLS: dict[tuple[str, str], Call] = {
     for module in ("pathlib", "pathlib._local")
     for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 }
+CALLS |= {("datetime", name): _moment(name) for name in ("datetime", "date", "time", "timedelta", "timezone")}
 CALLS |= TENSOR_CALLS | NUMPY_CALLS

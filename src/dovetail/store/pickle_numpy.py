@@ -5,7 +5,6 @@ What can be read with `struct` becomes plain numbers and lists; the rest is said
 """
 
 import struct
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -22,12 +21,14 @@ _CODES = {
 }  # fmt: skip
 
 
-@dataclass(slots=True, eq=False)
 class ElementType(Record):
     """A `numpy.dtype`."""
 
-    code: str
-    order: str = "<"
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str, order: str = "<") -> None:
+        self.code = code
+        self.order = order
 
     def __str__(self) -> str:
         return f"numpy.{self.code}"
@@ -56,14 +57,18 @@ class ElementType(Record):
         return numbers if parts == 1 else [complex(*pair) for pair in pairs]
 
 
-@dataclass(slots=True, eq=False)
 class Array(Record):
     """A `numpy.ndarray`; its bytes lie inside the pickle."""
 
-    shape: tuple[int, ...] = ()
-    element: ElementType | None = None
-    data: bytes = b""
-    is_fortran: bool = False
+    __slots__ = ("data", "element", "is_fortran", "shape")
+
+    def __init__(
+        self, shape: tuple[int, ...] = (), element: ElementType | None = None, data: bytes = b""
+    ) -> None:
+        self.shape = shape
+        self.element = element
+        self.data = data
+        self.is_fortran = False
 
     def build(self, state: Any) -> None:
         """Takes `(version, shape, dtype, is_fortran, data)`."""
@@ -127,7 +132,7 @@ def _scalar(arguments: Arguments) -> Any:
 def _array(arguments: Arguments) -> Array:
     """`_reconstruct(numpy.ndarray, (0,), b"b")`; the content follows."""
     expect(arguments, 3)
-    if arguments[0] != Global("numpy", "ndarray"):
+    if type(arguments[0]) is not Global or arguments[0] != ("numpy", "ndarray"):
         raise FormatError(f"a numpy array is of the class `{type_name(arguments[0])}`")
     return Array()
 

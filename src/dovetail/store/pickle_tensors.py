@@ -53,12 +53,12 @@ def storage_of(identity: Any) -> Storage:
 
 def _storage_dtype(kind: Any) -> str:
     """The element type of a storage class; bytes for the untyped one."""
-    if kind == Global("torch.storage", "UntypedStorage"):
-        return "U8"
-    if type(kind) is Global and kind.module in _STORAGE_MODULES:
-        if kind.name in _QUANTISED:
+    if type(kind) is Global:
+        if kind == ("torch.storage", "UntypedStorage"):
+            return "U8"
+        if kind.module in _STORAGE_MODULES and kind.name in _QUANTISED:
             raise FormatError(f"a storage holds quantised values (`{kind.path}`)", hint=_DEQUANTISE)
-        if kind.name in _STORAGES:
+        if kind.module in _STORAGE_MODULES and kind.name in _STORAGES:
             return _STORAGES[kind.name]
     raise FormatError(f"a storage is of the type `{type_name(kind)}`", expected="one of torch's")
 

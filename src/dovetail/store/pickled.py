@@ -7,8 +7,7 @@ plain Python value or one of these records, and that every class or function it 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dovetail.dtypes import BITS
 from dovetail.errors import FormatError, UnsafeError
@@ -20,8 +19,7 @@ Call = Callable[[Arguments], Any]
 _RESERVED = sys.stdlib_module_names | {"torch", "numpy"}
 
 
-@dataclass(frozen=True, slots=True)
-class Global:
+class Global(NamedTuple):
     """A class or function that the pickle names; it is neither imported nor called."""
 
     module: str
@@ -43,8 +41,7 @@ class Global:
         return self.name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(NamedTuple):
     """A run of elements in an entry of its own beside the pickle."""
 
     key: str
@@ -57,8 +54,7 @@ class Storage:
         return self.elements * BITS[self.dtype] // 8
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRecord:
+class TensorRecord(NamedTuple):
     """A tensor as a view of a storage; offset and strides count elements of `dtype`.
 
     `storage` is None for a tensor on torch's meta device: it has a shape and no values.
@@ -74,6 +70,8 @@ class TensorRecord:
 class Record(ABC):
     """Something that the pickle makes first and fills afterwards (BUILD)."""
 
+    __slots__ = ()
+
     @abstractmethod
     def build(self, state: Any) -> None:
         """Takes the state that the pickle gives it."""
@@ -88,7 +86,6 @@ class Fields(dict[Any, Any], Record):
         self.update(state)
 
 
-@dataclass(slots=True, eq=False)
 class Opaque(Record):
     """An object of a class that is not on the allow-list: its name and what the pickle would give it.
 
@@ -96,11 +93,14 @@ class Opaque(Record):
     and `elements` what it would hold if it is a kind of dict or list.
     """
 
-    class_name: str
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-    items: dict[Any, Any] = field(default_factory=dict)
-    elements: list[Any] = field(default_factory=list)
+    __slots__ = ("arguments", "class_name", "elements", "items", "state")
+
+    def __init__(self, class_name: str, arguments: tuple[Any, ...] = (), state: Any = None) -> None:
+        self.class_name = class_name
+        self.arguments = arguments
+        self.state = state
+        self.items: dict[Any, Any] = {}
+        self.elements: list[Any] = []
 
     def build(self, state: Any) -> None:
         self.state = state

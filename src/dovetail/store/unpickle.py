@@ -16,8 +16,7 @@ Nothing recurses. Strings cannot be longer than the file, a memo index reserves 
 memo entries and what calls copy are counted, so memory is bounded by the file and a constant.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dovetail.errors import CheckpointError, FormatError
 from dovetail.store.pickle_machine import Machine
@@ -27,8 +26,7 @@ from dovetail.store.pickled import TensorRecord
 MAX_PICKLE = 100_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpickled:
+class Unpickled(NamedTuple):
     """What a pickle holds.
 
     `opaque` lists the classes and functions that it names and dovetail does not know; objects of them are

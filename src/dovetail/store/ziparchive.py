@@ -17,7 +17,6 @@ of a file that torch wrote that is two.
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dovetail.errors import FormatError, UnsafeError
@@ -63,8 +62,7 @@ class Member(NamedTuple):
         return behind if behind == -(-front // alignment) * alignment else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
+class Archive(NamedTuple):
     """The entries by their name below the one folder that they all lie in."""
 
     source: ByteSource
