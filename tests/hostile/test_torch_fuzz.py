@@ -107,8 +107,8 @@ PIECES = st.one_of(
 @example(pieces=[b"]", b"q\0", b"h\0", b"a"])
 def test_any_opcodes_give_a_value_or_a_refusal(pieces: list[bytes]) -> None:
     try:
-        found = unpickle(pickled(*pieces))
-        flat = flatten(found.value)
+        data = pickled(*pieces)
+        flat = flatten(unpickle(data).value, size=len(data))
     except CheckpointError:
         return
     assert json.dumps(flat.values)

@@ -81,7 +81,10 @@ def test_draws_a_part_that_is_missing_altogether(tmp_path: Path) -> None:
     page = page_of(inspect(part_lost(), tmp_path))
     assert bars(page)["merger"][2] == {"missing": 0}
     assert "merger missing altogether 1 error unknown" in section(page, "parts").text
-    assert "closest qwen2_vl/hf: at least 6 tensors missing, merger is missing altogether" in page.find("header")[0].text
+    assert (
+        "closest qwen2_vl/hf: at least 6 tensors missing, merger is missing altogether"
+        in page.find("header")[0].text
+    )
 
 
 def test_draws_parameters_where_bytes_are_unknown(tmp_path: Path) -> None:

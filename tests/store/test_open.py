@@ -123,7 +123,7 @@ def test_an_index_alone_gives_names_and_says_what_it_cannot(tmp_path: Path) -> N
             False,
             False,
         )
-        assert store.limits == ("shapes and dtypes: an index has names only", "values")
+        assert store.limits == ("shapes and dtypes (an index has names only)", "values")
         assert store.findings == []
         with pytest.raises(CheckpointError) as error:
             store.read("a.weight")

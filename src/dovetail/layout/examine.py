@@ -13,8 +13,9 @@ from dovetail.layout.config import fill_config
 from dovetail.layout.detect import Detection, Explanation, detect, explain
 from dovetail.layout.documents import Documents, read_documents
 from dovetail.layout.family import Family
-from dovetail.layout.infer import Inference, infer
+from dovetail.layout.infer import Inference, infer, num_misfits
 from dovetail.layout.inventory import Inventory, take_inventory, top_modules
+from dovetail.layout.part import Part
 from dovetail.layout.search import find_parts
 from dovetail.report import (
     Accounting,
@@ -27,12 +28,12 @@ from dovetail.report import (
     counted,
     sort_findings,
 )
-from dovetail.store.store import Store
+from dovetail.store.store import Entry, Store
 
 Families = Callable[[], Iterable[Family]]
 
 
-VALUES_UNREAD = "values: not read; `dovetail validate --values` reads them"
+VALUES_UNREAD = "values (`dovetail validate --values` reads them)"
 
 
 class Examination(NamedTuple):
@@ -70,7 +71,7 @@ def examine(
         if detection.claim is None and (extra := tuple(more_families())):
             detection = detect(inventory, (*families(), *extra), model_type=documents.model_type)
     clock.lap("detect")
-    detection = _with_named_kinds(detection, documents)
+    detection = _with_settled_kinds(detection, store.entries, documents)
     is_known = as_family is not None or _is_close(detection)
     subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
     inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
@@ -90,21 +91,34 @@ def examine(
     return Examination(report, store, detection.closest if inference else None, inference, documents)
 
 
-def _with_named_kinds(detection: Detection, documents: Documents) -> Detection:
-    """Where several kinds of a part have the same tensors, the one that a config names."""
+def _with_settled_kinds(
+    detection: Detection, entries: Mapping[str, Entry], documents: Documents
+) -> Detection:
+    """Where several kinds of a part have the same names: the one whose shapes fit, then the one a config names."""
     one = detection.closest
-    if one is None:
+    if one is None or not any(match.alike for match in one.roles.values()):
         return detection
-    roles = dict(one.roles)
+    roles = {}
     for role, match in one.roles.items():
+        kinds = (match.part, *match.alike)
+        misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
+        fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
         roots = one.family.config.roots.get(role, ("",))
-        for part in match.alike:
-            named = documents.find(part.facts.named_by[:-1], roots) if part.facts.named_by else None
-            if named and str(named.value).endswith(part.facts.named_by[-1]):
-                roles[role] = match._replace(part=part, alike=(match.part,))
-                break
+        named = [part for part in fitting if _is_named(part, documents, roots)]
+        chosen = (named or fitting)[0]
+        roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
+        if named:
+            roles[role] = roles[role]._replace(alike=())
     settled = one._replace(roles=roles)
     return detection._replace(closest=settled, claim=settled if detection.claim else None)
+
+
+def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
+    if not part.facts.named_by:
+        return False
+    *keys, ending = part.facts.named_by
+    found = documents.find(keys, roots)
+    return found is not None and str(found.value).endswith(ending)
 
 
 class _Clock:

@@ -82,6 +82,12 @@ def stored_shape(part: Part, row: RowMatch) -> Shape:
     return row.row.op.stored_shape([part.leaves[leaf].shape for leaf in row.row.leaves])
 
 
+def num_misfits(match: PartMatch, entries: Mapping[str, Entry]) -> int:
+    """How many rows of a part have another number of axes in the file than declared."""
+    votes = [(row, vote) for row in match.rows if (vote := vote_shape(row, entries))]
+    return sum(len(vote.shape) != len(stored_shape(match.part, row)) for row, vote in votes)
+
+
 def _add_facts(
     solver: Solver, role: str, row: RowMatch, *, symbolic: Shape, shape: tuple[int, ...]
 ) -> Iterator[Finding]:

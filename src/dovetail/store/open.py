@@ -22,7 +22,7 @@ _CHUNK = re.compile(r"model_(starter|secondary[0-9]+)\.pth")
 _NOT_WEIGHTS = re.compile(
     r"(optimizer|scheduler|training_args|rng_state.*|scaler|random_states.*)\.(bin|pt|pth)"
 )
-_NAMES_ONLY = ("shapes and dtypes: an index has names only", "values")
+_NAMES_ONLY = ("shapes and dtypes (an index has names only)", "values")
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Store:
@@ -148,8 +148,8 @@ def _open_json(folder: Folder, name: str, path: str, values: Any) -> Store:
     shard = read_listing(values, path)
     missing = "dtypes" if any(not entry.dtype for entry in shard.entries.values()) else None
     limits = (
-        "values: a listing has headers only",
-        *((f"{missing}: the listing does not say them",) if missing else ()),
+        "values (a listing has headers only)",
+        *((f"{missing} (the listing does not say them)",) if missing else ()),
     )
     return Store(path, "listing", files=(name,), entries=shard.entries, limits=limits, folder=folder)
 

@@ -16,7 +16,7 @@ of a file that torch wrote that is two.
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from dovetail.errors import FormatError, UnsafeError
@@ -86,12 +86,12 @@ def read_archive(source: ByteSource) -> Archive:
     first = source.size - length
     tail = source.exactly(first, length, "zip directory")
     count, start, end = _find_directory(source, tail)
-    raw = tail[start - first : end - first] if start >= first else b""
-    if start < first:
-        raw = source.exactly(start, end - start, "zip directory")
+    is_held = start >= first
+    raw = (
+        tail[start - first : end - first] if is_held else source.exactly(start, end - start, "zip directory")
+    )
     members = _parse_directory(source, raw, count)
-    members = _with_limits(source, members, start)
-    return _in_one_folder(source, members)
+    return _in_one_folder(source, _with_limits(source, members, start))
 
 
 def _find_directory(source: ByteSource, tail: bytes) -> tuple[int, int, int]:
@@ -251,17 +251,15 @@ def data_starts(archive: Archive, members: list[Member], alignment: int) -> dict
     Raises:
         FormatError: an entry is not where the directory says.
     """
-    computed = {member.name: member.start(alignment) for member in members}
-    probed = members
-    if not isinstance(archive.source, LocalSource):
-        ends = {id(member) for member in (members[:1] + members[-1:])}
-        probed = [member for member in members if computed[member.name] is None or id(member) in ends]
-    read = _read_starts(archive.source, probed)
-    if any(computed[name] not in (None, start) for name, start in read.items()) and len(probed) < len(
-        members
-    ):
+    if isinstance(archive.source, LocalSource):
         return _read_starts(archive.source, members)
-    return {name: read.get(name, start) for name, start in computed.items()}  # type: ignore[misc]
+    computed = {member.name: member.start(alignment) for member in members}
+    ends = {member.name for member in (members[:1] + members[-1:])}
+    probed = [member for member in members if computed[member.name] is None or member.name in ends]
+    read = _read_starts(archive.source, probed)
+    if any(computed[name] not in (None, start) for name, start in read.items()):
+        return _read_starts(archive.source, members)
+    return {name: start for name, start in (computed | read).items() if start is not None}
 
 
 def _read_starts(source: ByteSource, members: list[Member]) -> dict[str, int]:
@@ -284,14 +282,21 @@ def _start_from(source: ByteSource, member: Member, piece: bytes) -> int:
 
 def _read_pieces(source: ByteSource, ranges: list[tuple[int, int]]) -> list[bytes]:
     """The bytes of each range; near ones of a remote file in one request."""
-    gap = 0 if isinstance(source, LocalSource) else _GAP
     pieces: dict[tuple[int, int], bytes] = {}
+    for group in _joined(ranges, 0 if isinstance(source, LocalSource) else _GAP):
+        first = group[0][0]
+        block = source.exactly(first, max(end for _, end in group) - first, "zip entries")
+        pieces |= {(start, end): block[start - first : end - first] for start, end in group}
+    return [pieces[piece] for piece in ranges]
+
+
+def _joined(ranges: list[tuple[int, int]], gap: int) -> Iterator[list[tuple[int, int]]]:
+    """The ranges in the order of the file, those together that are to be read at once."""
     group: list[tuple[int, int]] = []
-    for start, end in [*sorted(ranges), (-1, -1)]:
-        if group and (start < 0 or start > group[-1][1] + gap or end > group[0][0] + _MAX_JOINED):
-            first = group[0][0]
-            block = source.exactly(first, max(stop for _, stop in group) - first, "zip entries")
-            pieces |= {(a, b): block[a - first : b - first] for a, b in group}
+    for start, end in sorted(ranges):
+        if group and (start > group[-1][1] + gap or end > group[0][0] + _MAX_JOINED):
+            yield group
             group = []
         group.append((start, end))
-    return [pieces[piece] for piece in ranges]
+    if group:
+        yield group
