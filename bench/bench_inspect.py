@@ -1,0 +1,91 @@
+"""Claim: inspect costs about what starting Python and parsing the headers costs.
+
+A 729-tensor folder within 4x of that, under 40 MB; 100,000 tensors in 200 shards under half a second;
+grouping under 2 microseconds a name. Peers in the same run.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from measure import DOVETAIL, PYTHON, Row, alternate, milliseconds, show, timed, where
+
+from dovetail.edit.make import make
+from dovetail.names import group_names
+from dovetail.store.safetensors_writer import INDEX, write_safetensors
+from dovetail.store.tensor_data import TensorData
+
+PARSE = """
+import json, sys
+from os import listdir
+for name in sorted(listdir(sys.argv[1])):
+    if name.endswith(".safetensors"):
+        with open(sys.argv[1] + "/" + name, "rb") as f:
+            json.loads(f.read(int.from_bytes(f.read(8), "little")))
+"""
+SAFE_OPEN = """
+import sys
+from os import listdir
+from safetensors import safe_open
+for name in listdir(sys.argv[1]):
+    if name.endswith(".safetensors"):
+        with safe_open(sys.argv[1] + "/" + name, "{framework}") as f:
+            for key in f.keys():
+                f.get_slice(key).get_shape()
+"""
+AUTO_CONFIG = "import sys; from transformers import AutoConfig; AutoConfig.from_pretrained(sys.argv[1])"
+
+
+def experts(folder: Path) -> list[str]:
+    """100,000 tensors in 200 shards: a mixture of experts that no family knows, all holes."""
+    folder.mkdir()
+    names = [
+        f"model.layers.{layer}.mlp.experts.{expert}.{matrix}_proj.weight"
+        for layer in range(50)
+        for expert in range(667)
+        for matrix in ("gate", "up", "down")
+    ][:100_000]
+    weight_map = {}
+    for shard in range(200):
+        file = f"model-{shard + 1:05d}-of-00200.safetensors"
+        mine = names[shard * 500 : (shard + 1) * 500]
+        write_safetensors(str(folder / file), [TensorData(name, "BF16", (768, 2048), None) for name in mine])
+        weight_map |= dict.fromkeys(mine, file)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return names
+
+
+def compare(folder: Path, *, with_peers: bool) -> list[Row]:
+    commands = {
+        "python -c 'import json', parse headers": [PYTHON, "-c", PARSE, str(folder)],
+        "dovetail inspect": [DOVETAIL, "inspect", str(folder)],
+        "dovetail inspect --json": [DOVETAIL, "inspect", "--json", str(folder)],
+        "safetensors.safe_open (numpy), shapes": [PYTHON, "-c", SAFE_OPEN.format(framework="np"), str(folder)],
+    }
+    if with_peers:
+        commands["safetensors.safe_open (torch), shapes"] = [PYTHON, "-c", SAFE_OPEN.format(framework="pt"), str(folder)]
+        commands["transformers AutoConfig"] = [PYTHON, "-c", AUTO_CONFIG, str(folder)]
+        if litgpt := shutil.which("litgpt"):
+            commands["litgpt --help"] = [litgpt, "--help"]
+    runs = alternate(commands, 7)
+    floor = next(iter(runs.values())).median
+    return [(name, milliseconds(one.median), f"{one.median / floor:.1f}x", f"{one.peak_mb:.0f} MB") for name, one in runs.items()]
+
+
+def main() -> None:
+    print(where())
+    columns = ("what", "wall, whole process", "of the floor", "peak memory")
+    with tempfile.TemporaryDirectory() as place:
+        small = Path(place) / "qwen2-vl-2b"
+        make("qwen2_vl", small, sparse=True, max_shard_size=4_000_000_000)
+        show("Qwen2-VL-2B: 729 tensors, 4.42 GB, 2 shards", columns, compare(small, with_peers=True))
+        large = Path(place) / "experts"
+        names = experts(large)
+        show("100,000 tensors in 200 shards", columns, compare(large, with_peers=False))
+    seconds = timed(lambda: group_names(names))
+    show("grouping", ("names", "per name"), [(f"{len(names):,}", f"{seconds / len(names) * 1e6:.2f} us")])
+
+
+if __name__ == "__main__":
+    main()
