@@ -5,16 +5,14 @@ grouping under 2 microseconds a name. Peers in the same run.
 """
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
-
-from measure import DOVETAIL, PYTHON, Row, alternate, milliseconds, show, timed, where
 
 from dovetail.edit.make import make
 from dovetail.names import group_names
 from dovetail.store.safetensors_writer import INDEX, write_safetensors
 from dovetail.store.tensor_data import TensorData
+from measure import DOVETAIL, PYTHON, Row, alternate, milliseconds, show, timed, where
 
 PARSE = """
 import json, sys
@@ -57,20 +55,26 @@ def experts(folder: Path) -> list[str]:
 
 
 def compare(folder: Path, *, with_peers: bool) -> list[Row]:
+    """Whole processes, peers beside ours."""
+    at = str(folder)
     commands = {
-        "python -c 'import json', parse headers": [PYTHON, "-c", PARSE, str(folder)],
-        "dovetail inspect": [DOVETAIL, "inspect", str(folder)],
-        "dovetail inspect --json": [DOVETAIL, "inspect", "--json", str(folder)],
-        "safetensors.safe_open (numpy), shapes": [PYTHON, "-c", SAFE_OPEN.format(framework="np"), str(folder)],
+        "python -c 'import json', parse headers": [PYTHON, "-c", PARSE, at],
+        "dovetail inspect": [DOVETAIL, "inspect", at],
+        "dovetail inspect --json": [DOVETAIL, "inspect", "--json", at],
+        "safetensors.safe_open (numpy), shapes": [PYTHON, "-c", SAFE_OPEN.format(framework="np"), at],
     }
     if with_peers:
-        commands["safetensors.safe_open (torch), shapes"] = [PYTHON, "-c", SAFE_OPEN.format(framework="pt"), str(folder)]
-        commands["transformers AutoConfig"] = [PYTHON, "-c", AUTO_CONFIG, str(folder)]
-        if litgpt := shutil.which("litgpt"):
-            commands["litgpt --help"] = [litgpt, "--help"]
+        commands["safetensors.safe_open (torch), shapes"] = [
+            *(PYTHON, "-c", SAFE_OPEN.format(framework="pt"), at),
+        ]
+        commands["transformers AutoConfig"] = [PYTHON, "-c", AUTO_CONFIG, at]
+        commands["litgpt --help"] = [str(Path(PYTHON).with_name("litgpt")), "--help"]
     runs = alternate(commands, 7)
     floor = next(iter(runs.values())).median
-    return [(name, milliseconds(one.median), f"{one.median / floor:.1f}x", f"{one.peak_mb:.0f} MB") for name, one in runs.items()]
+    return [
+        (name, milliseconds(one.median), f"{one.median / floor:.1f}x", f"{one.peak_mb:.0f} MB")
+        for name, one in runs.items()
+    ]
 
 
 def main() -> None:

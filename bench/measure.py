@@ -2,50 +2,68 @@
 
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+PYTHON = sys.executable
+DOVETAIL = str(Path(sys.executable).with_name("dovetail"))
 
 Row = tuple[str, ...]
 
 
-class Run:
-    """Wall seconds (median and best) and peak memory of a command run several times."""
-
-    def __init__(self, seconds: Sequence[float], peak_kb: int) -> None:
-        self.median = statistics.median(seconds)
-        self.best = min(seconds)
-        self.peak_mb = peak_kb / 1024
-
-
-def run(command: Sequence[str], times: int = 9) -> Run:
-    """Runs a command in a process of its own; byte code may be cached, as for any installed package."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    seconds, peak = [], 0
-    for _ in range(times + 1):
-        begin = time.perf_counter()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        _, _, usage = os.wait4(child.pid, 0)
-        seconds.append(time.perf_counter() - begin)
-        peak = max(peak, usage.ru_maxrss)
-    return Run(seconds[1:], peak)
+# Peak memory of a command as its parent sees it. The parent must be small: a process begins its life
+# with the resident memory of the one that forked it, and the kernel keeps the larger figure.
+_WATCH = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
-def alternate(commands: dict[str, Sequence[str]], times: int = 9) -> dict[str, Run]:
-    """The same for several commands, taking turns, so that a slow minute hits all of them."""
-    runs: dict[str, list[Run]] = {name: [] for name in commands}
-    for _ in range(times):
+class Run(NamedTuple):
+    """Wall seconds of a command run several times, and its peak resident memory in MB (10^6 bytes)."""
+
+    median: float
+    best: float
+    peak_mb: float
+
+
+def seconds(command: Sequence[str]) -> float:
+    """Wall time of one run, from start to exit."""
+    begin = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), check=False)
+    return time.perf_counter() - begin
+
+
+def peak_mb(command: Sequence[str]) -> float:
+    """Peak resident memory of one run."""
+    watch = [PYTHON, "-S", "-c", _WATCH, *command]
+    done = subprocess.run(watch, capture_output=True, text=True, env=_environment(), check=True)
+    return int(done.stdout) * 1024 / 1e6
+
+
+def _environment() -> dict[str, str]:
+    """Byte code may be cached, as for any installed package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def alternate(commands: Mapping[str, Sequence[str]], times: int = 9) -> dict[str, Run]:
+    """Several commands taking turns, so that a slow minute hits all of them; each is warmed up once."""
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(times + 1):
         for name, command in commands.items():
-            runs[name].append(run(command, 1))
-    joined = {}
-    for name, found in runs.items():
-        joined[name] = Run([one.median for one in found], 0)
-        joined[name].peak_mb = max(one.peak_mb for one in found)
-    return joined
+            took = seconds(command)
+            if turn:
+                taken[name].append(took)
+    return {
+        name: Run(statistics.median(taken[name]), min(taken[name]), peak_mb(command))
+        for name, command in commands.items()
+    }
 
 
 def timed(work: Callable[[], object], times: int = 5) -> float:
@@ -73,15 +91,7 @@ def show(title: str, columns: Row, rows: Sequence[Row]) -> None:
 
 def where() -> str:
     """The machine and the versions, on one line."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu or platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}"
-
-
-def peak_mb() -> float:
-    """Peak memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-PYTHON = sys.executable
-DOVETAIL = str(Path(sys.executable).with_name("dovetail"))
+    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}"

@@ -30,7 +30,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: object = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name.split(".")[0] == "torchvision":
+        if name.split(".", maxsplit=1)[0] == "torchvision":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 

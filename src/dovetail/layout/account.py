@@ -6,7 +6,7 @@ there, tied, or missing. One finding is one cause: 391 tensors under a wrong pre
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dovetail.dtypes import BITS
 from dovetail.errors import listed
@@ -99,7 +99,7 @@ def accounting(
         duplicates += len(match.duplicates)
         for _, reason in match.ignored:
             ignored[reason] += 1
-    return Accounting(used, dead, duplicates, dict(ignored), len(one.unexplained))
+    return Accounting(used, dead, duplicates, dict(ignored), one.num_unexplained)
 
 
 def findings(one: Explanation, entries: Mapping[str, Entry], documents: Documents) -> Iterator[Finding]:
@@ -207,10 +207,11 @@ def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, .
     )
 
 
-def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
+def foreign_kinds(groups: Iterable[Group]) -> Iterator[Finding]:
     """What unexplained names say about themselves: quantised weights, unmerged adapters."""
-    quantised = [name for name in names if _QUANTISED.search(name)]
-    adapters = [name for name in names if _ADAPTER.search(name)]
+    members = list(groups)
+    quantised = [name for group in members if _QUANTISED.search(group.star) for name in group.names]
+    adapters = [name for group in members if _ADAPTER.search(group.star) for name in group.names]
     if quantised:
         yield Finding(
             code="quantised",
@@ -230,17 +231,12 @@ def foreign_kinds(names: Sequence[str]) -> Iterator[Finding]:
 
 
 def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
-    left = [name for name in one.unexplained if name not in renamed]
-    kinds = list(foreign_kinds(left))
+    left = one.inventory.restricted_to(set(one.unexplained) - renamed)
+    kinds = list(foreign_kinds(left.groups.values()))
     yield from kinds
-    rest = set(left).difference(*(finding.tensors for finding in kinds))
-    groups = {
-        key: Group(group.star, names)
-        for key, group in one.inventory.groups.items()
-        if (names := [name for name in group.names if name in rest])
-    }
-    for prefix, count, first in top_modules(groups):
-        inside = tuple(n for g in groups.values() for n in g.names if _is_under(n, prefix))
+    rest = left.restricted_to(set(left.names()).difference(*(finding.tensors for finding in kinds)))
+    for prefix, count, first in top_modules(rest.groups):
+        inside = tuple(name for name in rest.names() if _is_under(name, prefix))
         where = f"`{first}` fits" if count == 1 else f"{count} tensors under `{prefix}` fit"
         begin = "" if count == 1 else f", first `{first}`"
         yield Finding(
@@ -356,7 +352,7 @@ def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
                 severity="error",
                 part=tie.role,
                 message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
-                hint=f"a loader that believes it leaves it random; set it to true, or find the tensor",
+                hint="a loader that believes it leaves it random; set it to true, or find the tensor",
             )
         if tie.is_stored and tie.flag is True:
             yield Finding(

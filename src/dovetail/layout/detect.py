@@ -34,16 +34,22 @@ class Explanation(NamedTuple):
     roles: Mapping[str, PartMatch]
     layouts: Mapping[str, tuple[str, ...]]
     absent: Mapping[str, int]
-    unexplained: tuple[str, ...]
+    num_unexplained: int
     unexplained_stars: int
     inventory: Inventory
+
+    @property
+    def unexplained(self) -> tuple[str, ...]:
+        """The names that no role claims, in file order of their groups."""
+        claimed = _claimed(self.roles)
+        return tuple(name for name in self.inventory.names() if name not in claimed)
 
     @property
     def cost(self) -> tuple[int, int]:
         """Templates missed or unexplained, then tensors."""
         rows = sum(match.missing_rows for match in self.roles.values()) + sum(self.absent.values())
         tensors = sum(len(match.missing) for match in self.roles.values())
-        return rows + self.unexplained_stars, tensors + len(self.unexplained)
+        return rows + self.unexplained_stars, tensors + self.num_unexplained
 
     @property
     def is_whole(self) -> bool:
@@ -162,10 +168,6 @@ def _in_layout(family: Family, one: Layout, inventory: Inventory, match: _Match)
     return _explanation(family, chosen, dict.fromkeys(chosen, (one.id,)), one, inventory)
 
 
-def _is_nothing_there(chosen: Mapping[str, PartMatch]) -> bool:
-    return not any(match.rows for match in chosen.values())
-
-
 def _mixed(family: Family, layouts: Iterable[Layout], inventory: Inventory, match: _Match) -> Explanation:
     """Each part where it fits best, whatever the layouts of the others."""
     chosen: dict[str, PartMatch] = {}
@@ -215,10 +217,6 @@ def _explanation(
     one: Layout,
     inventory: Inventory,
 ) -> Explanation:
-    if _is_nothing_there(chosen):
-        names = tuple(inventory.names())
-        absent = {role: match.missing_rows for role, match in chosen.items()}
-        return Explanation(family, {}, {}, absent, names, len(inventory.groups), inventory)
     may_be_absent = {*family.optional, *one.optional}
     present = {role: match for role, match in chosen.items() if match.rows}
     absent = {
@@ -228,12 +226,14 @@ def _explanation(
     }
     for role in [role for role, match in present.items() if role in may_be_absent and _is_stray(match)]:
         del present[role]
-    claimed = {name for match in present.values() for name in match.claimed()}
-    left = {key: [n for n in group.names if n not in claimed] for key, group in inventory.groups.items()}
-    unexplained = tuple(name for names in left.values() for name in names)
+    claimed = _claimed(present)
     layouts = {role: ids[role] for role in present}
-    stars = sum(1 for names in left.values() if names)
-    return Explanation(family, present, layouts, absent, unexplained, stars, inventory)
+    stars = sum(not claimed.issuperset(group.names) for group in inventory.groups.values())
+    return Explanation(family, present, layouts, absent, inventory.size - len(claimed), stars, inventory)
+
+
+def _claimed(roles: Mapping[str, PartMatch]) -> set[str]:
+    return {name for match in roles.values() for name in match.claimed()}
 
 
 def _is_stray(match: PartMatch) -> bool:

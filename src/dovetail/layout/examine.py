@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import NamedTuple, TypedDict
 
-from dovetail.dtypes import BITS
 from dovetail.errors import listed
 from dovetail.layout import account
 from dovetail.layout.chunks import join_chunks
@@ -28,7 +27,7 @@ from dovetail.report import (
     counted,
     sort_findings,
 )
-from dovetail.store.store import Entry, Store
+from dovetail.store.store import Entry, Store, total_bytes, total_elements
 
 Families = Callable[[], Iterable[Family]]
 
@@ -139,7 +138,7 @@ def _is_close(detection: Detection) -> bool:
     one = detection.closest
     if one is None or detection.claim is not None:
         return one is not None
-    total = sum(1 for _ in one.inventory.names())
+    total = one.inventory.size
     claimed = sum(match.num_claimed for match in one.roles.values())
     missing = sum(len(match.missing) for match in one.roles.values())
     whole = sum(match.is_complete for match in one.roles.values())
@@ -206,15 +205,14 @@ class _Subject(NamedTuple):
     def unknown(self) -> _Facts:
         """The facts of a file that no family comes close to."""
         inventory = self.detection.inventory
-        names = list(inventory.names())
         sightings = find_parts(inventory, self.families())
         fits = tuple(sighting.text for sighting in sightings)
         explained = {name for sighting in sightings for name in sighting.match.claimed()}
         rest = {
             key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
         }
-        first = self._no_family(fits, Inventory(rest)) if names else _EMPTY
-        findings = (first, *account.foreign_kinds(names), *self.store.findings, *self.documents.findings)
+        first = self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY
+        findings = (first, *account.foreign_kinds(inventory.groups.values()), *self.store.findings, *self.documents.findings)
         return {
             "family": None,
             "title": None,
@@ -226,16 +224,16 @@ class _Subject(NamedTuple):
             "parts": {},
             "config": {},
             "ties": (),
-            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), len(names)),
+            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), inventory.size),
             "findings": sort_findings(findings),
-            "closest": Closest(None, None, 0, len(names), fits),
+            "closest": Closest(None, None, 0, inventory.size, fits),
         }
 
     def _closest(self, one: Explanation) -> Closest:
         missing = sum(len(match.missing) for match in one.roles.values()) + sum(one.absent.values())
         fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
         layout = one.layout if isinstance(one.layout, str) else None
-        return Closest(one.family.id, layout, missing, len(one.unexplained), fits)
+        return Closest(one.family.id, layout, missing, one.num_unexplained, fits)
 
     def _incomplete(self, closest: Closest) -> Finding:
         name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
@@ -281,7 +279,7 @@ class _Subject(NamedTuple):
                 message=f"names and shapes fit {' and '.join(ids)} alike",
                 hint=f"put its config.json beside it (model_type decides), or give `validate --as {ids[0]}`",
             )
-        elif self.detection.claim is None and one.is_whole and one.unexplained:
+        elif self.detection.claim is None and one.is_whole and one.num_unexplained:
             yield Finding(
                 code="larger-model",
                 severity="error",
@@ -328,19 +326,13 @@ class _Totals(TypedDict):
 def _totals(store: Store, inventory: Inventory) -> _Totals:
     """Sums over every tensor that is not training state; what shares bytes counts once."""
     aside = {name for names in inventory.set_aside.values() for name in names}
+    once = store.kinds({*aside, *store.aliases})
     dtypes: Counter[str] = Counter()
-    parameters = size = 0
-    for name, entry in store.entries.items():
-        if name in aside:
-            continue
-        dtypes[entry.dtype or "unknown"] += 1
-        if name not in store.aliases:
-            elements = entry.elements
-            parameters += elements
-            size += elements * BITS.get(entry.dtype, 0) // 8
+    for (dtype, _), count in store.kinds(aside).items():
+        dtypes[dtype or "unknown"] += count
     return {
-        "tensors": len(store.entries) - len(aside),
-        "parameters": parameters if store.has_shapes else None,
-        "bytes": size if store.has_shapes and "unknown" not in dtypes else None,
+        "tensors": dtypes.total(),
+        "parameters": total_elements(once) if store.has_shapes else None,
+        "bytes": total_bytes(once) if store.has_shapes and "unknown" not in dtypes else None,
         "dtypes": dict(dtypes),
     }

@@ -70,10 +70,24 @@ class Inventory(NamedTuple):
     wrappers: tuple[str, ...] = ()
     set_aside: Mapping[str, list[str]] = {}
 
+    @property
+    def size(self) -> int:
+        """How many tensors the groups hold."""
+        return sum(len(group.names) for group in self.groups.values())
+
     def names(self) -> Iterable[str]:
         """The names in the groups, as the file spells them."""
         for group in self.groups.values():
             yield from group.names
+
+    def restricted_to(self, names: set[str]) -> "Inventory":
+        """The same groups with only these names in them."""
+        kept = {
+            key: group if len(inside) == len(group.names) else Group(group.star, inside)
+            for key, group in self.groups.items()
+            if (inside := [name for name in group.names if name in names])
+        }
+        return self._replace(groups=kept)
 
     def without(self, wrapper: str) -> "Inventory | None":
         """The inventory with one more leading wrapper taken off, None unless every name has it."""

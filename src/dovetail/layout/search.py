@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dovetail.layout.family import Family, Mount
-from dovetail.layout.inventory import Group, Inventory
+from dovetail.layout.inventory import Inventory
 from dovetail.layout.match import PartMatch, match_part
 from dovetail.layout.part import Part
 from dovetail.report import counted
@@ -39,12 +39,7 @@ def find_parts(
     `within` restricts the search to some names.
     """
     if within is not None:
-        groups = {
-            key: Group(group.star, names)
-            for key, group in inventory.groups.items()
-            if (names := [name for name in group.names if name in within])
-        }
-        inventory = inventory._replace(groups=groups)
+        inventory = inventory.restricted_to(within)
     found: list[Sighting] = []
     for part in _stacked_parts(families):
         for naming in part.namings:

@@ -1,14 +1,14 @@
 """An index and the shards it names: what it promises against what is there."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dovetail.errors import FormatError, listed
 from dovetail.report import Finding, counted
 from dovetail.store.sniff import sniff
 from dovetail.store.source import ByteSource
-from dovetail.store.store import Store
+from dovetail.store.store import Store, total_bytes
 
 
 def parse_json(source: ByteSource) -> Any:
@@ -43,6 +43,8 @@ def compare_with_index(
     store: Store, weight_map: Mapping[str, str], there: Sequence[str], *, values: Any, index: str
 ) -> list[Finding]:
     """What the index says of the shards that are there, and what they really hold."""
+    if weight_map == {tensor: there[entry.file] for tensor, entry in store.entries.items()}:
+        return list(_wrong_total(store, values, index))
     findings = []
     position = {name: i for i, name in enumerate(there)}
     promised = {tensor: position[file] for tensor, file in weight_map.items() if file in position}
@@ -79,24 +81,21 @@ def compare_with_index(
                 hint="loaders that follow the index fail on them; write a new index",
             )
         )
-    total = (
-        (values.get("metadata") or {}).get("total_size") if isinstance(values.get("metadata"), dict) else None
-    )
-    actual = sum(entry.bytes for entry in store.entries.values())
-    if (
-        isinstance(total, int)
-        and total
-        and total != actual
-        and not (lost or len(there) < len(set(weight_map.values())))
-    ):
-        findings.append(
-            Finding(
-                code="index-total",
-                severity="note",
-                message=f"{index} says total_size {total:,}, the tensors have {actual:,} bytes",
-            )
-        )
+    if not lost and len(there) == len(set(weight_map.values())):
+        findings += _wrong_total(store, values, index)
     return findings
+
+
+def _wrong_total(store: Store, values: Any, index: str) -> Iterator[Finding]:
+    metadata = values.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    actual = total_bytes(store.kinds())
+    if isinstance(total, int) and total and total != actual:
+        yield Finding(
+            code="index-total",
+            severity="note",
+            message=f"{index} says total_size {total:,}, the tensors have {actual:,} bytes",
+        )
 
 
 def missing_shards(missing: Sequence[str], shards: Sequence[str], index: str) -> Finding:

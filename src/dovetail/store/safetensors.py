@@ -9,7 +9,7 @@ follow each other without overlap or hole and end where the file ends.
 
 import json
 import math
-from typing import Any
+from typing import Any, Never
 
 from dovetail.dtypes import BITS
 from dovetail.errors import FormatError
@@ -63,7 +63,7 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], int]:
 
 def _parse(text: str, raw: bytes, source: ByteSource) -> dict[str, Any]:
     try:
-        header: Any = json.loads(text)
+        header: Any = json.loads(text, parse_float=_refuse_number, parse_constant=_refuse_number)
     except (ValueError, RecursionError) as error:
         raise _broken(source, f"the header is not JSON: {error}") from error
     if not isinstance(header, dict):
@@ -73,6 +73,10 @@ def _parse(text: str, raw: bytes, source: ByteSource) -> dict[str, Any]:
     if raw.count(b'"data_offsets"') != len(header) - ("__metadata__" in header):
         _find_duplicate(text, source)
     return header
+
+
+def _refuse_number(digits: str) -> Never:
+    raise ValueError(f"the number {digits[:20]} is not a whole one")
 
 
 def _find_duplicate(text: str, source: ByteSource) -> None:
@@ -95,27 +99,44 @@ def _check_metadata(metadata: Any, source: ByteSource) -> None:
 def _entries(header: dict[str, Any], body: int, file: int, source: ByteSource) -> dict[str, Entry]:
     """The checked tensors. This loop is what a large file costs, so it does little per tensor."""
     entries: dict[str, Entry] = {}
-    position, in_order = 0, True
-    prod, new = math.prod, tuple.__new__
+    kinds: dict[tuple[Any, ...], tuple[tuple[int, ...], int]] = {}
+    position, in_order, new = 0, True, tuple.__new__
     for name, info in header.items():
         try:
-            dtype, shape, (start, end) = info["dtype"], info["shape"], info["data_offsets"]
-            exact = prod(shape) * BITS[dtype] == 8 * (end - start) and start >= 0
+            dtype, sizes, (start, end) = info["dtype"], info["shape"], info["data_offsets"]
+            kind = (dtype, *sizes)
+            known = kinds.get(kind)
+            if known is None:
+                known = _checked_shape(sizes), math.prod(sizes) * BITS[dtype]
+                if 0 not in sizes and 1 not in sizes:  # to Python, JSON's true is a 1
+                    kinds[kind] = known
+            shape, bits = known
+            is_exact = (end - start) * 8 == bits and (start > 1 or _is_range(start, end))
         except (KeyError, TypeError, ValueError, OverflowError):
-            exact = False
-        if not exact or type(start) is not int or type(end) is not int or not _is_shape(shape):
+            is_exact = False
+        if not is_exact:
             raise _bad_entry(name, info, source)
         in_order = in_order and start == position
         position = end
-        entries[name] = new(Entry, (dtype, tuple(shape), file, body + start, body + end, None))
+        entries[name] = new(Entry, (dtype, shape, file, body + start, body + end, None))
     if not in_order:
         _check_ranges(entries, body, source)
     _check_end(entries, body, source)
     return entries
 
 
+def _is_range(start: Any, end: Any) -> bool:
+    return type(start) is int and type(end) is int and start >= 0
+
+
+def _checked_shape(sizes: Any) -> tuple[int, ...]:
+    if not _is_shape(sizes):
+        raise ValueError(sizes)
+    return tuple(sizes)
+
+
 def _is_shape(shape: Any) -> bool:
-    return type(shape) is list and all([type(s) is int and 0 <= s < _MAX_SIZE for s in shape])  # noqa: C419 - twice as fast
+    return type(shape) is list and all(type(s) is int and 0 <= s < _MAX_SIZE for s in shape)
 
 
 def _bad_entry(name: str, info: Any, source: ByteSource) -> FormatError:
@@ -163,12 +184,12 @@ def _check_ranges(entries: dict[str, Entry], body: int, source: ByteSource) -> N
 
 def _check_end(entries: dict[str, Entry], body: int, source: ByteSource) -> None:
     """The last tensor must end where the file ends."""
-    last = max(entries, key=lambda name: entries[name].end, default=None)
-    position = entries[last].end if last is not None else body
+    position = max([entry.end for entry in entries.values()], default=body)
     if position > source.size:
+        cut = next(name for name, entry in entries.items() if entry.end > source.size)
         raise _broken(
             source,
-            f"the file ends inside tensor `{last}`",
+            f"the file ends inside tensor `{cut}`",
             expected=f"{position:,} bytes",
             found=f"{source.size:,}, {position - source.size:,} too few",
             hint="the download or copy was cut off; fetch the file again",

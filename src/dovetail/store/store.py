@@ -5,7 +5,10 @@ bytes, where the bytes are, and what else the files say.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -33,17 +36,30 @@ class Entry(NamedTuple):
     @property
     def elements(self) -> int:
         """The number of elements, 0 when the shape is not known."""
-        if self.shape is None:
-            return 0
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return 0 if self.shape is None else prod(self.shape)
 
     @property
     def bytes(self) -> int:
         """The bytes that the elements take, 0 when dtype or shape is not known."""
         return self.elements * BITS[self.dtype] // 8 if self.dtype else 0
+
+
+# How many tensors there are of each dtype and shape: a few dozen, whatever the number of tensors.
+Kinds = Counter[tuple[str, tuple[int, ...] | None]]
+
+
+def total_elements(kinds: Kinds) -> int:
+    """The elements of all of them, unknown shapes left out."""
+    return sum(prod(shape) * count for (_, shape), count in kinds.items() if shape is not None)
+
+
+def total_bytes(kinds: Kinds) -> int:
+    """The bytes of all of them, unknown dtypes and shapes left out."""
+    return sum(
+        prod(shape) * BITS[dtype] // 8 * count
+        for (dtype, shape), count in kinds.items()
+        if dtype and shape is not None
+    )
 
 
 class Shard(NamedTuple):
@@ -88,11 +104,22 @@ class Store:
         self.beside: tuple[Folder, ...] = (folder,) if folder else ()
         self._side_files: list[tuple[Folder, dict[str, int]]] | None = None
         self._sources: dict[int, ByteSource] = {}
+        self._kinds: Kinds | None = None
 
     @property
     def has_shapes(self) -> bool:
         """Whether shapes are known at all (an index gives names only)."""
-        return not any(entry.shape is None for entry in self.entries.values())
+        return not any(shape is None for _, shape in self.kinds())
+
+    def kinds(self, without: Collection[str] = ()) -> Kinds:
+        """How many tensors there are of each dtype and shape, some names left out."""
+        if self._kinds is None:
+            self._kinds = Counter(map(itemgetter(0, 1), self.entries.values()))
+        kinds = self._kinds.copy()
+        for name in without:
+            if (entry := self.entries.get(name)) is not None:
+                kinds[entry.dtype, entry.shape] -= 1
+        return +kinds
 
     @property
     def has_bytes(self) -> bool:
