@@ -36,7 +36,9 @@ class Run(NamedTuple):
 def seconds(command: Sequence[str]) -> float:
     """Wall time of one run, from start to exit."""
     begin = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), check=False)
+    subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), check=False
+    )
     return time.perf_counter() - begin
 
 

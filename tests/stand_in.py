@@ -18,7 +18,7 @@ class _AnyName(type):
 
 
 class _Module(types.ModuleType):
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

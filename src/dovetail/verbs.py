@@ -1,6 +1,7 @@
 """The verbs that only read: inspect, validate, families."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from dovetail.families import all_families, built_in, family, third_party
@@ -26,11 +27,17 @@ def inspect(checkpoint: Path) -> Report:
         return examine(store, built_in, more_families=third_party).report
 
 
-def validate(checkpoint: Path, *, as_: str | None = None, values: bool = False) -> Report:
+def validate(
+    checkpoint: Path,
+    *,
+    as_: str | None = None,
+    values: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Whether a checkpoint is whole. `as_` (`family` or `family/layout`) asserts what it must be.
 
     `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
-    freshly initialised.
+    freshly initialised; `progress` is then told the bytes read so far and the bytes in all.
 
     Raises:
         UsageError: there is nothing to open, or `as_` names no family.
@@ -43,7 +50,7 @@ def validate(checkpoint: Path, *, as_: str | None = None, values: bool = False) 
             return examination.report
         from dovetail.layout.values import check_values
 
-        return check_values(examination)
+        return check_values(examination, progress=progress)
 
 
 def _examine(store: Any, as_: str | None) -> Examination:

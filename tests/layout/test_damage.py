@@ -68,11 +68,9 @@ def is_optional(case: tuple[str, int, str], name: str) -> bool:
         leaf for leaf in part.leaves.values() if leaf.feature and leaf.feature == stored.leaves[0].feature
     ]
     return (
-        (alone
-        and stored.role not in plan.kinds)
+        (alone and stored.role not in plan.kinds)
         or stored.leaves[0].is_dead
-        or (len(feature) == 1
-        and feature[0].feature in part.optional)
+        or (len(feature) == 1 and feature[0].feature in part.optional)
     )
 
 

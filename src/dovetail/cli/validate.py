@@ -42,11 +42,13 @@ def prepare_folder(path: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints what is wrong; 1 if anything is."""
+    from dovetail.cli.output import ProgressBar
     from dovetail.verbs import validate
 
     if options.report:
         prepare_folder(options.report)  # before what may take a while
-    report = validate(options.checkpoint, as_=options.as_, values=options.values)
+    with ProgressBar("reading values") as progress:
+        report = validate(options.checkpoint, as_=options.as_, values=options.values, progress=progress)
     if options.report:
         from dovetail.render.html import write_report
 

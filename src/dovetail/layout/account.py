@@ -224,7 +224,8 @@ def foreign_kinds(groups: Iterable[Group]) -> Iterator[Finding]:
         yield Finding(
             code="adapter",
             severity="warning",
-            message=f"{counted(len(adapters), 'LoRA tensor')} not merged into the weights, first `{adapters[0]}`",
+            message=f"{counted(len(adapters), 'LoRA tensor')} not merged into the weights, "
+            f"first `{adapters[0]}`",
             tensors=tuple(adapters),
             hint="without them this is the base model; merge them (peft: merge_and_unload()) and save again",
         )
@@ -302,7 +303,8 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 code="duplicate",
                 severity="note",
                 part=role,
-                message=f"{counted(len(pairs), 'second name')} of tensors that have one already, first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                message=f"{counted(len(pairs), 'second name')} of tensors that have one already, "
+                f"first `{pairs[0][0]}` = `{pairs[0][1]}`",
                 tensors=tuple(name for name, _ in pairs),
             )
         if match.ignored:

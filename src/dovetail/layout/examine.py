@@ -58,7 +58,7 @@ def examine(
     Both are functions, so that a family is imported only when its turn comes.
     `as_family` and `as_layout` hold the file against one family whatever it looks like.
     """
-    clock = _Clock()
+    clock = _Clock(open=store.seconds)
     inventory, chunks = join_chunks(take_inventory(store.entries))
     documents = read_documents(store)
     clock.lap("names")
@@ -93,7 +93,7 @@ def examine(
 def _with_settled_kinds(
     detection: Detection, entries: Mapping[str, Entry], documents: Documents
 ) -> Detection:
-    """Where several kinds of a part have the same names: the one whose shapes fit, then the one a config names."""
+    """Of several kinds of a part with the same names: the one whose shapes fit, or that a config names."""
     one = detection.closest
     if one is None or not any(match.alike for match in one.roles.values()):
         return detection
@@ -123,8 +123,8 @@ def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
 class _Clock:
     """Seconds per step."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, **seconds: float) -> None:
+        self.seconds = seconds
         self._last = perf_counter()
 
     def lap(self, name: str) -> None:
@@ -212,7 +212,12 @@ class _Subject(NamedTuple):
             key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
         }
         first = self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY
-        findings = (first, *account.foreign_kinds(inventory.groups.values()), *self.store.findings, *self.documents.findings)
+        findings = (
+            first,
+            *account.foreign_kinds(inventory.groups.values()),
+            *self.store.findings,
+            *self.documents.findings,
+        )
         return {
             "family": None,
             "title": None,

@@ -211,7 +211,8 @@ def _outliers(role: str, row: RowMatch, vote: ShapeVote) -> Iterator[Finding]:
         code="empty-tensor" if is_empty else "non-uniform",
         severity="error",
         part=role,
-        message=f"{which} is {list(vote.outliers[names[0]])}, {counted(rest, 'other')} like it {list(vote.shape)}",
+        message=f"{which} is {list(vote.outliers[names[0]])}, "
+        f"{counted(rest, 'other')} like it {list(vote.shape)}",
         tensors=names,
         hint=_ZERO3 if is_empty else None,
     )

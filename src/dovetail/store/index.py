@@ -54,7 +54,8 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{counted(len(lost), 'tensor')} named in {index} and not in its shards, first `{lost[0]}`",
+                message=f"{counted(len(lost), 'tensor')} named in {index} and not in its shards, "
+                f"first `{lost[0]}`",
                 tensors=lost,
                 hint="the index belongs to other shards; fetch index and shards of one revision",
             )
@@ -65,7 +66,8 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{counted(len(extra), 'tensor')} in the shards and not in {index}, first `{extra[0]}`",
+                message=f"{counted(len(extra), 'tensor')} in the shards and not in {index}, "
+                f"first `{extra[0]}`",
                 tensors=extra,
                 hint="loaders that follow the index never see them",
             )
@@ -76,7 +78,8 @@ def compare_with_index(
             Finding(
                 code="index-mismatch",
                 severity="error",
-                message=f"{counted(len(moved), 'tensor')} in another shard than {index} says, first `{moved[0]}`",
+                message=f"{counted(len(moved), 'tensor')} in another shard than {index} says, "
+                f"first `{moved[0]}`",
                 tensors=moved,
                 hint="loaders that follow the index fail on them; write a new index",
             )

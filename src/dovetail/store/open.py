@@ -2,6 +2,7 @@
 
 import os
 import re
+from time import perf_counter
 from typing import Any
 
 from dovetail.errors import FormatError, MissingError, UsageError, listed
@@ -35,7 +36,13 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    text = os.fspath(path)
+    begin = perf_counter()
+    store = _open(os.fspath(path))
+    store.seconds = perf_counter() - begin
+    return store
+
+
+def _open(text: str) -> Store:
     folder: Folder
     if text.startswith("hf://"):
         from dovetail.store.hub import open_hub
@@ -59,7 +66,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
 
 
 def _with_outer_folder(store: Store, folder: str) -> Store:
-    """Prismatic keeps weights in `RUN/checkpoints`, LitGPT chunks in `CKPT/chunks/2nodes`, configs outside."""
+    """Prismatic keeps weights in `RUN/checkpoints`, LitGPT chunks in `CKPT/chunks/2nodes`."""
     outer, name = os.path.split(folder)
     if name == "checkpoints":
         store.beside += (LocalFolder(outer),)
@@ -251,7 +258,8 @@ def _store(path: str, format: str, names: list[str], shards: list[Shard], folder
                 Finding(
                     code="duplicate-name",
                     severity="error",
-                    message=f"{counted(len(twice), 'tensor')} of {name} in another file too, first `{min(twice)}`",
+                    message=f"{counted(len(twice), 'tensor')} of {name} in another file too, "
+                    f"first `{min(twice)}`",
                     tensors=tuple(sorted(twice)),
                     hint="the folder mixes two checkpoints; keep the files of one",
                 )

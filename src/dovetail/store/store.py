@@ -76,7 +76,7 @@ class Store:
 
     `aliases` maps a name to the name whose bytes it shares. `limits` says what this kind of input
     cannot tell, in words for the report. `folder` holds the files, `beside` are the folders in which side
-    files (config.json …) are looked for.
+    files (config.json …) are looked for. `seconds` is how long opening took.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Store:
         self.aliases = aliases or {}
         self.findings = list(findings)
         self.limits = limits
+        self.seconds = 0.0
         self.folder = folder
         self.beside: tuple[Folder, ...] = (folder,) if folder else ()
         self._side_files: list[tuple[Folder, dict[str, int]]] | None = None
@@ -174,7 +175,7 @@ class Store:
         self._sources.clear()
 
     def side_file(self, name: str) -> bytes | None:
-        """A small file beside the weights (or where the folder's own custom puts it), None if there is none."""
+        """A small file beside the weights, None if there is none."""
         if self._side_files is None:
             self._side_files = [(folder, folder.files()) for folder in self.beside]
         for folder, files in self._side_files:
