@@ -3,7 +3,7 @@
 From it follow all names, shapes and counts of any layout. `make` writes it, tests compare with it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from dovetail.dims import shape_of, size_of
 from dovetail.errors import UsageError, listed
 from dovetail.layout.family import Family, Layout, Mount
 from dovetail.layout.part import Leaf, Part, Row
+from dovetail.names import Template
 
 
 class StoredTensor(NamedTuple):
@@ -24,12 +25,16 @@ class StoredTensor(NamedTuple):
 
 
 class Blueprint(NamedTuple):
-    """A family with a kind for each role and a size for each dim (`role.dim`)."""
+    """A family with a kind for each role and a size for each dim (`role.dim`).
+
+    `subsets` has the members of each index that only runs over some (`text.cross_layers`: 1, 3).
+    """
 
     family: Family
     kinds: Mapping[str, Part]
     sizes: Mapping[str, int]
     features: Mapping[str, tuple[str, ...]]
+    subsets: Mapping[str, tuple[int, ...]]
 
     def dims(self, role: str) -> dict[str, int]:
         """The sizes of one role, without its name. A tied role has those of the joints it would meet at."""
@@ -63,12 +68,17 @@ class Blueprint(NamedTuple):
                 continue
             shape = shape_of(row.op.stored_shape([leaf.shape for leaf in leaves]), dims)
             text = moved.get(row.leaves[0], mount.prefix + row.stored.text)
-            counts = [range(dims[part.count_name(field)]) for field in row.stored.fields]
-            for index in product(*counts):
-                name = text
-                for field, value in zip(row.stored.fields, index, strict=True):
-                    name = name.replace(f"{{{field}}}", str(value))
+            template, fields = Template(text), row.stored.fields
+            for index in product(*self._indices(role, part, row.stored)):
+                name = template.format(**dict(zip(fields, index, strict=True)))
                 yield StoredTensor(name, shape, role, row, leaves)
+
+    def _indices(self, role: str, part: Part, stored: Template) -> Iterator[Sequence[int]]:
+        """What each field of a name runs over."""
+        dims = self.dims(role)
+        for field, subset in zip(stored.fields, stored.subsets, strict=True):
+            count = part.count_name(field)
+            yield self.subsets[f"{role}.{subset}_{count}"] if subset else range(dims[count])
 
 
 def _mount(part: Part, mounts: tuple[Mount, ...], is_fused: bool) -> Mount:
@@ -82,29 +92,46 @@ def _mount(part: Part, mounts: tuple[Mount, ...], is_fused: bool) -> Mount:
 def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
     """Completes the given sizes by the family's joints.
 
-    A key without a dot names a kind and its features: `"vision": "siglip+pool"`.
+    A key without a dot names a kind and its features: `"vision": "siglip+pool"`. Layers that only some
+    have are listed: `"text.cross_layers": "1,3"`.
 
     Raises:
         UsageError: a size is missing, unknown or contradicts another.
     """
     kinds, features = _kinds(family, sizes)
-    numbers = {name: size for name, size in sizes.items() if isinstance(size, int)}
-    for name in numbers:
-        role, _, dim = name.partition(".")
-        if role not in kinds or dim not in kinds[role].dims:
+    numbers: dict[str, int] = {}
+    subsets: dict[str, tuple[int, ...]] = {}
+    for name, value in sizes.items():
+        role, dot, dim = name.partition(".")
+        if role in kinds and dot and dim in kinds[role].subsets:
+            subsets[name] = _members(name, value)
+        elif role in kinds and dot and dim in kinds[role].dims:
+            numbers[name] = _number(name, value)
+        elif role not in kinds or dot:
             known = kinds[role].dims if role in kinds else kinds
-            raise UsageError(
-                f"{family.id} has no size `{name}`", hint=f"sizes of {role}: {listed(known, 20)}"
-            )
+            what = f"sizes of {role}" if role in kinds else "parts"
+            raise UsageError(f"{family.id} has no size `{name}`", hint=f"{what}: {listed(known, 20)}")
     _spread(family, kinds, numbers)
-    missing = [
-        f"{role}.{dim}" for role, part in kinds.items() for dim in part.dims if f"{role}.{dim}" not in numbers
-    ]
+    needed = [f"{role}.{dim}" for role, part in kinds.items() for dim in (*part.dims, *part.subsets)]
+    missing = [name for name in needed if name not in numbers and name not in subsets]
     if missing:
         raise UsageError(
             f"{family.id} needs more sizes: {listed(missing)}", hint="give them with --set NAME=NUMBER"
         )
-    return Blueprint(family, kinds, numbers, features)
+    return Blueprint(family, kinds, numbers, features, subsets)
+
+
+def _number(name: str, value: int | str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} cannot be `{value}`", hint="a size is a whole number above 0")
+    return value
+
+
+def _members(name: str, value: int | str) -> tuple[int, ...]:
+    members = str(value).split(",")
+    if not all(member.isdecimal() for member in members):
+        raise UsageError(f"{name} cannot be `{value}`", hint="give the layers as numbers: 1,3")
+    return tuple(sorted({int(member) for member in members}))
 
 
 def _kinds(
@@ -120,6 +147,11 @@ def _kinds(
         kind, *with_features = str(wanted).split("+") if wanted is not None else [parts[0].id]
         kinds[role] = family.kind(role, kind)
         features[role] = tuple(with_features)
+        if unknown := set(with_features) - set(kinds[role].optional):
+            known = ", ".join(kinds[role].optional) or "nothing"
+            raise UsageError(
+                f"{role} ({kind}) is never with `{min(unknown)}`", hint=f"what may be added to it: {known}"
+            )
     return kinds, features
 
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.dims import Expression, parse_expression
-from dovetail.errors import DeclarationError
+from dovetail.errors import UsageError
 from dovetail.layout.part import Part
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -165,24 +165,25 @@ class Family:
         """The layout of this id.
 
         Raises:
-            DeclarationError: the family has no such layout.
+            UsageError: the family has no such layout.
         """
         for one in self.layouts:
             if one.id == id:
                 return one
         known = ", ".join(one.id for one in self.layouts)
-        raise DeclarationError(f"family `{self.id}` has no layout `{id}`", hint=f"its layouts: {known}")
+        raise UsageError(f"family `{self.id}` has no layout `{id}`", hint=f"its layouts: {known}")
 
     def kind(self, role: str, id: str) -> Part:
         """The part of this id that may fill a role.
 
         Raises:
-            DeclarationError: none has this id.
+            UsageError: none has this id.
         """
         for part in self.parts[role]:
             if part.id == id:
                 return part
-        raise DeclarationError(f"role `{role}` of family `{self.id}` is never a `{id}`")
+        known = ", ".join(part.id for part in self.parts[role])
+        raise UsageError(f"{role} of family `{self.id}` is never a `{id}`", hint=f"it is one of: {known}")
 
 
 def scoped(role: str, sizes: Mapping[str, int]) -> dict[str, int | str]:

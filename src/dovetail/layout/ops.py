@@ -7,7 +7,8 @@ so that a file can be checked by its header alone. Lossy changes (interpolate, p
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
 
 from dovetail.dims import Expression, parse_shape, shape_of
 from dovetail.errors import DeclarationError
@@ -37,10 +38,24 @@ class Op(ABC):
     def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
         """The leaves, in declared order."""
 
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> "list[list[Run]] | None":
+        """Where each leaf's elements lie in the stored tensor, in the leaf's own order.
+
+        None if they lie scattered, so that the tensor must be rearranged element by element.
+        """
+        return None
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Dims that must have a size before bytes can move, beyond what shapes decide."""
         return ()
+
+
+class Run(NamedTuple):
+    """A run of elements in a stored tensor."""
+
+    start: int
+    length: int
 
 
 class Rename(Op):
@@ -56,6 +71,9 @@ class Rename(Op):
 
     def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
         return [stored]
+
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]]:
+        return [[Run(0, prod(leaves[0]))]]
 
 
 class Reshape(Op):
@@ -74,6 +92,9 @@ class Reshape(Op):
 
     def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
         return [stored.reshape(shape_of(leaves[0], sizes))]
+
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]]:
+        return [[Run(0, prod(leaves[0]))]]
 
 
 class Concat(Op):
@@ -100,6 +121,10 @@ class Concat(Op):
             found.append(stored[rows : rows + size])
             rows += size
         return found
+
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]]:
+        counts = [prod(leaf) for leaf in leaves]
+        return [[Run(sum(counts[:i]), count)] for i, count in enumerate(counts)]
 
 
 class Interleave(Op):
@@ -135,13 +160,57 @@ class Interleave(Op):
             rows += size
         return found
 
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]]:
+        groups = sizes[self.groups]
+        counts = [prod(leaf) // groups for leaf in leaves]
+        width = sum(counts)
+        return [
+            [Run(group * width + sum(counts[:i]), count) for group in range(groups)]
+            for i, count in enumerate(counts)
+        ]
+
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.groups,)
 
 
+class Transpose(Op):
+    """A matrix stored the other way round, as JAX and TensorFlow keep linear layers."""
+
+    word = "transpose"
+
+    def stored_shape(self, leaves: Sequence[Shape]) -> Shape:
+        return leaves[0][::-1]
+
+    def join(self, leaves: "Sequence[Array]", sizes: Mapping[str, int]) -> "Array":
+        return leaves[0].T
+
+    def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
+        return [stored.T]
+
+
+class Stack(Op):
+    """Leaves of one shape along a new first axis: experts, or gate and up."""
+
+    word = "stack"
+
+    def stored_shape(self, leaves: Sequence[Shape]) -> Shape:
+        return (Expression(((len(leaves), ()),)), *leaves[0])
+
+    def join(self, leaves: "Sequence[Array]", sizes: Mapping[str, int]) -> "Array":
+        import numpy as np
+
+        return np.stack(list(leaves))
+
+    def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
+        return list(stored)
+
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]]:
+        return Concat().runs(leaves, sizes)
+
+
 def parse_op(text: str) -> Op:
-    """The op that a row of a naming table asks for: "", `concat`, `interleave`, `as 1 positions d`.
+    """The op that a row of a naming table asks for: "", `concat`, `transpose`, `as 1 positions d` ….
 
     Raises:
         DeclarationError: there is no such op.
@@ -156,4 +225,9 @@ def parse_op(text: str) -> Op:
             return Interleave(rest.strip() or "kv_heads")
         case "as":
             return Reshape(parse_shape(rest))
-    raise DeclarationError(f"no op is called `{text}`", hint="ops: concat, interleave, as SHAPE")
+        case "transpose":
+            return Transpose()
+        case "stack":
+            return Stack()
+    hint = "ops: concat, interleave, stack, transpose, as SHAPE"
+    raise DeclarationError(f"no op is called `{text}`", hint=hint)

@@ -294,6 +294,15 @@ class Part:
                 names |= dict.fromkeys(name for name in axis.names if "(" not in name)
         return tuple(names | dict.fromkeys(self.facts.open_dims))
 
+    @cached_property
+    def subsets(self) -> tuple[str, ...]:
+        """What the members of each subset of an index are called: `{layer:cross}` has `cross_layers`."""
+        templates = [leaf.template for leaf in self.leaves.values()]
+        pairs = [pair for one in templates for pair in zip(one.fields, one.subsets, strict=True)]
+        return tuple(
+            dict.fromkeys(f"{subset}_{self.count_name(index)}" for index, subset in pairs if subset)
+        )
+
     def equations(self) -> list[tuple[str, Expression]]:
         """What must hold between the dims."""
         pairs = (equation.split(" = ") for equation in self.facts.equations)

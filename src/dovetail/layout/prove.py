@@ -115,6 +115,12 @@ def _ops(part: Part, naming: str) -> Iterator[str]:
         parts = row.op.part(stored, shapes, sizes)
         if not all(np.array_equal(a, b) for a, b in zip(leaves, parts, strict=True)):
             yield f"{part.id}/{naming}: {row.op.word} of {row.stored.text} does not come back"
+        runs = row.op.runs([leaf.shape for leaf in leaves], sizes)
+        flat = stored.reshape(-1)
+        for leaf, pieces in zip(leaves, runs or (), strict=False):
+            gathered = [flat[run.start : run.start + run.length] for run in pieces]
+            if not np.array_equal(np.concatenate(gathered), leaf.reshape(-1)):
+                yield f"{part.id}/{naming}: the runs of {row.op.word} in {row.stored.text} are wrong"
 
 
 def _small_sizes(part: Part) -> dict[str, int]:

@@ -1,0 +1,171 @@
+"""The canonical leaves of a checkpoint: what each is called everywhere, and where its bytes are in this file.
+
+A leaf's full name is its role and its name in the part: `text.blocks.3.attn.q.weight`, whatever the
+layout. Its bytes are spans of stored tensors; nearly always one span, the whole of one tensor.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import NamedTuple
+
+from dovetail.dims import Expression, Solver
+from dovetail.dtypes import BITS
+from dovetail.errors import CheckpointError, UsageError
+from dovetail.layout.detect import Explanation
+from dovetail.layout.infer import Inference
+from dovetail.layout.match import RowMatch
+from dovetail.layout.ops import Rename, Shape
+from dovetail.layout.part import Leaf, Part
+from dovetail.store.store import Entry, Store
+
+
+class Span(NamedTuple):
+    """A run of bytes inside a stored tensor; `start` counts from the tensor's own first byte."""
+
+    tensor: str
+    start: int
+    length: int
+
+
+class CanonicalLeaf(NamedTuple):
+    """One leaf of one role, with its bytes.
+
+    `spans` is None where the leaf's elements lie scattered in `stored` and must be rearranged: then
+    `match` is the stored tensor's row and `position` the leaf's place among those it joins.
+    """
+
+    name: str
+    role: str
+    leaf: Leaf
+    dtype: str
+    shape: tuple[int, ...]
+    stored: str
+    spans: tuple[Span, ...] | None
+    match: RowMatch
+    position: int
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that the elements take."""
+        return prod(self.shape) * BITS[self.dtype] // 8
+
+
+class PartSizes(Mapping[str, int]):
+    """The sizes of one part by the part's own names, as the solver knows them.
+
+    A product that is known as a whole (`q_heads head_dim`) can be had through `evaluate` without its
+    factors.
+    """
+
+    def __init__(self, role: str, part: Part, solver: Solver) -> None:
+        self._role = role
+        self._part = part
+        self._solver = solver
+
+    def __getitem__(self, dim: str) -> int:
+        size = self._solver.get(f"{self._role}.{dim}")
+        if size is None:
+            raise KeyError(dim)
+        return size.value
+
+    def __iter__(self) -> Iterator[str]:
+        return (dim for dim in self._part.dims if dim in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, dim: object) -> bool:
+        return self._solver.get(f"{self._role}.{dim}") is not None
+
+    def evaluate(self, shape: Shape) -> tuple[int, ...]:
+        """The numbers of a symbolic shape.
+
+        Raises:
+            KeyError: nothing decides an axis.
+        """
+        return tuple(self._axis(axis) for axis in shape)
+
+    def _axis(self, axis: Expression) -> int:
+        try:
+            return axis.evaluate(self)
+        except KeyError:
+            renamed = axis.rename(lambda dim: self._solver.root(f"{self._role}.{dim}"))
+            ((factor, monomial),) = renamed.terms if len(renamed.terms) == 1 else ((1, ()),)
+            if monomial not in self._solver.products:
+                raise
+            return factor * self._solver.products[monomial].value
+
+
+def canonical_leaves(one: Explanation, inference: Inference, store: Store) -> dict[str, CanonicalLeaf]:
+    """Every leaf of every role by full name, second names of the same bytes left out.
+
+    Raises:
+        CheckpointError: a shape is not what its family declares.
+        UsageError: where a leaf's bytes are depends on a size that nothing decides.
+    """
+    leaves: dict[str, CanonicalLeaf] = {}
+    for role, match in one.roles.items():
+        sizes = PartSizes(role, match.part, inference.solver)
+        for row in match.rows:
+            for index, stored in row.found.items():
+                for leaf in _leaves_of(role, match.part, row, index, stored=stored, sizes=sizes, store=store):
+                    leaves[leaf.name] = leaf
+    return leaves
+
+
+def canonical_name(role: str, leaf: Leaf, fields: tuple[str, ...], index: tuple[int, ...]) -> str:
+    """`text.blocks.3.attn.q.weight`."""
+    return f"{role}.{leaf.template.format(**dict(zip(fields, index, strict=True)))}"
+
+
+def _leaves_of(
+    role: str,
+    part: Part,
+    row: RowMatch,
+    index: tuple[int, ...],
+    *,
+    stored: str,
+    sizes: PartSizes,
+    store: Store,
+) -> Iterator[CanonicalLeaf]:
+    entry = store.entries[stored]
+    leaves = [part.leaves[name] for name in row.row.leaves]
+    shapes = _leaf_shapes(row, leaves, entry, sizes=sizes, stored=stored)
+    runs = None if entry.shape is None else row.row.op.runs(shapes, sizes)
+    width = BITS[entry.dtype] if entry.dtype else 0
+    for position, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True)):
+        spans = None
+        if runs is not None:
+            spans = tuple(
+                Span(stored, run.start * width // 8, run.length * width // 8) for run in runs[position]
+            )
+        name = canonical_name(role, leaf, row.row.stored.fields, index)
+        yield CanonicalLeaf(name, role, leaf, entry.dtype, shape, stored, spans, row, position)
+
+
+def _leaf_shapes(
+    row: RowMatch, leaves: list[Leaf], entry: Entry, *, sizes: PartSizes, stored: str
+) -> list[tuple[int, ...]]:
+    """The shape of each leaf in a stored tensor: that of the tensor itself wherever the op lets it."""
+    if entry.shape is None:
+        raise CheckpointError("this input has names only, no shapes", tensor=stored)
+    if isinstance(row.row.op, Rename):
+        return [entry.shape]
+    missing = [dim for dim in row.row.op.needs if dim not in sizes]
+    if missing:
+        raise UsageError(
+            f"`{stored}` can only be taken apart when {missing[0]} is known, and nothing says it",
+            hint=f"put the model's config.json beside the weights, or give --set ROLE.{missing[0]}=NUMBER",
+        )
+    try:
+        shapes = [sizes.evaluate(leaf.shape) for leaf in leaves]
+    except KeyError as error:
+        raise UsageError(f"the shape of `{stored}` depends on {error}, which nothing decides") from error
+    if sum(map(prod, shapes)) != prod(entry.shape):
+        raise CheckpointError(
+            "the tensor does not have the size that its parts have together",
+            tensor=stored,
+            expected=f"{sum(map(prod, shapes)):,} elements",
+            found=f"{prod(entry.shape):,}",
+        )
+    return shapes
