@@ -59,7 +59,7 @@ def test_one_bad_value_is_found_in_any_dtype_and_place(
     tensors["model.norm.weight"][0] = value
     report = judge(tmp_path, tensors)
     assert said(report) == [
-        ("nan", "error", "`model.embed_tokens.weight` and 1 more: 2 values are NaN or infinite")
+        ("nan", "error", "`model.embed_tokens.weight` and 1 more: 2 values NaN or infinite")
     ]
 
 

@@ -208,7 +208,7 @@ def test_bytes_of_no_tensor_are_noted(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("x/data/7", bytes(100))
     assert [finding.message for finding in read_torch(LocalSource(str(path))).findings] == [
-        "1 storages (100 bytes) belong to no tensor: x/data/7"
+        "1 storage of no tensor, 100 bytes: x/data/7"
     ]
 
 
@@ -220,7 +220,7 @@ def test_tensor_that_no_name_leads_to_is_a_warning(tmp_path: Path) -> None:
     assert shard.findings[0] == Finding(
         code="unnamed-tensor",
         severity="warning",
-        message="1 tensors in the pickle have no name and are left out: F32 [3]",
+        message="1 tensor in the pickle without a name, left out: F32 [3]",
     )
 
 

@@ -227,9 +227,10 @@ class _PartConfig:
                 tensors=size.evidence[:1],
                 hint="padded rows must be masked when sampling",
             )
-        proof = (
-            f"in the weights (`{size.evidence[0]}`)" if size.source == "weights" else f"in {size.evidence[0]}"
-        )
+        proof = {
+            "weights": f"in the weights (`{size.evidence[0]}`)",
+            "default": f"by default ({size.evidence[0]})",
+        }.get(size.source, f"in {size.evidence[0]}")
         return Finding(
             code=f"{source}-conflict",
             severity="error",

@@ -177,9 +177,7 @@ def _sizes_do_not_meet(fact: Fact, solver: Solver) -> Finding:
 
 def _wrong_rank(role: str, row: RowMatch, symbolic: Shape, shape: tuple[int, ...]) -> Finding:
     name = next(iter(row.found.values()))
-    declared = " ".join(
-        f"({axis})" if len(axis.terms) > 1 or len(axis.names) > 1 else str(axis) for axis in symbolic
-    )
+    declared = " ".join(f"({axis})" if " " in str(axis) else str(axis) for axis in symbolic)
     names = tuple(row.found.values())
     if 0 in shape:
         return Finding(

@@ -19,7 +19,7 @@ import numpy as np
 
 from dovetail.layout.examine import Examination
 from dovetail.layout.match import PartMatch
-from dovetail.report import Finding, Report, more
+from dovetail.report import Finding, Report, counted, more
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Entry, Store
 
@@ -201,7 +201,7 @@ def _bad(looks: Mapping[str, Look]) -> Iterator[Finding]:
         yield Finding(
             code="nan",
             severity="error",
-            message=f"`{names[0]}`{more(len(names) - 1)}: {count:,} values are NaN or infinite",
+            message=f"`{names[0]}`{more(len(names) - 1)}: {counted(count, 'value')} NaN or infinite",
             tensors=names,
             hint="training diverged or the file was damaged; go back to an earlier checkpoint",
         )

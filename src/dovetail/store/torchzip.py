@@ -17,7 +17,7 @@ from typing import Any
 
 from dovetail.dtypes import BITS
 from dovetail.errors import listed
-from dovetail.report import Finding
+from dovetail.report import Finding, counted
 from dovetail.store.flatten import flatten
 from dovetail.store.pickled import Storage, TensorRecord, shown
 from dovetail.store.source import ByteSource
@@ -190,7 +190,7 @@ def _unnamed(unpickled: Unpickled, tensors: dict[str, TensorRecord]) -> list[Fin
     if not lost:
         return []
     shapes = listed((f"{tensor.dtype} {list(tensor.shape)}" for tensor in lost.values()), limit=5)
-    message = f"{len(lost)} tensors in the pickle have no name and are left out: {shapes}"
+    message = f"{counted(len(lost), 'tensor')} in the pickle without a name, left out: {shapes}"
     return [Finding(code="unnamed-tensor", severity="warning", message=message)]
 
 
@@ -227,9 +227,8 @@ def _unused(archive: Archive, tensors: dict[str, TensorRecord]) -> list[Finding]
     size = sum(member.size for member in left)
     if not size:
         return []
-    message = (
-        f"{len(left)} storages ({size:,} bytes) belong to no tensor: {listed(member.name for member in left)}"
-    )
+    names = listed(member.name for member in left)
+    message = f"{counted(len(left), 'storage')} of no tensor, {size:,} bytes: {names}"
     return [Finding(code="unused-storage", severity="note", message=message)]
 
 
