@@ -33,8 +33,8 @@ class DovetailError(Exception):
 
     def __str__(self) -> str:
         width = max((len(key) for key in self.details), default=0)
-        lines = [self.message]
-        lines += [f"  {key:<{width}}  {value}" for key, value in self.details.items()]
+        lines = [printable(self.message)]
+        lines += [f"  {key:<{width}}  {printable(value)}" for key, value in self.details.items()]
         if self.hint:
             lines += ["", f"hint: {self.hint}"]
         return "\n".join(lines)
@@ -74,6 +74,17 @@ class DeclarationError(DovetailError):
 
 class WriteError(DovetailError):
     """The output could not be written; nothing is left behind."""
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that does not print as its escape: controls, bidi marks, surrogates.
+
+    >>> printable("a\u202eb")
+    'a\\u202eb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def listed(names: object, limit: int = 10) -> str:

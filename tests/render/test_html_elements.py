@@ -5,8 +5,9 @@ from html_pages import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dovetail.errors import printable
 from dovetail.render.html_chart import scale
-from dovetail.render.html_elements import Html, breakable, element, name, printable, prose
+from dovetail.render.html_elements import Html, breakable, element, name, prose
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=120)
 

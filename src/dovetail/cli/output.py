@@ -7,8 +7,9 @@ from typing import Any
 
 def print_json(value: Any) -> None:
     """JSON to stdout, in the documented key order."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # A lone surrogate of a hostile name becomes `\udc80`, which is how JSON writes it.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
 
 
 class ProgressBar:

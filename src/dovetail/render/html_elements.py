@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from html import escape as _escape
 from typing import NamedTuple
 
+from dovetail.errors import printable
+
 # A segment with its separator; no line is longer than a phone is wide.
 _PIECES = re.compile(r"[^./]{0,31}[./]|[^./]{1,32}")
 
@@ -19,17 +21,6 @@ class Html(str):
     """Text that is markup already. A sum of it with other text is text again, and escaped again."""
 
     __slots__ = ()
-
-
-def printable(text: str) -> str:
-    r"""The text with every character that does not print as its escape: controls, bidi marks, surrogates.
-
-    >>> printable("a\u202eb")
-    'a\\u202eb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def escape(text: str) -> Html:

@@ -1,5 +1,9 @@
-"""A page as plain text: for pipes, files and logs. Imports nothing heavy."""
+"""A page as plain text: for pipes, files and logs. Imports nothing heavy.
 
+Names come from files that nobody vouches for; what would move the cursor is written as its escape.
+"""
+
+from dovetail.errors import printable
 from dovetail.render.page import Line, Page, Table
 
 
@@ -12,13 +16,14 @@ def write_plain(page: Page) -> str:
 
 
 def _line(block: Line) -> str:
-    return block.text
+    return printable(block.text)
 
 
 def _table(table: Table) -> list[str]:
     rows = [tuple(column.lstrip(">") for column in table.columns), *table.rows]
     if table.total:
         rows.append(table.total)
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
     is_right = [column.startswith(">") for column in table.columns]
     return ["  ".join(_cells(row, widths, is_right)).rstrip() for row in rows]

@@ -2,6 +2,7 @@
 
 import sys
 
+from dovetail.errors import printable
 from dovetail.render.page import Page, Table
 from dovetail.render.plain import write_plain
 
@@ -28,7 +29,7 @@ def show(page: Page) -> None:
         if isinstance(block, Table):
             console.print(_draw(block))
         else:
-            console.print(block.text, style=_STYLES[block.style], markup=False, soft_wrap=True)
+            console.print(printable(block.text), style=_STYLES[block.style], markup=False, soft_wrap=True)
 
 
 def _draw(table: Table) -> object:
@@ -46,5 +47,5 @@ def _draw(table: Table) -> object:
             no_wrap=i < len(table.columns) - 1,
         )
     for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     return drawn
