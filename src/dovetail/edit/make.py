@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dovetail.dtypes import dtype_of
+from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.config_json import config_json
-from dovetail.errors import UsageError
+from dovetail.errors import FormatError, UsageError
 from dovetail.families import family as family_of
 from dovetail.layout.blueprint import Blueprint, blueprint
-from dovetail.layout.family import Layout
+from dovetail.layout.family import Family, Layout
 from dovetail.store.publish import publishing
 from dovetail.store.safetensors_writer import write_sharded
 from dovetail.store.tensor_data import TensorData
@@ -51,16 +51,16 @@ def make(
     (`{"vision": "siglip+pool"}`). The folder appears whole or not at all.
 
     Raises:
-        UsageError: the family, layout or size does not exist, or `out` does.
+        UsageError: the family, layout, size or dtype does not exist, or `out` does.
         WriteError: there is no room or no permission.
     """
     one = family_of(family)
     if size is not None and size not in one.sizes:
         raise UsageError(f"{family} has no size `{size}`", hint=f"published sizes: {', '.join(one.sizes)}")
     chosen = one.sizes[size or next(iter(one.sizes))]
-    plan = blueprint(one, {**chosen, **(sizes or {})})
+    plan = blueprint(one, _changed(one, chosen, sizes or {}))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
-    spelled = dtype_of(dtype)
+    spelled = _whole_bytes(dtype)
     tensors = planned(plan, target, spelled.name, sparse=sparse, seed=seed)
     total = sum(tensor.bytes for tensor in tensors)
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
@@ -74,6 +74,41 @@ def make(
             files.append("config.json")
     width = spelled.bits // 8
     return Made(os.fspath(out), tuple(files), len(tensors), total // width, total)
+
+
+def _changed(
+    family: Family, published: Mapping[str, int | str], given: Mapping[str, int | str]
+) -> dict[str, int | str]:
+    """The published sizes, but for those that the given ones replace.
+
+    Gone as well are those that must equal a given size, and those that a given kind of part does not have.
+    """
+
+    def gives_way(name: str) -> bool:
+        role, dot, dim = name.partition(".")
+        if dot and role in given:
+            return dim not in family.kind(role, str(given[role]).split("+")[0]).dims
+        return _root(family, name) in roots
+
+    roots = {_root(family, name) for name in given}
+    return {**{name: size for name, size in published.items() if not gives_way(name)}, **given}
+
+
+def _root(family: Family, name: str) -> str:
+    """The size that stands for this one and all that must be equal to it."""
+    while name in family.joined:
+        name = family.joined[name]
+    return name
+
+
+def _whole_bytes(dtype: str) -> Dtype:
+    try:
+        found = dtype_of(dtype)
+    except FormatError as error:
+        raise UsageError(error.message, hint="dtypes: bfloat16, float16, float32, float64") from None
+    if found.bits % 8:
+        raise UsageError(f"cannot make values of dtype {found.name}: they share bytes")
+    return found
 
 
 def planned(plan: Blueprint, layout: Layout, dtype: str, *, sparse: bool, seed: int = 0) -> list[TensorData]:

@@ -49,14 +49,29 @@ class Blueprint(NamedTuple):
         }
 
     def stored(self, layout: Layout, *, with_ties: bool | None = None) -> Iterator[StoredTensor]:
-        """Every tensor that a layout holds. `with_ties` adds tied tensors as copies."""
+        """Every tensor that a layout holds. `with_ties` adds tied tensors as copies.
+
+        Raises:
+            UsageError: the layout has no place or no names for a part. One that holds a single part is
+                that part cut out, and leaves the others.
+        """
+        lost = [role for role in self.kinds if role not in layout.mounts]
+        if lost and len(layout.mounts) > 1:
+            raise UsageError(f"layout {layout.id} of {self.family.id} has no place for {listed(lost)}")
         add_ties = layout.stores_ties if with_ties is None else with_ties
-        for role, mounts in layout.mounts.items():
+        for role in layout.mounts:
             part = self.kinds.get(role)
             if part is None and add_ties and role in self.family.ties:
                 part = self.family.parts[role][0]
             if part is not None:
-                yield from self._part(role, part, _mount(part, mounts, "fused" in self.kinds))
+                yield from self._part(role, part, self._mount(role, part, layout))
+
+    def _mount(self, role: str, part: Part, layout: Layout) -> Mount:
+        """The mount that a layout uses for this kind: the second belongs to models with two towers."""
+        fitting = [mount for mount in layout.mounts[role] if mount.naming in part.namings]
+        if not fitting:
+            raise UsageError(f"layout {layout.id} of {self.family.id} has no names for {role} = {part.id}")
+        return fitting[-1] if "fused" in self.kinds else fitting[0]
 
     def _part(self, role: str, part: Part, mount: Mount) -> Iterator[StoredTensor]:
         dims = self.dims(role)
@@ -79,14 +94,6 @@ class Blueprint(NamedTuple):
         for field, subset in zip(stored.fields, stored.subsets, strict=True):
             count = part.count_name(field)
             yield self.subsets[f"{role}.{subset}_{count}"] if subset else range(dims[count])
-
-
-def _mount(part: Part, mounts: tuple[Mount, ...], is_fused: bool) -> Mount:
-    """The mount that a layout uses for this kind: the second one belongs to models with two towers."""
-    fitting = [mount for mount in mounts if mount.naming in part.namings]
-    if not fitting:
-        raise UsageError(f"this layout has no names for a {part.id}")
-    return fitting[-1] if is_fused else fitting[0]
 
 
 def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:

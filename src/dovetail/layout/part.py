@@ -299,9 +299,7 @@ class Part:
         """What the members of each subset of an index are called: `{layer:cross}` has `cross_layers`."""
         templates = [leaf.template for leaf in self.leaves.values()]
         pairs = [pair for one in templates for pair in zip(one.fields, one.subsets, strict=True)]
-        return tuple(
-            dict.fromkeys(f"{subset}_{self.count_name(index)}" for index, subset in pairs if subset)
-        )
+        return tuple(dict.fromkeys(f"{subset}_{self.count_name(index)}" for index, subset in pairs if subset))
 
     def equations(self) -> list[tuple[str, Expression]]:
         """What must hold between the dims."""

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dovetail.errors import DovetailError, UsageError, WriteError
 
@@ -22,9 +22,11 @@ def publishing(out: str, needed: int = 0) -> Iterator[str]:
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
     partial = f"{out}.partial"
+    new_folders = _missing_folders(os.path.dirname(out))
     try:
-        os.makedirs(os.path.dirname(out), exist_ok=True)
-        os.mkdir(partial)
+        for folder in new_folders:
+            os.mkdir(folder)
+        _make_partial(partial)
         free = shutil.disk_usage(partial).free
         if needed > free:
             raise WriteError(
@@ -37,16 +39,39 @@ def publishing(out: str, needed: int = 0) -> Iterator[str]:
             os.rmdir(out)
         os.rename(partial, out)
         _sync(os.path.dirname(out))
-    except FileExistsError as error:
+    except _Taken:
         hint = f"another run may be writing it; if not, remove `{partial}`"
-        raise UsageError(f"`{partial}` exists", hint=hint) from error
+        raise UsageError(f"`{partial}` exists", hint=hint) from None
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            for folder in reversed(new_folders):
+                os.rmdir(folder)
         if isinstance(error, OSError) and not isinstance(error, DovetailError):
             raise WriteError(
                 f"cannot write `{out}`: {error.strerror}", hint="nothing was left behind"
             ) from error
         raise
+
+
+class _Taken(Exception):
+    """Somebody is writing, or was stopped."""
+
+
+def _make_partial(partial: str) -> None:
+    try:
+        os.mkdir(partial)
+    except FileExistsError:
+        raise _Taken from None
+
+
+def _missing_folders(path: str) -> list[str]:
+    """The folders above and up to this one that do not exist, outermost first."""
+    missing: list[str] = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing[::-1]
 
 
 def _sync(path: str) -> None:
