@@ -214,7 +214,11 @@ class Solver:
             names = {monomial: ballots for monomial, ballots in votes.items() if len(monomial) == 1}
             elected = names or votes
             held_back = [
-                f for m in votes.keys() - elected.keys() for facts in votes[m].values() for f in facts
+                fact
+                for monomial, ballots in votes.items()
+                if monomial not in elected
+                for facts in ballots.values()
+                for fact in facts
             ]
             self._pending = rest + held_back
             if not elected:
@@ -240,7 +244,7 @@ class Solver:
         before = set(self.sizes)
         self._split_products()
         self.run()
-        for new in set(self.sizes) - before:
+        for new in [name for name in self.sizes if name not in before]:
             size = self.sizes[new]
             self.sizes[new] = Size(size.value, source, (f"`{size.evidence[0]}` with {name} = {value}",))
         return True
