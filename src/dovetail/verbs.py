@@ -6,9 +6,11 @@ from typing import Any
 
 from dovetail.families import all_families, built_in, family, third_party
 from dovetail.layout.examine import Examination, examine
+from dovetail.layout.family import Family
 from dovetail.layout.lookalikes import same_layouts
 from dovetail.report import Report
 from dovetail.store.open import open_checkpoint
+from dovetail.store.store import Store
 
 Path = str | os.PathLike[str]
 
@@ -40,12 +42,13 @@ def validate(
     freshly initialised; `progress` is then told the bytes read so far and the bytes in all.
 
     Raises:
-        UsageError: there is nothing to open, or `as_` names no family.
+        UsageError: there is nothing to open, or `as_` names no family or layout.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
+    wanted = _asserted(as_) if as_ else None
     with open_checkpoint(checkpoint) as store:
-        examination = _examine(store, as_)
+        examination = _examine(store, wanted)
         if not values:
             return examination.report
         from dovetail.layout.values import check_values
@@ -53,11 +56,17 @@ def validate(
         return check_values(examination, progress=progress)
 
 
-def _examine(store: Any, as_: str | None) -> Examination:
-    if as_ is None:
+def _asserted(text: str) -> tuple[Family, str | None]:
+    """The family of `family` or `family/layout`, and the layout if there is one."""
+    id, _, layout = text.partition("/")
+    one = family(id)
+    return one, one.layout(layout).id if layout else None
+
+
+def _examine(store: Store, wanted: tuple[Family, str | None] | None) -> Examination:
+    if wanted is None:
         return examine(store, built_in, more_families=third_party)
-    id, _, layout = as_.partition("/")
-    return examine(store, tuple, as_family=family(id), as_layout=layout or None)
+    return examine(store, tuple, as_family=wanted[0], as_layout=wanted[1])
 
 
 def families() -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Data goes to stdout, talk to stderr. Exit codes: 0 good, 1 findings, 2 wrong usa
 """
 
 import argparse
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser(words[0] if words else None)
     options = parser.parse_args(words)
     if "run" not in options:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
     try:
         code: int = options.run(options)
@@ -43,7 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
+    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            from contextlib import suppress
+
+            with suppress(OSError):
+                sys.stdout.close()  # or the interpreter tries once more
+            print("error: the output cannot be written: no space left on device", file=sys.stderr)
+            return 1
         import traceback
 
         traceback.print_exc()
