@@ -1,0 +1,162 @@
+"""Wrong usage: one message each, word for word, on stderr, and nothing on stdout."""
+
+from pathlib import Path
+
+import pytest
+
+from commands import dovetail
+
+FAMILIES = "qwen2_vl, llava_onevision, paligemma, prismatic, pi0, pi05, panovlm, siglip, dinov2, llama, qwen2, qwen3, gemma"
+LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fork"
+DTYPES = "bfloat16, float16, float32, float64"
+# the words after `dovetail`, the exit code, the message
+WRONG: dict[str, tuple[str, int, str]] = {
+    "family": ("make qwen3_vl OUT", 2, f"no family is called `qwen3_vl`\n\nhint: known families: {FAMILIES}"),
+    "asserted family": (
+        "validate a --as x",
+        2,
+        f"no family is called `x`\n\nhint: known families: {FAMILIES}",
+    ),
+    "layout": (
+        "make qwen2_vl OUT --layout vllm",
+        2,
+        f"family `qwen2_vl` has no layout `vllm`\n\nhint: its layouts: {LAYOUTS}",
+    ),
+    "asserted layout": (
+        "validate a --as qwen2_vl/vllm",
+        2,
+        f"family `qwen2_vl` has no layout `vllm`\n\nhint: its layouts: {LAYOUTS}",
+    ),
+    "size": (
+        "make qwen2_vl OUT --size 3b",
+        2,
+        "qwen2_vl has no size `3b`\n\nhint: published sizes: 2b, 7b, 72b",
+    ),
+    "no assignment": (
+        "make qwen2_vl OUT --set text.layers",
+        2,
+        "`--set text.layers` is not NAME=VALUE\n\nhint: for example --set text.layers=2",
+    ),
+    "unknown name": (
+        "make qwen2_vl OUT --set text.depth=2",
+        2,
+        "qwen2_vl has no size `text.depth`\n\n"
+        "hint: sizes of text: layers, vocab, d_model, head_dim, q_heads, kv_heads, d_ff",
+    ),
+    "unknown part": (
+        "make qwen2_vl OUT --set ears=2",
+        2,
+        "qwen2_vl has no size `ears`\n\nhint: parts: vision, merger, text",
+    ),
+    "no number": (
+        "make qwen2_vl OUT --set text.layers=two",
+        2,
+        "text.layers cannot be `two`\n\nhint: a size is a whole number above 0",
+    ),
+    "nothing": (
+        "make qwen2_vl OUT --set text.layers=0",
+        2,
+        "text.layers cannot be `0`\n\nhint: a size is a whole number above 0",
+    ),
+    "less than nothing": (
+        "make qwen2_vl OUT --set text.layers=-1",
+        2,
+        "text.layers cannot be `-1`\n\nhint: a size is a whole number above 0",
+    ),
+    "kind": (
+        "make prismatic OUT --set vision=clip",
+        2,
+        "vision of family `prismatic` is never a `clip`\n\nhint: it is one of: siglip, dinov2",
+    ),
+    "feature": (
+        "make siglip OUT --set vision=siglip+ears",
+        2,
+        "vision (siglip) is never with `ears`\n\nhint: what may be added to it: pool",
+    ),
+    "sizes that meet": (
+        "make qwen2_vl OUT --set text.d_model=64 --set merger.d_out=32",
+        2,
+        "text.d_model cannot be 64 and 32\n\nhint: two sizes that meet must be equal",
+    ),
+    "kind without names": (
+        "make prismatic OUT --set projector=linear --layout openvla",
+        2,
+        "layout openvla of prismatic has no names for projector = linear",
+    ),
+    "dtype": ("make qwen2_vl OUT --dtype int3", 2, f"unknown dtype `int3`\n\nhint: dtypes: {DTYPES}"),
+    "dtype of half a byte": (
+        "make qwen2_vl OUT --dtype F4 --sparse",
+        2,
+        "cannot make values of dtype F4: they share bytes",
+    ),
+    "dtype without random values": (
+        "make qwen2 OUT --dtype int8 --set text.layers=1 --set text.vocab=7",
+        2,
+        "cannot make values of dtype I8\n\nhint: dtypes: BF16, F16, F32, F64",
+    ),
+    "shard size": (
+        "make qwen2_vl OUT --max-shard-size 5XB",
+        2,
+        "`5XB` is no size\n\nhint: for example 5GB or 500MB",
+    ),
+    "existing output": (
+        "make qwen2_vl a --sparse",
+        2,
+        "`DIR/a` exists\n\nhint: choose another name, or remove it first",
+    ),
+    "a file in the way": (
+        "make qwen2_vl a/file/OUT --sparse",
+        1,
+        "cannot write `DIR/a/file/OUT`: Not a directory\n\nhint: nothing was left behind",
+    ),
+    "a place that cannot be written": (
+        "make qwen2_vl /proc/OUT --sparse",
+        1,
+        "cannot write `/proc/OUT`: No such file or directory\n\nhint: nothing was left behind",
+    ),
+    "a report that cannot be written": (
+        "validate a --report /proc/report",
+        1,
+        "cannot make the folder `/proc/report`: No such file or directory\n\nhint: choose another place",
+    ),
+    "no checkpoint": (
+        "inspect b",
+        2,
+        "there is no `b`\n\nhint: give a folder, a weights file, an index, a listing or hf://owner/name",
+    ),
+    "no weights": (
+        "inspect a",
+        1,
+        "there are no weights in this folder\n  folder  a\n  found   file\n\n"
+        "hint: looked for *.safetensors, *.index.json, and *.bin, *.pth, *.pt, *.ckpt",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage_says_this(case: str, tmp_path: Path) -> None:
+    words, code, message = WRONG[case]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("in the way")
+    answer = dovetail(*words.split(), cwd=tmp_path)
+    assert answer == (code, "", f"error: {message}\n".replace("DIR", str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "convrt a b",
+            "dovetail: error: argument VERB: invalid choice: 'convrt' "
+            "(choose from 'inspect', 'validate', 'families', 'make')",
+        ),
+        ("inspect", "dovetail inspect: error: the following arguments are required: CKPT"),
+        ("inspect a --colour", "dovetail: error: unrecognized arguments: --colour"),
+        ("make siglip a --seed x", "dovetail make: error: argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_words_that_no_verb_takes(words: str, message: str) -> None:
+    answer = dovetail(*words.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines()[-1] == message
