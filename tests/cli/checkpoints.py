@@ -12,6 +12,7 @@ from dovetail.store.torchzip_writer import write_torch
 from files import MODELS, header_of, plan_of, safetensors_bytes, scoped, write_listing
 
 Header = Mapping[str, Any]
+Build = Callable[[Path], None]
 CONFIG = {"model_type": "qwen2_vl", "vision_config": {"num_heads": 6}, "num_attention_heads": 4}
 
 
@@ -28,7 +29,7 @@ def write(folder: Path, tensors: Header, config: Header | None = None) -> None:
         (folder / "config.json").write_text(json.dumps(config))
 
 
-def made(id: str, layout: str, model: int = 0, **options: Any) -> Callable[[Path], None]:
+def made(id: str, layout: str, model: int = 0, **options: Any) -> Build:
     """What `dovetail make` writes."""
     return lambda path: _ignore(
         dovetail.make(id, path, layout=layout, sizes=MODELS[id][model], sparse=True, **options)

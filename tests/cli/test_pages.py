@@ -1,6 +1,5 @@
 """What `inspect` and `validate` print of whole and broken checkpoints, as whole pages."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import checkpoints as some
@@ -10,7 +9,7 @@ import snapshots
 from commands import dovetail
 
 # page -> how the checkpoint `it` is written, the words after `dovetail`, the exit code
-PAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], int]] = {
+PAGES: dict[str, tuple[some.Build, tuple[str, ...], int]] = {
     "inspect-whole": (some.made("qwen2_vl", "hf"), ("inspect", "it"), 0),
     "validate-whole": (some.made("qwen2_vl", "hf"), ("validate", "it"), 0),
     "inspect-lost-tensor": (some.lost_tensor, ("inspect", "it"), 1),
