@@ -1,0 +1,181 @@
+"""Pixels of one image as a vision tower wants them, with Pillow and numpy only.
+
+An image is decoded: uint8, height x width x 3. Pixels come out as float32, channels first. Resizing is
+Pillow's, on bytes, as in the slow image processors of transformers; the torchvision ("fast") processors
+resize floats and differ by up to a level or two.
+
+Sources: transformers@5.23.0 `image_transforms.py`, `image_processing_backends.py:PilBackend`,
+`models/{siglip,clip}/image_processing_pil_*.py`; TRI-ML/prismatic-vlms@4fcd061
+`models/backbones/vision/base_vision.py` (its torchvision transforms on PIL images); openpi@15a9616
+`shared/image_tools.py:resize_with_pad_torch`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image as Pillow
+
+from dovetail.errors import UsageError
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+Pixels = Float32[np.ndarray, "3 _ _"]
+Color = tuple[int, int, int]
+
+BICUBIC = Pillow.Resampling.BICUBIC
+LANCZOS = Pillow.Resampling.LANCZOS
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of each channel, of values in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def color(self) -> Color:
+        """The mean as a colour of bytes, rounded down; what gaps are filled with."""
+        red, green, blue = (int(255 * value) for value in self.mean)
+        return red, green, blue
+
+
+HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # SigLIP, PaliGemma, pi0: [0, 1] becomes [-1, 1]
+CLIP = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # DINOv2
+
+
+def decoded(image: object) -> Image:
+    """The image itself, if it is decoded.
+
+    Raises:
+        UsageError: it is not an array of bytes, height x width x 3, or it is empty.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError("not a decoded image", expected="uint8 (height, width, 3)", found=found)
+    if image.size == 0:
+        raise UsageError("the image is empty", found=str(image.shape))
+    return image
+
+
+def resize(image: Image, size: tuple[int, int], *, filter: Pillow.Resampling = BICUBIC) -> Image:
+    """The image at (height, width), its aspect ratio ignored. Antialiased where it shrinks."""
+    height, width = size
+    return np.asarray(Pillow.fromarray(image).resize((width, height), filter))
+
+
+def resize_shorter_edge(image: Image, size: int, *, filter: Pillow.Resampling = BICUBIC) -> Image:
+    """The image with its shorter edge at `size`; the longer one is rounded down."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    return resize(image, (int(size * height / short), int(size * width / short)), filter=filter)
+
+
+def crop(image: Image, size: tuple[int, int], *, top: int, left: int) -> Image:
+    """A window of (height, width) from `top`, `left` on."""
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def pad(image: Image, *, vertical: tuple[int, int], horizontal: tuple[int, int], color: Color) -> Image:
+    """The image with (before, after) rows and columns of one colour around it."""
+    height, width = image.shape[:2]
+    canvas = np.empty((sum(vertical) + height, sum(horizontal) + width, 3), np.uint8)
+    canvas[:] = color
+    canvas[vertical[0] : vertical[0] + height, horizontal[0] : horizontal[0] + width] = image
+    return canvas
+
+
+def normalize(image: Image, statistics: Normalization) -> Pixels:
+    """(value / 255 - mean) / std, each step rounded to float32 as the image processors do.
+
+    A byte has 256 values, so this is a table look-up.
+    """
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
+    mean, std = (np.array(part, np.float32) for part in statistics)
+    table = (scaled[:, None] - mean) / std
+    return np.stack([table[:, channel][image[:, :, channel]] for channel in range(3)])
+
+
+def siglip_pixels(image: np.ndarray, size: tuple[int, int]) -> Pixels:
+    """SigLIP and PaliGemma: resized to the tower's (height, width), aspect ratio ignored, in [-1, 1].
+
+    Raises:
+        UsageError: the image is not decoded.
+    """
+    return normalize(resize(decoded(image), size), HALF)
+
+
+def clip_pixels(image: np.ndarray, size: int, *, statistics: Normalization = CLIP) -> Pixels:
+    """CLIP and LLaVA: the shorter edge at `size`, then the square in the middle.
+
+    Raises:
+        UsageError: the image is not decoded.
+    """
+    resized = resize_shorter_edge(decoded(image), size)
+    top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
+    return normalize(crop(resized, (size, size), top=top, left=left), statistics)
+
+
+def prismatic_pixels(
+    image: np.ndarray, size: int, *, strategy: str, statistics: Normalization = HALF
+) -> Pixels:
+    """Prismatic's three ways to a square: squeeze it, cut the middle out, or pad it with the mean colour.
+
+    Letterbox pads both sides alike, so an odd gap leaves the image one pixel short of square; the crop
+    that follows takes care of it.
+
+    Raises:
+        UsageError: the image is not decoded, or there is no such strategy.
+    """
+    whole = decoded(image)
+    match strategy:
+        case "resize-naive":
+            return normalize(resize(whole, (size, size)), statistics)
+        case "resize-crop":
+            pass
+        case "letterbox":
+            height, width = whole.shape[:2]
+            rows, columns = max(0, width - height) // 2, max(0, height - width) // 2
+            whole = pad(whole, vertical=(rows, rows), horizontal=(columns, columns), color=statistics.color)
+        case _:
+            known = "resize-naive, resize-crop, letterbox"
+            raise UsageError(f"no image resize strategy is called `{strategy}`", hint=f"one of: {known}")
+    resized = resize_shorter_edge(whole, size)
+    # torchvision's CenterCrop rounds half to even, where CLIP's processor rounds down.
+    top, left = (round((edge - size) / 2) for edge in resized.shape[:2])
+    return normalize(crop(resized, (size, size), top=top, left=left), statistics)
+
+
+def pi0_pixels(image: np.ndarray, size: tuple[int, int]) -> Pixels:
+    """pi0: in [-1, 1], shrunk or grown bilinearly to fit (height, width), centred on a ground of -1.
+
+    Bilinear between the nearest four values even when shrinking (no antialias), as in openpi and lerobot.
+
+    Raises:
+        UsageError: the image is not decoded.
+    """
+    pixels = normalize(decoded(image), HALF)
+    height, width = pixels.shape[1:]
+    ratio = max(height / size[0], width / size[1])
+    if ratio != 1:
+        pixels = _interpolate(pixels, (int(height / ratio), int(width / ratio))).clip(-1, 1)
+    ground = np.full((3, *size), -1, np.float32)
+    top, left = ((edge - inner) // 2 for edge, inner in zip(size, pixels.shape[1:], strict=True))
+    ground[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+    return ground
+
+
+def _interpolate(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Bilinear, pixel centres at half integers (torch's `align_corners=False`), edges repeated."""
+    for axis, target in enumerate(size, start=1):
+        source = pixels.shape[axis]
+        scale = np.float32(source / target)  # places in float32, as torch has them
+        place = np.maximum(
+            (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), 0
+        )
+        before = place.astype(np.int64)
+        after = np.minimum(before + 1, source - 1)
+        share = place - before.astype(np.float32)
+        share = share[:, None] if axis == 1 else share
+        pixels = pixels.take(before, axis) * (1 - share) + pixels.take(after, axis) * share
+    return pixels
