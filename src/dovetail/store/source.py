@@ -1,6 +1,7 @@
 """Where bytes come from: a local file here, a remote one in `remote.py`; readers see no difference."""
 
 import os
+import stat
 from abc import ABC, abstractmethod
 
 from dovetail.errors import FormatError, MissingError
@@ -43,15 +44,20 @@ class LocalSource(ByteSource):
 
     Raises:
         MissingError: there is no such file, or it cannot be opened.
+        FormatError: it is a folder, a pipe or a device.
     """
 
     def __init__(self, path: str, *, name: str | None = None) -> None:
         self.path = path
         self.name = name or path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # NONBLOCK, because opening a pipe waits for whoever writes into it
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise MissingError(f"cannot open the file: {error.strerror}", file=self.name) from error
+        if not stat.S_ISREG(mode := os.fstat(self._fd).st_mode):
+            self.close()
+            raise FormatError("this is no ordinary file", file=self.name, found=_kind(mode))
         self.size = os.fstat(self._fd).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -69,3 +75,8 @@ class LocalSource(ByteSource):
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
