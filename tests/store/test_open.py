@@ -246,10 +246,10 @@ def test_a_name_in_two_shards_is_an_error(tmp_path: Path) -> None:
 
 
 LISTINGS: list[tuple[Any, str]] = [
-    ({"a": "BF16"}, "not a header listing: `a` is BF16\n  file      FILE\n  expected  [dtype, shape]"),
+    ({"a": "BF16"}, 'not a header listing: `a` is "BF16"\n  file      FILE\n  expected  [dtype, shape]'),
     (
         {"a": ["BF16", [2, -1]]},
-        "not a header listing: `a` is ['BF16', [2, -1]]\n  file      FILE\n  expected  [dtype, shape]",
+        'not a header listing: `a` is ["BF16", [2, -1]]\n  file      FILE\n  expected  [dtype, shape]',
     ),
     (
         {"a": ["F12", [2]]},
@@ -263,7 +263,7 @@ LISTINGS: list[tuple[Any, str]] = [
         {"weight_map": {}},
         "the weight_map of the index is empty\n  file  NAME\n\nhint: this is a placeholder: whoever published it did not upload the weights",
     ),
-    ({"weight_map": {"a": 3}}, "the index gives `a` the file '3'\n  file      NAME\n  expected  a file name"),
+    ({"weight_map": {"a": 3}}, "the index gives `a` the file 3\n  file      NAME\n  expected  a file name"),
     (
         {"weight_map": 3},
         'the index has no weight_map\n  file      NAME\n  expected  {"weight_map": {name: file}}',

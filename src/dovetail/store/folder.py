@@ -7,7 +7,7 @@ it stays inside the folder.
 import os
 from abc import ABC, abstractmethod
 
-from dovetail.errors import MissingError, UnsafeError
+from dovetail.errors import FormatError, MissingError, UnsafeError
 from dovetail.store.source import ByteSource, LocalSource
 
 
@@ -34,12 +34,29 @@ class Folder(ABC):
 
         Raises:
             MissingError: it does not exist.
+            FormatError: it is longer than `limit` bytes.
         """
         source = self.open(name)
         try:
-            return source.read_at(0, min(limit, source.size))
+            return whole(source, limit)
         finally:
             source.close()
+
+
+def whole(source: ByteSource, limit: int) -> bytes:
+    """All bytes of a file that is to be small.
+
+    Raises:
+        FormatError: it is longer than `limit` bytes.
+    """
+    if source.size > limit:
+        raise FormatError(
+            "the file is too long for what it should be",
+            file=source.name,
+            expected=f"at most {limit:,} bytes",
+            found=f"{source.size:,}",
+        )
+    return source.read_at(0, source.size)
 
 
 def check_name(name: str, folder: str, named_by: str | None = None) -> None:

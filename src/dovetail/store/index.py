@@ -6,20 +6,30 @@ from typing import Any
 
 from dovetail.errors import FormatError, listed
 from dovetail.report import Finding, counted
+from dovetail.store.folder import whole
+from dovetail.store.safetensors import MAX_HEADER, twice
 from dovetail.store.sniff import sniff
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Store, total_bytes
 
 
 def parse_json(source: ByteSource) -> Any:
-    """The JSON of a small file.
+    """The JSON of an index or a listing.
 
     Raises:
-        FormatError: it is not JSON; the message says what it may be instead.
+        FormatError: it is not JSON (the message says what it may be instead), names something twice, or is
+            longer than the header of a safetensors file may be.
     """
-    raw = source.read_at(0, min(source.size, 1 << 28))
+    raw = whole(source, MAX_HEADER)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise FormatError(f"the JSON names `{twice(pairs)}` twice", file=source.name)
+        return values
+
     try:
-        return json.loads(raw)
+        return json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise _bad_json(source, raw, error) from error
 

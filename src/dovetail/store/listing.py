@@ -8,6 +8,7 @@ from typing import Any
 
 from dovetail.dtypes import dtype_of
 from dovetail.errors import FormatError
+from dovetail.store.safetensors import is_shape, shown
 from dovetail.store.store import Entry, Shard
 
 
@@ -44,12 +45,12 @@ def _entry(name: str, value: Any, path: str) -> Entry:
         dtype, shape = value.get("dtype", ""), value.get("shape")
     elif isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
         dtype, shape = value
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not is_shape(shape):
         raise FormatError(
-            f"not a header listing: `{name}` is {str(value)[:60]}", file=path, expected="[dtype, shape]"
+            f"not a header listing: `{name}` is {shown(value)}", file=path, expected="[dtype, shape]"
         )
     if not isinstance(dtype, str):
-        raise FormatError(f"not a header listing: the dtype of `{name}` is {str(dtype)[:60]}", file=path)
+        raise FormatError(f"not a header listing: the dtype of `{name}` is {shown(dtype)}", file=path)
     try:
         spelled = dtype_of(dtype).name if dtype else ""
     except FormatError as error:
@@ -71,7 +72,7 @@ def read_weight_map(values: Any, path: str) -> dict[str, str]:
     for name, file in weight_map.items():
         if not isinstance(file, str) or not file:
             raise FormatError(
-                f"the index gives `{name}` the file {str(file)[:60]!r}", file=path, expected="a file name"
+                f"the index gives `{name}` the file {shown(file)}", file=path, expected="a file name"
             )
     if not weight_map:
         raise FormatError(

@@ -9,6 +9,7 @@ follow each other without overlap or hole and end where the file ends.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Never
 
 from dovetail.dtypes import BITS
@@ -18,6 +19,8 @@ from dovetail.store.store import Entry, Shard
 
 MAX_HEADER = 100_000_000
 _MAX_SIZE = 1 << 48
+# torch has 64 at most; the product of a million sizes would take hours.
+_MAX_AXES = 64
 
 
 def read_safetensors(source: ByteSource, file: int = 0) -> Shard:
@@ -68,11 +71,21 @@ def _parse(text: str, raw: bytes, source: ByteSource) -> dict[str, Any]:
         raise _broken(source, f"the header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise _broken(source, "the header is not a JSON object")
-    # json keeps the last of two equal names. Every tensor writes "data_offsets" once, so a count
-    # that differs shows a duplicate (or a name that contains the word) without slowing the rest down.
-    if raw.count(b'"data_offsets"') != len(header) - ("__metadata__" in header):
+    if not _is_plain(raw, header):
         _find_duplicate(text, source)
     return header
+
+
+def _is_plain(raw: bytes, header: dict[str, Any]) -> bool:
+    """Whether no name can be there twice; json keeps the last of two equal ones.
+
+    Every tensor writes each of three words once, so a count that differs shows a duplicate (or a name
+    that contains the word) without slowing the rest down. With escapes the words may be spelled otherwise.
+    """
+    num_tensors = len(header) - ("__metadata__" in header)
+    once = (b'"dtype"', b'"shape"', b'"data_offsets"')
+    is_counted = all(raw.count(word) == num_tensors for word in once) and raw.count(b'"__metadata__"') < 2
+    return is_counted and b"\\u" not in raw
 
 
 def _refuse_number(digits: str) -> Never:
@@ -83,12 +96,20 @@ def _find_duplicate(text: str, source: ByteSource) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = dict(pairs)
         if len(seen) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _broken(source, f"the header names `{twice}` twice")
+            raise _broken(source, f"the header names `{twice(pairs)}` twice")
         return seen
 
     json.loads(text, object_pairs_hook=unique)
+
+
+def twice(pairs: Sequence[tuple[str, Any]]) -> str:
+    """The first name that comes again."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return name
 
 
 def _check_metadata(metadata: Any, source: ByteSource) -> None:
@@ -130,41 +151,45 @@ def _is_range(start: Any, end: Any) -> bool:
 
 
 def _checked_shape(sizes: Any) -> tuple[int, ...]:
-    if not _is_shape(sizes):
+    if not is_shape(sizes):
         raise ValueError(sizes)
     return tuple(sizes)
 
 
-def _is_shape(shape: Any) -> bool:
-    return type(shape) is list and all(type(s) is int and 0 <= s < _MAX_SIZE for s in shape)
+def is_shape(shape: Any) -> bool:
+    """Whether a JSON value is a list of sizes that a tensor may have."""
+    is_list = type(shape) is list and len(shape) <= _MAX_AXES
+    return is_list and all(type(size) is int and 0 <= size < _MAX_SIZE for size in shape)
 
 
 def _bad_entry(name: str, info: Any, source: ByteSource) -> FormatError:
     """What exactly is wrong with one tensor's description."""
     if not isinstance(info, dict):
-        return _broken(source, f"tensor `{name}` is described by {_short(info)}", expected="an object")
+        return _broken(source, f"tensor `{name}` is described by {shown(info)}", expected="an object")
     if missing := [key for key in ("dtype", "shape", "data_offsets") if key not in info]:
         return _broken(source, f"tensor `{name}` has no `{missing[0]}`")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
         return _broken(
-            source, f"tensor `{name}` has the dtype {_short(dtype)}", expected="one of " + ", ".join(BITS)
+            source, f"tensor `{name}` has the dtype {shown(dtype)}", expected="one of " + ", ".join(BITS)
         )
-    if not _is_shape(shape):
+    if not is_shape(shape):
         expected = f"a list of sizes between 0 and {_MAX_SIZE - 1:,}"
-        return _broken(source, f"tensor `{name}` has the shape {_short(shape)}", expected=expected)
+        if isinstance(shape, list) and len(shape) > _MAX_AXES:
+            expected = f"at most {_MAX_AXES} sizes"
+        return _broken(source, f"tensor `{name}` has the shape {shown(shape)}", expected=expected)
     is_pair = (
         isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
     )
     if not is_pair or not 0 <= offsets[0] <= offsets[1]:
         return _broken(
-            source, f"tensor `{name}` has the data_offsets {_short(offsets)}", expected="[start, end]"
+            source, f"tensor `{name}` has the data_offsets {shown(offsets)}", expected="[start, end]"
         )
     needed = math.prod(shape) * BITS[dtype] / 8
     return _broken(
         source,
         f"tensor `{name}` has {offsets[1] - offsets[0]:,} bytes",
-        expected=f"{needed:,.0f} for {dtype} {_short(shape)}"
+        expected=f"{needed:,.0f} for {dtype} {shown(shape)}"
         if needed < 2**63
         else "a size that fits 64 bits",
     )
@@ -214,6 +239,18 @@ def _broken(source: ByteSource, message: str, **details: Any) -> FormatError:
     return FormatError(f"not a valid safetensors file: {message}", file=source.name, **details)
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, default=str)
+def shown(value: object) -> str:
+    """A JSON value on one line, cut where it is long or deep."""
+    if isinstance(value, list | dict) and (len(value) > 8 or _is_deep(value)):
+        return f"a {'list' if isinstance(value, list) else 'map'} of {len(value):,}"
+    text = json.dumps(value[:60] if isinstance(value, str) else value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_deep(value: list[Any] | dict[str, Any]) -> bool:
+    """Whether there are lists in lists in it; what is that deep may be too deep to write out."""
+    inner = value.values() if isinstance(value, dict) else value
+    return any(
+        isinstance(one, list | dict) and (len(one) > 8 or any(isinstance(two, list | dict) for two in one))
+        for one in inner
+    )

@@ -174,13 +174,18 @@ class Store:
             source.close()
         self._sources.clear()
 
-    def side_file(self, name: str) -> bytes | None:
-        """A small file beside the weights, None if there is none."""
+    def side_file(self, name: str, limit: int = 64 << 20) -> bytes | None:
+        """A small file beside the weights, None if there is none.
+
+        Raises:
+            CheckpointError: it is longer than `limit` bytes, leads out of the folder, or cannot be opened.
+            RemoteError: a server did not give it.
+        """
         if self._side_files is None:
             self._side_files = [(folder, folder.files()) for folder in self.beside]
         for folder, files in self._side_files:
             if name in files:
-                return folder.read(name)
+                return folder.read(name, limit)
         return None
 
     def __enter__(self) -> "Store":
