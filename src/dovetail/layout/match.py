@@ -15,6 +15,7 @@ from dovetail.names import Index, Template, star
 
 Found = Mapping[Index, str]
 StackKey = tuple[str, ...]
+_MAX_HOLES = 1000
 _SINGLE: frozenset[Index] = frozenset([()])
 
 
@@ -187,11 +188,16 @@ def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
 
 
 def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]:
-    """A plain stack counts from 0: a layer that no row has is missing, not absent by design."""
+    """A plain stack counts from 0: a layer that no row has is missing, not absent by design.
+
+    A file with a layer 999,999,999 lacks nearly a billion; the first thousand of them are enough to say so.
+    """
     if len(key) != 1 or ":" in key[0]:
         return indices
     size = max(indices)[0] + 1
-    return indices if len(indices) == size else frozenset((i,) for i in range(size))
+    if len(indices) == size:
+        return indices
+    return indices.union((i,) for i in range(min(size, len(indices) + _MAX_HOLES)))
 
 
 def _compare_with_stacks(
