@@ -5,16 +5,22 @@ declares, under the sections that a family declares; nothing is guessed from a f
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dovetail.errors import CheckpointError
 from dovetail.report import Finding
+from dovetail.store.safetensors import twice
 from dovetail.store.store import Store
 
 STAMP = "dovetail.json"
-_JSON_FILES = ("config.json", "checkpoint_metadata.json")
+GIVEN = "--set"
+_JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
+_MAX_NUMBER, _MAX_TEXT = 1 << 63, 200
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
 
 
@@ -39,11 +45,15 @@ class Found(NamedTuple):
 
 
 class Documents(NamedTuple):
-    """All documents of a checkpoint: configs in order of trust, and the stamp if there is one."""
+    """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
+
+    `given` are values by `role.name` that the caller says; they come before any document.
+    """
 
     configs: tuple[Document, ...] = ()
     stamp: Document | None = None
     findings: tuple[Finding, ...] = ()
+    given: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def model_type(self) -> str | None:
@@ -51,7 +61,7 @@ class Documents(NamedTuple):
         for document in self.configs:
             for key in ("model_type", "type"):
                 if isinstance(value := document.values.get(key), str):
-                    return value
+                    return str(_brief(value))
         return None
 
     def find(self, spellings: Iterable[str], roots: Iterable[str]) -> Found | None:
@@ -65,17 +75,19 @@ class Documents(NamedTuple):
                 for spelling in spellings:
                     value = _value(section, spelling)
                     if value is not None:
-                        return Found(value, document.name, f"{root}.{spelling}".lstrip("."))
+                        return Found(_brief(value), document.name, f"{root}.{spelling}".lstrip("."))
         return None
 
     def stamped(self, name: str) -> Found | None:
-        """The stamp's value for `role.dim`."""
+        """What the caller or the stamp says of `role.dim`."""
+        if name in self.given:
+            return Found(self.given[name], GIVEN, name)
         config = self.stamp.values.get("config") if self.stamp else None
         if not isinstance(config, dict) or config.get(name) is None:
             return None
         value = config[name]
         value = value.get("value") if isinstance(value, dict) else value
-        return None if value is None else Found(value, STAMP, f"config.{name}")
+        return None if value is None else Found(_brief(value), STAMP, f"config.{name}")
 
 
 def read_documents(store: Store) -> Documents:
@@ -84,15 +96,18 @@ def read_documents(store: Store) -> Documents:
     findings: list[Finding] = []
     stamp = None
     for name in (*_JSON_FILES, *_YAML_FILES, STAMP):
-        raw = store.side_file(name)
-        if raw is None:
-            continue
         try:
+            raw = store.side_file(name, _limit(name))
+            if raw is None:
+                continue
             values = _parse(name, raw.decode())
             if not isinstance(values, dict):
                 raise ValueError(f"it holds a {type(values).__name__}, not an object")
+        except CheckpointError as error:
+            findings.append(_unreadable(name, error.message))
+            continue
         except (ValueError, RecursionError) as error:
-            findings.append(_unreadable(name, error))
+            findings.append(_unreadable(name, str(error)))
             continue
         if name == STAMP:
             stamp = Document(name, values)
@@ -109,25 +124,55 @@ def _inside(store: Store) -> Iterator[Document]:
         return
     for key in ("hyper_parameters", "model_config", "config", "args"):
         if isinstance(values := inside.get(key), dict):
-            yield Document(f"{key} in the checkpoint", values)
+            yield Document(f"{key} in the checkpoint", _parse_json(json.dumps(values)))
+
+
+def _limit(name: str) -> int:
+    """How long a file may be. The stamp has a line for each tensor; yaml is slow."""
+    return 64 << 20 if name == STAMP else 256 << 10 if name.endswith(".yaml") else 4 << 20
 
 
 def _parse(name: str, text: str) -> Any:
-    if name.endswith(".json"):
-        return json.loads(text)
+    return _parse_json(text if name.endswith(".json") else _yaml_as_json(text))
+
+
+def _parse_json(text: str) -> Any:
+    """The values; numbers that JSON does not have, although Python writes them, as words."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=str, parse_float=_finite)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError(f"it names `{twice(pairs)}` twice")
+    return values
+
+
+def _finite(digits: str) -> float | str:
+    value = float(digits)
+    return value if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
+
+
+def _yaml_as_json(text: str) -> str:
+    """The document with nothing in it that JSON does not have."""
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        # An alias can make a line stand for a billion.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it uses aliases")
+        return json.dumps(yaml.safe_load(text), default=str)
     except yaml.YAMLError as error:
-        raise ValueError(str(error).replace("\n", " ")) from error
+        raise ValueError(" ".join(str(error).split())) from error
+    except (TypeError, LookupError, AttributeError, OverflowError) as error:  # of tags such as `!!int ""`
+        raise ValueError(f"a value is not of the type that it says: {error}") from error
 
 
-def _unreadable(name: str, error: Exception) -> Finding:
+def _unreadable(name: str, why: str) -> Finding:
     return Finding(
         code="config-unreadable",
         severity="warning",
-        message=f"{name} cannot be read: {error}",
+        message=f"{name} cannot be read: {why}",
         hint=f"repair or remove {name}; until then the values that only it knows are missing",
     )
 
@@ -160,7 +205,18 @@ def _value(section: Mapping[str, Any], spelling: str) -> Any:
 def _product(values: list[Any]) -> Any:
     total: Any = 1
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _MAX_NUMBER:
             return None
         total *= value
     return int(total) if total == int(total) else None
+
+
+def _brief(value: Any) -> Any:
+    """A number, text or flag as it is said; in words where it is none of these or absurdly long."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'map'} of {len(value):,}"
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        return f"{value[:_MAX_TEXT]}..."
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        return "a number of more than 64 bits"
+    return value
