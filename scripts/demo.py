@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dovetail.store.open import open_checkpoint
-from dovetail.store.safetensors_writer import write_sharded
+from dovetail.store.safetensors_writer import write_safetensors
 from dovetail.store.store import Store
 from dovetail.store.tensor_data import TensorData
 
@@ -74,7 +74,8 @@ def write_changed(store: Store, out: Path, change: Change) -> None:
         TensorData(name, entry.dtype, entry.shape or (), None) for name, entry in store.entries.items()
     ]
     out.mkdir()
-    write_sharded(str(out), [changed for tensor in tensors if (changed := change(tensor))], 5_000_000_000)
+    changed = [new for tensor in tensors if (new := change(tensor))]
+    write_safetensors(str(out / "model.safetensors"), changed)
     config = json.loads(store.side_file("config.json") or b"{}")
     (out / "config.json").write_text(json.dumps(config, indent=2))
 

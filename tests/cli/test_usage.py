@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "kind without names": (
         "make prismatic OUT --set projector=linear --layout openvla",
         2,
-        "layout openvla of prismatic has no names for projector = linear",
+        "layout openvla has no names for projector = linear",
     ),
     "dtype": ("make qwen2_vl OUT --dtype int3", 2, f"unknown dtype `int3`\n\nhint: dtypes: {DTYPES}"),
     "dtype of half a byte": (

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import dovetail
-from dovetail.layout.initial import cast
 from dovetail.layout.values import as_float
 from dovetail.report import Report
+from dovetail.store.cast import to_bytes
 from files import MODELS, header_of, plan_of
 
 Tensors = dict[str, torch.Tensor]
@@ -195,4 +195,4 @@ def test_bits_become_the_numbers_that_torch_reads(name: str, dtype: torch.dtype)
 def test_cast_rounds_as_torch_does(dtype: torch.dtype) -> None:
     values = torch.randn(10_000) * 3
     name = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}[dtype]
-    assert cast(values.numpy(), name) == bytes(values.to(dtype).view(torch.uint8).numpy().tobytes())
+    assert to_bytes(values.numpy(), name) == bytes(values.to(dtype).view(torch.uint8).numpy().tobytes())

@@ -2,25 +2,22 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dovetail.dtypes import Dtype, dtype_of
+from dovetail.edit.arrange import Arranged, Target, arrange
 from dovetail.edit.config_json import config_json
+from dovetail.edit.fresh import fresh_model, with_tied_copies
+from dovetail.edit.material import Block
+from dovetail.edit.output_files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError
 from dovetail.families import family as family_of
 from dovetail.layout.blueprint import Blueprint, blueprint
 from dovetail.layout.family import Family, Layout
+from dovetail.layout.leaves import KnownSizes
 from dovetail.store.publish import publishing
-from dovetail.store.safetensors_writer import write_sharded
-from dovetail.store.tensor_data import TensorData
-
-# Where each family's tools expect a torch file, per layout; anything else is called pytorch_model.bin.
-_TORCH_NAMES = {
-    "litgpt": "lit_model.pth",
-    "native": "checkpoints/latest-checkpoint.pt",
-    "datology": "checkpoints/latest-checkpoint.pt",
-}
+from dovetail.store.safetensors_writer import INDEX
 
 
 class Made(NamedTuple):
@@ -43,7 +40,7 @@ def make(
     dtype: str = "bfloat16",
     sparse: bool = False,
     seed: int = 0,
-    max_shard_size: int = 5_000_000_000,
+    max_shard_size: int = DEFAULT_SHARD,
 ) -> Made:
     """Writes a checkpoint with random weights; `sparse` writes true headers and no data.
 
@@ -61,19 +58,43 @@ def make(
     plan = blueprint(one, _changed(one, chosen, sizes or {}))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
     spelled = _whole_bytes(dtype)
-    tensors = planned(plan, target, spelled.name, sparse=sparse, seed=seed)
-    total = sum(tensor.bytes for tensor in tensors)
+    tensors = _arranged(plan, target, spelled.name, seed)
+    files = output_files(tensors, target.container, max_shard_size=max_shard_size)
+    total = sum(file.size for file in files)
+    side = _side_files(plan, spelled)
+    if index := index_of(files):
+        side[INDEX] = index
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
-        files = _write(folder, target, tensors, max_shard_size)
-        is_tied = None if not one.ties else not any(role in plan.kinds for role in one.ties)
-        config = config_json(plan, dtype=spelled.torch, is_tied=is_tied)
-        if config:
-            with open(os.path.join(folder, "config.json"), "x", encoding="utf-8") as file:
-                json.dump(config, file, indent=2)
-                file.write("\n")
-            files.append("config.json")
-    width = spelled.bits // 8
-    return Made(os.fspath(out), tuple(files), len(tensors), total // width, total)
+        for file in files:
+            write_file(folder, file, (lambda _: None) if sparse else _blocks)
+        for name, text in side.items():
+            with open(os.path.join(folder, name), "x", encoding="utf-8") as written:
+                written.write(text)
+    names = (*(file.name for file in files), *side)
+    return Made(os.fspath(out), names, len(tensors), total * 8 // spelled.bits, total)
+
+
+def _arranged(plan: Blueprint, layout: Layout, dtype: str, seed: int) -> list[Arranged]:
+    """The tensors of a layout. One that holds a single part is that part cut out of the model."""
+    materials = fresh_model(plan, dtype, seed)
+    if layout.stores_ties:
+        materials = with_tied_copies(materials, plan)
+    if len(layout.mounts) == 1:
+        materials = [material for material in materials if material.role in layout.mounts]
+    roles = {material.role for material in materials}
+    parts = {role: plan.kinds.get(role, plan.family.parts[role][0]) for role in roles}
+    sizes = {role: KnownSizes(plan.dims(role)) for role in roles}
+    return arrange(materials, Target(plan.family, layout, parts, sizes))
+
+
+def _blocks(tensor: Arranged) -> Iterator[Block]:
+    return (block for _, block in tensor.blocks())
+
+
+def _side_files(plan: Blueprint, dtype: Dtype) -> dict[str, str]:
+    is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
+    config = config_json(plan, dtype=dtype.torch, is_tied=is_tied)
+    return {"config.json": json.dumps(config, indent=2) + "\n"} if config else {}
 
 
 def _changed(
@@ -109,37 +130,3 @@ def _whole_bytes(dtype: str) -> Dtype:
     if found.bits % 8:
         raise UsageError(f"cannot make values of dtype {found.name}: they share bytes")
     return found
-
-
-def planned(plan: Blueprint, layout: Layout, dtype: str, *, sparse: bool, seed: int = 0) -> list[TensorData]:
-    """The tensors of a layout, each with its initial values (or none)."""
-    import numpy as np
-
-    from dovetail.layout.initial import initial_chunks, initial_rule
-
-    tensors = []
-    for i, stored in enumerate(plan.stored(layout)):
-        rule = initial_rule(
-            plan.kinds[stored.role].id if stored.role in plan.kinds else "", stored.leaves[0].name
-        )
-        seeds = np.random.SeedSequence(seed, spawn_key=(i,))
-        chunks = None if sparse else initial_chunks(rule, stored.shape, dtype, seeds)
-        tensors.append(TensorData(stored.name, dtype, stored.shape, chunks))
-    return tensors
-
-
-def _write(folder: str, layout: Layout, tensors: list[TensorData], max_shard_size: int) -> list[str]:
-    if layout.container == "safetensors":
-        return write_sharded(folder, tensors, max_shard_size)
-    from dovetail.store.torchzip_writer import write_torch
-
-    name = _TORCH_NAMES.get(
-        layout.id, "lit_model.pth" if layout.id.startswith("litgpt") else "pytorch_model.bin"
-    )
-    path = os.path.join(folder, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    nested = [
-        tensor._replace(name=f"model/{tensor.name}") if "/" in tensor.name else tensor for tensor in tensors
-    ]
-    write_torch(path, nested)
-    return [name]

@@ -15,7 +15,7 @@ from dovetail.families.decoder import HEAD, LLAMA, QWEN2, QWEN2_SIZES, QWEN3
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, layout, scoped
+from dovetail.layout.family import LIGHTNING, ConfigKeys, Family, Layout, Mount, layout, scoped
 from dovetail.layout.part import Derived, Facts, Naming, Part, Setting, parse_spellings
 
 
@@ -199,7 +199,11 @@ def _mlp(
     )
 
 
-_POOLED = (Setting("pool_tokens", ("pool_tokens", "resampler_pool_tokens"), None),)
+# A config's `null` pools nothing, and reads as if it were not there.
+_POOLED = (
+    Setting("pool_tokens", ("pool_tokens", "resampler_pool_tokens"), 0, "panovlm keeps all tokens"),
+    Setting("pool_type", ("pool_type", "resampler_pool_type"), "avg", "panovlm default"),
+)
 MLPS = tuple(
     _mlp("mlp", "mlp", depth, norm=norm, settings=_POOLED)
     for depth in range(6, 0, -1)
@@ -208,7 +212,11 @@ MLPS = tuple(
 )
 # After pooling or dropping tokens, a projection of depth 1-4. Average and max pooling, and dropping, have no
 # tensors of their own: which of them it was stands in the config only.
-_KINDLESS = (Setting("resampler_type", ("resampler_type",), None),)
+_KINDLESS = (
+    Setting("resampler_type", ("resampler_type",), None),
+    Setting("pool_mode", ("pool_mode",), "average", "CORA default"),
+    Setting("pool_size", ("pool_size",), 4, "CORA default"),
+)
 SPATIAL_POOLS = tuple(
     _mlp("spatial_pool_conv", "proj", depth, norm=True, pool=True) for depth in (4, 3, 2, 1)
 )
@@ -262,7 +270,7 @@ def _panovlm(
             "vicreg": "vicreg_projector.mlp.",
             "text_projection": "text_projection.",
         },
-        container="torch",
+        container=LIGHTNING,
         note=note,
     )
 

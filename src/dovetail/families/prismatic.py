@@ -18,15 +18,23 @@ from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import ConfigKeys, Container, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting
+
+_PICKLE = Container("torch", "checkpoints/latest-checkpoint.pt", "model/")
 
 SIGLIP_EYE = Part(
     id="siglip",
     table=SIGLIP.table,
     namings={**SIGLIP.namings, "openvla": SIGLIP.namings["timm"]},
     optional=SIGLIP.optional,
-    facts=SIGLIP.facts,
+    # timm runs these weights with the exact gelu, whatever a config beside them says of transformers
+    facts=SIGLIP.facts._replace(
+        settings=(
+            SIGLIP.facts.settings[0],
+            Setting("activation", (), "gelu", "exact: timm@1.0.31 vit_so400m_patch14_siglip_*"),
+        )
+    ),
 )
 
 _ARCH = Setting("arch_specifier", ("model.arch_specifier", "arch_specifier"), None)
@@ -94,6 +102,14 @@ AVGPOOL_MLP = Part(
 _TRUNK = "vision_backbone/featurizer.trunk."
 
 
+_RESIZE = ("model.image_resize_strategy", "image_resize_strategy")
+
+SETTINGS = (
+    Setting("image_token", ("image_token_index", "image_token_id"), -200, "Open-Qwen2VL's placeholder"),
+    Setting("image_resize_strategy", _RESIZE, "resize-naive", "as OpenVLA and system 0"),
+    Setting("vision_output", ("vision_output",), "penultimate", "prismatic: the second-to-last block"),
+)
+
 FAMILY = Family(
     id="prismatic",
     title="Prismatic VLM / OpenVLA",
@@ -126,7 +142,7 @@ FAMILY = Family(
                 "head": "llm_backbone/llm.lm_head.",
             },
             optional=("vision",),
-            container="torch",
+            container=_PICKLE,
             note="nested torch file of the Prismatic trainer; no vision if the tower was frozen",
         ),
         layout(
@@ -168,7 +184,7 @@ FAMILY = Family(
                 "llm": "llm_backbone/llm.model.",
                 "head": "llm_backbone/llm.lm_head.",
             },
-            container="torch",
+            container=_PICKLE,
             note="native with open_clip's `trunk` around the tower",
         ),
     ),
@@ -201,5 +217,6 @@ FAMILY = Family(
             "head": "head",
         },
     },
+    settings=SETTINGS,
     sources=("arXiv:2402.07865", "arXiv:2406.09246", "TRI-ML/prismatic-vlms prismatic.py"),
 )

@@ -9,8 +9,9 @@ arXiv:2409.12191.
 """
 
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
+from dovetail.families.siglip import image_settings
 from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 VIT = Part(
@@ -95,6 +96,29 @@ def mrope(plan: Blueprint) -> dict[str, object]:
     return {"type": "mrope", "mrope_section": [half - 2 * side, side, side]}
 
 
+_WHY = "qwen2_vl convention"
+_SECTION = "mrope_section"
+_MROPE = tuple(
+    f"{section}{key}.{_SECTION}"
+    for key in ("rope_scaling", "rope_parameters")
+    for section in ("", "text_config.")
+)
+
+SETTINGS = (
+    Setting("image_token", ("image_token_id",), 151655, _WHY),
+    Setting("video_token", ("video_token_id",), 151656, _WHY),
+    Setting(_SECTION, _MROPE, [16, 24, 24], _WHY),
+    Setting("min_pixels", ("min_pixels", "size.shortest_edge"), 56 * 56, "Qwen2VLImageProcessor default"),
+    Setting(
+        "max_pixels", ("max_pixels", "size.longest_edge"), 28 * 28 * 1280, "Qwen2VLImageProcessor default"
+    ),
+    *image_settings(
+        [0.48145466, 0.4578275, 0.40821073],
+        [0.26862954, 0.26130258, 0.27577711],
+        "CLIP's, qwen2_vl convention",
+    ),
+)
+
 _LITGPT = {"head": "lm_head.", "vision": "visual.", "merger": "visual.merger."}
 
 FAMILY = Family(
@@ -151,21 +175,21 @@ FAMILY = Family(
             "litgpt",
             {"text": Mount("transformer.", "litgpt"), **_LITGPT},
             stores_ties=True,
-            container="torch",
+            container=LITGPT,
             note="LitGPT >= 0.5 names, attn.qkv = q | k | v; vision as on the hub",
         ),
         layout(
             "litgpt-legacy",
             {"text": Mount("transformer.", "litgpt-legacy"), **_LITGPT},
             stores_ties=True,
-            container="torch",
+            container=LITGPT,
             note="LitGPT < 0.5 names, attn.attn interleaved by kv group; vision as on the hub",
         ),
         layout(
             "litgpt-fork",
             {"text": Mount("transformer.", "litgpt-fork"), **_LITGPT},
             stores_ties=True,
-            container="torch",
+            container=LITGPT,
             note="system 2's fork of MDI-LLM: q_proj, c_proj, ln_1",
         ),
     ),
@@ -197,5 +221,6 @@ FAMILY = Family(
         }
         for name, text in (("2b", "qwen2-1.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
+    settings=SETTINGS,
     sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
 )

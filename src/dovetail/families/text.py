@@ -14,7 +14,7 @@ from dovetail.families.decoder import (
     QWEN3,
     QWEN3_SIZES,
 )
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Part
 
 LAYOUTS = (
@@ -23,14 +23,14 @@ LAYOUTS = (
         "litgpt",
         {"text": Mount("transformer.", "litgpt"), "head": "lm_head."},
         stores_ties=True,
-        container="torch",
+        container=LITGPT,
         note="LitGPT >= 0.5: attn.qkv = q | k | v",
     ),
     layout(
         "litgpt-legacy",
         {"text": Mount("transformer.", "litgpt-legacy"), "head": "lm_head."},
         stores_ties=True,
-        container="torch",
+        container=LITGPT,
         note="LitGPT < 0.5 and MDI-LLM: attn.attn interleaves q, k, v by kv group",
     ),
 )

@@ -24,6 +24,16 @@ class StoredTensor(NamedTuple):
     leaves: tuple[Leaf, ...]
 
 
+class PlannedLeaf(NamedTuple):
+    """One leaf that a model has."""
+
+    role: str
+    part: Part
+    leaf: Leaf
+    indices: Mapping[str, int]
+    shape: tuple[int, ...]
+
+
 class Blueprint(NamedTuple):
     """A family with a kind for each role and a size for each dim (`role.dim`).
 
@@ -64,14 +74,20 @@ class Blueprint(NamedTuple):
             if part is None and add_ties and role in self.family.ties:
                 part = self.family.parts[role][0]
             if part is not None:
-                yield from self._part(role, part, self._mount(role, part, layout))
+                yield from self._part(role, part, layout.mount(role, part, self.kinds))
 
-    def _mount(self, role: str, part: Part, layout: Layout) -> Mount:
-        """The mount that a layout uses for this kind: the second belongs to models with two towers."""
-        fitting = [mount for mount in layout.mounts[role] if mount.naming in part.namings]
-        if not fitting:
-            raise UsageError(f"layout {layout.id} of {self.family.id} has no names for {role} = {part.id}")
-        return fitting[-1] if "fused" in self.kinds else fitting[0]
+    def leaves(self) -> Iterator[PlannedLeaf]:
+        """Every leaf of every part, whatever the layout; tied parts have none."""
+        for role, part in self.kinds.items():
+            dims = self.dims(role)
+            off = set(part.optional) - set(self.features.get(role, ()))
+            for leaf in part.leaves.values():
+                if leaf.feature in off:
+                    continue
+                shape = shape_of(leaf.shape, dims)
+                for index in product(*self._indices(role, part, leaf.template)):
+                    indices = dict(zip(leaf.template.fields, index, strict=True))
+                    yield PlannedLeaf(role, part, leaf, indices, shape)
 
     def _part(self, role: str, part: Part, mount: Mount) -> Iterator[StoredTensor]:
         dims = self.dims(role)

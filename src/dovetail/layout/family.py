@@ -14,14 +14,14 @@
 A role (`text`) is filled by one of several parts: a tuple lists the kinds it may be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.dims import Expression, parse_expression
 from dovetail.errors import UsageError
-from dovetail.layout.part import Part
+from dovetail.layout.part import Part, Setting
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -41,6 +41,24 @@ class Mount(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
+class Container(NamedTuple):
+    """The file that a layout is written to: `kind` is `safetensors` or `torch`.
+
+    `wrapper` goes before every name: the levels of a nested torch file, or a prefix. `has_litgpt_config`
+    says that the layout's readers want a `model_config.yaml`.
+    """
+
+    kind: str = "safetensors"
+    file: str = "model.safetensors"
+    wrapper: str = ""
+    has_litgpt_config: bool = False
+
+
+SAFETENSORS = Container()
+LITGPT = Container("torch", "lit_model.pth", has_litgpt_config=True)
+LIGHTNING = Container("torch", "last.ckpt", "state_dict/model.")
+
+
 class Layout(NamedTuple):
     """One way to name the tensors of a family.
 
@@ -56,7 +74,18 @@ class Layout(NamedTuple):
     note: str = ""
     optional: tuple[str, ...] = ()
     stores_ties: bool = False
-    container: str = "safetensors"
+    container: Container = SAFETENSORS
+
+    def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
+        """Where a part goes in a model with these roles; the second of two mounts belongs to fused towers.
+
+        Raises:
+            UsageError: the layout has no names for it.
+        """
+        fitting = [mount for mount in self.mounts.get(role, ()) if mount.naming in part.namings]
+        if not fitting:
+            raise UsageError(f"layout {self.id} has no names for {role} = {part.id}")
+        return fitting[-1] if "fused" in roles else fitting[0]
 
 
 Placed = Mapping[str, str | Mount | tuple[Mount, ...]]
@@ -70,7 +99,7 @@ def layout(
     note: str = "",
     optional: tuple[str, ...] = (),
     stores_ties: bool = False,
-    container: str = "safetensors",
+    container: Container = SAFETENSORS,
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -112,6 +141,7 @@ class Family:
     `is_component` marks families that live inside others (a decoder, a vision tower): they are only
     claimed for files that hold nothing else. `variants` maps a `model_type` to the variant it names.
     `sizes` are published sizes: dims by `role.dim`, kinds by role (`"vision": "dinov2"`).
+    `settings` are values of no single part (the id of the image token), named without a role.
     """
 
     def __init__(
@@ -128,6 +158,7 @@ class Family:
         config: ConfigKeys = _NO_CONFIG,
         variants: Mapping[str, str] = _NONE,
         sizes: Mapping[str, Mapping[str, int | str]] = _NONE,
+        settings: tuple[Setting, ...] = (),
         sources: tuple[str, ...] = (),
     ) -> None:
         self.id = id
@@ -141,6 +172,7 @@ class Family:
         self.config = config
         self.variants = variants
         self.sizes = sizes
+        self.settings = settings
         self.sources = sources
 
     def __repr__(self) -> str:

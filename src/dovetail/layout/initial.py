@@ -6,12 +6,11 @@ the offset from one, so zero), Mamba's `A_log` and `D` as mamba_ssm sets them.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from dovetail.dtypes import DTYPES
 from dovetail.errors import UsageError
+from dovetail.store.cast import CASTABLE, to_bytes
 
 RANGE = 0.02
 _BLOCK = 1 << 20
@@ -35,7 +34,13 @@ def initial_rule(part: str, leaf: str) -> str:
 def initial_chunks(
     rule: str, shape: tuple[int, ...], dtype: str, seed: np.random.SeedSequence
 ) -> Iterator[bytes]:
-    """The bytes of a new tensor, piece by piece."""
+    """The bytes of a new tensor, piece by piece.
+
+    Raises:
+        UsageError: dovetail does not make numbers of this dtype.
+    """
+    if dtype not in CASTABLE:
+        raise UsageError(f"cannot make values of dtype {dtype}", hint=f"dtypes: {', '.join(CASTABLE)}")
     count = math.prod(shape)
     generator = np.random.Generator(np.random.PCG64(seed))
     for start in range(0, count, _BLOCK):
@@ -47,25 +52,4 @@ def initial_chunks(
             values = np.log(states.astype(np.float32))
         else:
             values = np.full(size, 1.0 if rule == "ones" else 0.0, dtype=np.float32)
-        yield cast(values, dtype)
-
-
-def cast(values: Any, dtype: str) -> bytes:
-    """float32 values as the bytes of a dtype, rounded to nearest even.
-
-    Raises:
-        UsageError: dovetail does not write random numbers of this dtype.
-    """
-    match dtype:
-        case "F32":
-            return bytes(values.tobytes())
-        case "F16":
-            return bytes(values.astype(np.float16).tobytes())
-        case "F64":
-            return bytes(values.astype(np.float64).tobytes())
-        case "BF16":
-            bits = values.view(np.uint32)
-            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-            return bytes((rounded >> np.uint32(16)).astype(np.uint16).tobytes())
-    known = ", ".join(name for name in ("BF16", "F16", "F32", "F64") if name in DTYPES)
-    raise UsageError(f"cannot make values of dtype {dtype}", hint=f"dtypes: {known}")
+        yield to_bytes(values, dtype)

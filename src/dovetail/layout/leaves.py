@@ -4,11 +4,12 @@ A leaf's full name is its role and its name in the part: `text.blocks.3.attn.q.w
 layout. Its bytes are spans of stored tensors; nearly always one span, the whole of one tensor.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from math import prod
 from typing import NamedTuple
 
-from dovetail.dims import Expression, Solver
+from dovetail.dims import Expression, Solver, shape_of
 from dovetail.dtypes import BITS
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.layout.detect import Explanation
@@ -37,6 +38,7 @@ class CanonicalLeaf(NamedTuple):
     name: str
     role: str
     leaf: Leaf
+    indices: Mapping[str, int]
     dtype: str
     shape: tuple[int, ...]
     stored: str
@@ -50,8 +52,39 @@ class CanonicalLeaf(NamedTuple):
         return prod(self.shape) * BITS[self.dtype] // 8
 
 
-class PartSizes(Mapping[str, int]):
-    """The sizes of one part by the part's own names, as the solver knows them.
+class Sizes(Mapping[str, int]):
+    """The sizes of one part by the part's own names."""
+
+    @abstractmethod
+    def evaluate(self, shape: Shape) -> tuple[int, ...]:
+        """The numbers of a symbolic shape.
+
+        Raises:
+            KeyError: nothing decides an axis.
+        """
+
+
+class KnownSizes(Sizes):
+    """Sizes that are all given."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+
+    def __getitem__(self, dim: str) -> int:
+        return self._sizes[dim]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def evaluate(self, shape: Shape) -> tuple[int, ...]:
+        return shape_of(shape, self)
+
+
+class PartSizes(Sizes):
+    """The sizes of one part as the solver knows them.
 
     A product that is known as a whole (`q_heads head_dim`) can be had through `evaluate` without its
     factors.
@@ -78,19 +111,17 @@ class PartSizes(Mapping[str, int]):
         return self._solver.get(f"{self._role}.{dim}") is not None
 
     def evaluate(self, shape: Shape) -> tuple[int, ...]:
-        """The numbers of a symbolic shape.
-
-        Raises:
-            KeyError: nothing decides an axis.
-        """
         return tuple(self._axis(axis) for axis in shape)
 
     def _axis(self, axis: Expression) -> int:
+        return sum(self._term(Expression((term,))) for term in axis.terms)
+
+    def _term(self, term: Expression) -> int:
         try:
-            return axis.evaluate(self)
+            return term.evaluate(self)
         except KeyError:
-            renamed = axis.rename(lambda dim: self._solver.root(f"{self._role}.{dim}"))
-            ((factor, monomial),) = renamed.terms if len(renamed.terms) == 1 else ((1, ()),)
+            renamed = term.rename(lambda dim: self._solver.root(f"{self._role}.{dim}"))
+            factor, monomial = renamed.terms[0]
             if monomial not in self._solver.products:
                 raise
             return factor * self._solver.products[monomial].value
@@ -113,9 +144,9 @@ def canonical_leaves(one: Explanation, inference: Inference, store: Store) -> di
     return leaves
 
 
-def canonical_name(role: str, leaf: Leaf, fields: tuple[str, ...], index: tuple[int, ...]) -> str:
+def canonical_name(role: str, leaf: Leaf, indices: Mapping[str, int]) -> str:
     """`text.blocks.3.attn.q.weight`."""
-    return f"{role}.{leaf.template.format(**dict(zip(fields, index, strict=True)))}"
+    return f"{role}.{leaf.template.format(**indices)}"
 
 
 def _leaves_of(
@@ -133,14 +164,15 @@ def _leaves_of(
     shapes = _leaf_shapes(row, leaves, entry, sizes=sizes, stored=stored)
     runs = None if entry.shape is None else row.row.op.runs(shapes, sizes)
     width = BITS[entry.dtype] if entry.dtype else 0
+    named = dict(zip(row.row.stored.fields, index, strict=True))
     for position, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True)):
         spans = None
         if runs is not None:
             spans = tuple(
                 Span(stored, run.start * width // 8, run.length * width // 8) for run in runs[position]
             )
-        name = canonical_name(role, leaf, row.row.stored.fields, index)
-        yield CanonicalLeaf(name, role, leaf, entry.dtype, shape, stored, spans, row, position)
+        name = canonical_name(role, leaf, named)
+        yield CanonicalLeaf(name, role, leaf, named, entry.dtype, shape, stored, spans, row, position)
 
 
 def _leaf_shapes(

@@ -5,7 +5,6 @@ order like its size, so one masked maximum over the bits finds NaN, infinity and
 tensors that have something are looked at again.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from dovetail.layout.examine import Examination
 from dovetail.layout.match import PartMatch
 from dovetail.report import Finding, Report, counted, more
+from dovetail.store.content import are_equal
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Entry, Store
 
@@ -225,22 +225,8 @@ def _zeros(store: Store, looks: Mapping[str, Look]) -> Iterator[Finding]:
         )
 
 
-def _digest(store: Store, name: str) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for block in _blocks(store, name):
-        digest.update(block)
-    return digest.digest()
-
-
-def _are_equal(store: Store, a: str, b: str) -> bool:
-    if store.aliases.get(a, a) == store.aliases.get(b, b):
-        return True
-    one, other = store.entries[a], store.entries[b]
-    return (one.dtype, one.shape) == (other.dtype, other.shape) and _digest(store, a) == _digest(store, b)
-
-
 def _copies(role: str, match: PartMatch, store: Store) -> Iterator[Finding]:
-    differing = [(copy, name) for copy, name in match.duplicates if not _are_equal(store, copy, name)]
+    differing = [(copy, name) for copy, name in match.duplicates if not are_equal(store, copy, name)]
     if differing:
         copy, name = differing[0]
         yield Finding(
@@ -264,7 +250,7 @@ def _ties(examination: Examination) -> tuple[tuple[Any, ...], list[Finding]]:
         text, _, leaf = tie.leaf.partition(".")
         a = _stored_name(one.roles[tie.role], None)
         b = _stored_name(one.roles[text], leaf)
-        equal = _are_equal(store, a, b) if a and b else None
+        equal = are_equal(store, a, b) if a and b else None
         ties.append(tie._replace(are_equal=equal))
         if equal is False and tie.flag is True:
             findings.append(

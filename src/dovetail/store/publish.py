@@ -1,5 +1,10 @@
-"""A folder that appears whole or not at all: written beside its place, then renamed into it."""
+"""A folder that appears whole or not at all: written beside its place, then renamed into it.
 
+One process writes a folder at a time: it holds a lock on `OUT.partial`, which the system lets go of
+however the process ends. A folder left by a killed run is continued when asked for, else refused.
+"""
+
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,69 +14,111 @@ from dovetail.errors import DovetailError, UsageError, WriteError
 
 
 @contextmanager
-def publishing(out: str, needed: int = 0) -> Iterator[str]:
-    """Gives a new folder to write into; renames it to `out` at the end, removes it after an error.
+def publishing(
+    out: str, needed: int = 0, *, is_resumed: bool = False, replaces: bool = False
+) -> Iterator[str]:
+    """Gives a folder to write into; renames it to `out` at the end, removes it after an error.
 
     `needed` is the number of bytes that will be written, checked against the free space first.
+    `is_resumed` goes on with what a killed run left; `replaces` puts an existing `out` away at the end.
 
     Raises:
-        UsageError: `out` exists.
+        UsageError: `out` exists, or another run is writing it.
         WriteError: the place cannot be written to, or there is not enough room.
     """
     out = os.path.abspath(out)
-    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+    if not replaces and os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
     partial = f"{out}.partial"
     new_folders = _missing_folders(os.path.dirname(out))
     try:
         for folder in new_folders:
             os.mkdir(folder)
-        _make_partial(partial)
-        free = shutil.disk_usage(partial).free
-        if needed > free:
-            raise WriteError(
-                f"not enough room for `{out}`", needed=f"{needed:,} bytes", free=f"{free:,} bytes"
-            )
+        lock = _claim(partial, is_resumed=is_resumed)
+    except OSError as error:
+        _remove_empty(new_folders)
+        raise _cannot_write(out, error) from error
+    try:
+        _check_room(out, partial, needed)
         yield partial
-        for name in os.listdir(partial):
-            _sync(os.path.join(partial, name))
-        if os.path.isdir(out):
-            os.rmdir(out)
-        os.rename(partial, out)
-        _sync(os.path.dirname(out))
-    except _Taken:
-        hint = f"another run may be writing it; if not, remove `{partial}`"
-        raise UsageError(f"`{partial}` exists", hint=hint) from None
+        _sync_tree(partial)
+        _move(partial, out)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):
-            for folder in reversed(new_folders):
-                os.rmdir(folder)
+        _remove_empty(new_folders)
         if isinstance(error, OSError) and not isinstance(error, DovetailError):
-            raise WriteError(
-                f"cannot write `{out}`: {error.strerror}", hint="nothing was left behind"
-            ) from error
+            raise _cannot_write(out, error) from error
         raise
+    finally:
+        os.close(lock)
 
 
-class _Taken(Exception):
-    """Somebody is writing, or was stopped."""
-
-
-def _make_partial(partial: str) -> None:
+def _claim(partial: str, *, is_resumed: bool) -> int:
+    """Makes or takes over the folder and locks it; gives the descriptor that holds the lock."""
+    is_new = True
     try:
         os.mkdir(partial)
     except FileExistsError:
-        raise _Taken from None
+        is_new = False
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if is_new else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UsageError(f"another run is writing `{partial}`", hint="wait for it, or stop it") from error
+    if not is_new and not is_resumed:
+        os.close(lock)
+        raise UsageError(
+            f"`{partial}` is left of a run that was killed", hint="go on with --resume, or remove it"
+        )
+    return lock
 
 
 def _missing_folders(path: str) -> list[str]:
-    """The folders above and up to this one that do not exist, outermost first."""
-    missing: list[str] = []
+    """The folders that must be made for a path, outermost first."""
+    missing = []
     while not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
     return missing[::-1]
+
+
+def _remove_empty(folders: list[str]) -> None:
+    with suppress(OSError):
+        for folder in reversed(folders):
+            os.rmdir(folder)
+
+
+def _check_room(out: str, partial: str, needed: int) -> None:
+    there = sum(os.stat(os.path.join(folder, name)).st_blocks * 512 for folder, name in _files(partial))
+    free = shutil.disk_usage(partial).free + there
+    if needed > free:
+        raise WriteError(f"not enough room for `{out}`", needed=f"{needed:,} bytes", free=f"{free:,} bytes")
+
+
+def _move(partial: str, out: str) -> None:
+    old = f"{out}.old"
+    if os.path.isdir(out) and not os.listdir(out):
+        os.rmdir(out)
+    if os.path.exists(out):
+        os.rename(out, old)
+    os.rename(partial, out)
+    _sync(os.path.dirname(out))
+    if os.path.exists(old):
+        shutil.rmtree(old)
+
+
+def _files(folder: str) -> Iterator[tuple[str, str]]:
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            yield inside, name
+
+
+def _sync_tree(folder: str) -> None:
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            _sync(os.path.join(inside, name))
+        _sync(inside)
 
 
 def _sync(path: str) -> None:
@@ -80,3 +127,7 @@ def _sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _cannot_write(out: str, error: OSError) -> WriteError:
+    return WriteError(f"cannot write `{out}`: {error.strerror}", hint="nothing was left behind")

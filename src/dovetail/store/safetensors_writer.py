@@ -1,4 +1,4 @@
-"""Writes safetensors, one tensor after the other: a single file, or shards and their index.
+"""Writes safetensors, one tensor after the other.
 
 The header is padded with spaces so that the data begins at a multiple of 64 bytes. A tensor without
 chunks is a hole: full size, no room on the disk.
@@ -7,9 +7,11 @@ chunks is a hole: full size, no room on the disk.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 from dovetail.errors import WriteError
-from dovetail.store.tensor_data import TensorData
+from dovetail.store.block_file import BlockFile
+from dovetail.store.tensor_data import Skip, TensorData
 
 _ALIGNMENT = 64
 INDEX = "model.safetensors.index.json"
@@ -24,17 +26,30 @@ def write_safetensors(
         WriteError: a tensor gives more or fewer bytes than its dtype and shape need.
     """
     with open(path, "xb") as file:
-        file.write(header_bytes(tensors, metadata))
-        for tensor in tensors:
-            if tensor.chunks is None:
-                file.seek(tensor.bytes, os.SEEK_CUR)
-                continue
-            written = sum(file.write(chunk) for chunk in tensor.chunks)
-            if written != tensor.bytes:
-                raise WriteError(
-                    f"`{tensor.name}` gave {written:,} bytes", expected=f"{tensor.bytes:,}", file=path
-                )
-        file.truncate(file.tell())
+        write_to(file, tensors, metadata)
+
+
+def write_to(
+    file: BinaryIO | BlockFile, tensors: Sequence[TensorData], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes header and tensors to an opened file.
+
+    Raises:
+        WriteError: a tensor gives more or fewer bytes than its dtype and shape need.
+    """
+    file.write(header_bytes(tensors, metadata))
+    for tensor in tensors:
+        begin = file.tell()
+        for chunk in (Skip(tensor.bytes),) if tensor.chunks is None else tensor.chunks:
+            if isinstance(chunk, Skip):
+                file.seek(chunk.size, os.SEEK_CUR)
+            else:
+                file.write(chunk)
+        if (written := file.tell() - begin) != tensor.bytes:
+            raise WriteError(
+                f"`{tensor.name}` gave {written:,} bytes", expected=f"{tensor.bytes:,}", file=file.name
+            )
+    file.truncate(file.tell())
 
 
 def header_bytes(tensors: Sequence[TensorData], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -54,38 +69,12 @@ def header_bytes(tensors: Sequence[TensorData], metadata: Mapping[str, str] | No
     return len(text).to_bytes(8, "little") + text
 
 
-def write_sharded(folder: str, tensors: Sequence[TensorData], max_shard_size: int) -> list[str]:
-    """Writes `model.safetensors`, or shards of at most `max_shard_size` bytes and their index.
-
-    A tensor larger than a shard gets one of its own. Gives the names of the files.
-    """
-    shards = in_shards(tensors, max_shard_size)
-    if len(shards) == 1:
-        write_safetensors(os.path.join(folder, "model.safetensors"), shards[0])
-        return ["model.safetensors"]
-    weight_map: dict[str, str] = {}
-    names = []
-    for i, shard in enumerate(shards, 1):
-        name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(os.path.join(folder, name), shard)
-        weight_map |= {tensor.name: name for tensor in shard}
-        names.append(name)
-    total = sum(tensor.bytes for tensor in tensors)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    with open(os.path.join(folder, INDEX), "x", encoding="utf-8") as file:
-        json.dump(index, file, indent=2)
-        file.write("\n")
-    return [*names, INDEX]
-
-
-def in_shards(tensors: Sequence[TensorData], max_shard_size: int) -> list[list[TensorData]]:
-    """The tensors in order, cut into runs of at most `max_shard_size` bytes."""
-    shards: list[list[TensorData]] = [[]]
-    size = 0
-    for tensor in tensors:
-        if shards[-1] and size + tensor.bytes > max_shard_size:
-            shards.append([])
-            size = 0
-        shards[-1].append(tensor)
-        size += tensor.bytes
-    return shards
+def in_shards(sizes: Sequence[int], max_shard_size: int) -> list[range]:
+    """Runs of tensors of at most `max_shard_size` bytes together; a larger one gets a shard of its own."""
+    begins, total = [0], 0
+    for i, size in enumerate(sizes):
+        if i > begins[-1] and total + size > max_shard_size:
+            begins.append(i)
+            total = 0
+        total += size
+    return [range(begin, end) for begin, end in zip(begins, [*begins[1:], len(sizes)], strict=True)]

@@ -1,8 +1,10 @@
 """Where bytes come from: a local file here, a remote one in `remote.py`; readers see no difference."""
 
+import errno
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from dovetail.errors import FormatError, MissingError
 
@@ -58,7 +60,9 @@ class LocalSource(ByteSource):
         if not stat.S_ISREG(mode := os.fstat(self._fd).st_mode):
             self.close()
             raise FormatError("this is no ordinary file", file=self.name, found=_kind(mode))
-        self.size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self.size = status.st_size
+        self._has_holes = status.st_blocks * 512 < status.st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
@@ -66,6 +70,25 @@ class LocalSource(ByteSource):
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fills the buffer from `offset`; gives the number of bytes read."""
         return os.preadv(self._fd, [buffer], offset)
+
+    def extents(self, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """The runs between two offsets as (begin, end, whether there is data rather than a hole)."""
+        while begin < end:
+            data = self._next(begin, os.SEEK_DATA, end) if self._has_holes else begin
+            if data > begin:
+                yield begin, data, False
+            stop = self._next(data, os.SEEK_HOLE, end) if self._has_holes and data < end else end
+            if stop > data:
+                yield data, stop, True
+            begin = max(data, stop)
+
+    def _next(self, offset: int, whence: int, end: int) -> int:
+        try:
+            return min(os.lseek(self._fd, offset, whence), end)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data until the end of the file
+                return end
+            raise
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -7,13 +7,23 @@ from typing import NamedTuple
 from dovetail.dtypes import DTYPES
 
 
+class Skip(NamedTuple):
+    """Bytes that need no writing: zeros that become a hole, or, with their checksum, what is in place."""
+
+    size: int
+    crc: int | None = None
+
+
+Chunk = bytes | memoryview | Skip
+
+
 class TensorData(NamedTuple):
     """A tensor to write: `chunks` are its bytes in row-major order, None for zeros (a hole in the file)."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    chunks: Iterable[bytes] | None
+    chunks: Iterable[Chunk] | None
 
     @property
     def bytes(self) -> int:

@@ -20,9 +20,10 @@ from typing import Any, BinaryIO
 
 from dovetail.dtypes import DTYPES
 from dovetail.errors import WriteError
+from dovetail.store.block_file import BlockFile
 from dovetail.store.pickled import Storage, TensorRecord
 from dovetail.store.pickler import pickle_of
-from dovetail.store.tensor_data import TensorData
+from dovetail.store.tensor_data import Chunk, Skip, TensorData
 
 _FOLDER = "archive"
 _ALIGNMENT = 64
@@ -50,15 +51,30 @@ def write_torch(
         WriteError: two names exclude each other, a tensor gives more or fewer bytes than it needs, a
             value is not plain, or the file exists or cannot be written.
     """
-    pickle = pickle_of(_tree(tensors, aliases or {}, values or {}))
     with _writing(path):
         file = open(path, "xb")  # noqa: SIM115 - closed below, and removed when writing fails
     try:
         with file:
-            _write(_ZipWriter(file, path), pickle, tensors)
+            write_to(file, tensors, aliases=aliases, values=values)
     except BaseException:
         os.unlink(path)
         raise
+
+
+def write_to(
+    file: BinaryIO | BlockFile,
+    tensors: Sequence[TensorData],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """The same to an opened file.
+
+    Raises:
+        WriteError: as `write_torch`.
+    """
+    pickle = pickle_of(_tree(tensors, aliases or {}, values or {}))
+    _write(_ZipWriter(file, str(file.name)), pickle, tensors)
 
 
 @contextmanager
@@ -139,13 +155,13 @@ def _merge(tree: dict[Any, Any], values: Mapping[Any, Any], place: str) -> None:
 class _ZipWriter:
     """A zip file in the making, as `PyTorchStreamWriter` makes it."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
+    def __init__(self, file: BinaryIO | BlockFile, path: str) -> None:
         self.file = file
         self.path = path
         self.position = 0
         self.directory: list[bytes] = []
 
-    def add(self, name: str, size: int, chunks: Iterable[bytes] | None, what: str) -> None:
+    def add(self, name: str, size: int, chunks: Iterable[Chunk] | None, what: str) -> None:
         """Writes one entry: header, padding, data, descriptor."""
         path, header = f"{_FOLDER}/{name}".encode(), self.position
         is_big, is_far = size >= _FULL32, header >= _FULL32
@@ -165,20 +181,22 @@ class _ZipWriter:
         fields = (0, 0, flags, 0, 0, 0, crc, length, length, len(path), len(extra), 0, 0, 0, 0, place)
         self.directory.append(struct.pack("<4s6H3I5H2I", b"PK\1\2", *fields) + path + extra)
 
-    def data(self, size: int, chunks: Iterable[bytes] | None, what: str) -> int:
+    def data(self, size: int, chunks: Iterable[Chunk] | None, what: str) -> int:
         """Writes the data of an entry; gives its checksum."""
-        if chunks is None:
-            self.skip(size)
-            return crc_of_zeros(size)
         crc, start = 0, self.position
-        for chunk in chunks:
-            self.write(chunk)
-            crc = zlib.crc32(chunk, crc)
+        for chunk in (Skip(size),) if chunks is None else chunks:
+            if isinstance(chunk, Skip):
+                self.skip(chunk.size)
+                second = crc_of_zeros(chunk.size) if chunk.crc is None else chunk.crc
+                crc = crc_of_both(crc, second, chunk.size)
+            else:
+                self.write(chunk)
+                crc = zlib.crc32(chunk, crc)
         if (written := self.position - start) != size:
             raise WriteError(f"`{what}` gave {written:,} bytes", expected=f"{size:,}", file=self.path)
         return crc
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Writes bytes."""
         with _writing(self.path):
             self.file.write(data)
@@ -188,7 +206,7 @@ class _ZipWriter:
         """Leaves a hole."""
         self.position += size
         with _writing(self.path):
-            self.file.seek(self.position)
+            self.file.seek(size, os.SEEK_CUR)
 
     def finish(self) -> None:
         """Writes the directory and the records that lead to it."""
@@ -213,13 +231,28 @@ def crc_of_zeros(size: int) -> int:
     >>> crc_of_zeros(4) == zlib.crc32(bytes(4))
     True
     """
-    register, power = _FULL32, _X8
+    return _product(_FULL32, _power(size)) ^ _FULL32
+
+
+def crc_of_both(first: int, second: int, size: int) -> int:
+    """The CRC-32 of two runs of bytes, from that of each and the size of the second.
+
+    >>> crc_of_both(zlib.crc32(b"dove"), zlib.crc32(b"tail"), 4) == zlib.crc32(b"dovetail")
+    True
+    """
+    return _product(first, _power(size)) ^ second
+
+
+@cache
+def _power(size: int) -> int:
+    """x^8 to the power of a size."""
+    result, power = _ONE, _X8
     while size:
         if size & 1:
-            register = _product(register, power)
+            result = _product(result, power)
         power = _product(power, power)
         size >>= 1
-    return register ^ _FULL32
+    return result
 
 
 def _product(left: int, right: int) -> int:

@@ -1,0 +1,203 @@
+"""Materials put under the names of a layout: which stored tensors there will be, and of what.
+
+The stored tensor of a row is a sequence of segments, each some elements of one leaf: one segment for a
+plain tensor, three for `qkv = q | k | v`, three per group where they interleave. So every exact change
+of layout is a copy of bytes in another order.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+from dovetail.dtypes import BITS
+from dovetail.edit.material import Block, Material
+from dovetail.errors import UsageError, listed
+from dovetail.layout.family import Family, Layout, Mount
+from dovetail.layout.leaves import Sizes
+from dovetail.layout.ops import Run
+from dovetail.layout.part import Part, Row
+
+
+class Target(NamedTuple):
+    """What a checkpoint is to become: the layout, and the kind and sizes of each part."""
+
+    family: Family
+    layout: Layout
+    parts: Mapping[str, Part]
+    sizes: Mapping[str, Sizes]
+
+
+class Segment(NamedTuple):
+    """Some elements of one leaf, in a row."""
+
+    material: Material
+    start: int
+    length: int
+
+
+class Arranged(NamedTuple):
+    """One stored tensor to write. `segments` is None where its elements must be rearranged one by one."""
+
+    name: str
+    role: str
+    dtype: str
+    shape: tuple[int, ...]
+    row: Row
+    materials: tuple[Material, ...]
+    segments: tuple[Segment, ...] | None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes."""
+        return prod(self.shape) * BITS[self.dtype] // 8
+
+    @property
+    def needs_memory(self) -> int:
+        """Bytes that must be held at once to write it."""
+        if self.segments is None:
+            return 2 * self.size
+        held = [m for m in self.materials if m.make is not None and len(self.segments) > len(self.materials)]
+        return max((material.size for material in held), default=0)
+
+    def blocks(self) -> Iterator[tuple[str, Block]]:
+        """The bytes in order, each block with the leaf that it belongs to ("" if it holds several)."""
+        if self.segments is None:
+            yield "", self._rearranged()
+            return
+        whole = self._held()
+        for segment in self.segments:
+            width = BITS[segment.material.dtype]
+            if (data := whole.get(segment.material.name)) is not None:
+                begin, end = segment.start * width // 8, (segment.start + segment.length) * width // 8
+                yield segment.material.name, memoryview(data)[begin:end]
+                continue
+            for block in segment.material.blocks(segment.start, segment.length):
+                yield segment.material.name, block
+
+    def _held(self) -> dict[str, bytearray]:
+        """Computed leaves that are needed in several pieces."""
+        assert self.segments is not None
+        if len(self.segments) == len(self.materials):
+            return {}
+        return {material.name: material.whole() for material in self.materials if material.make is not None}
+
+    def _rearranged(self) -> bytes:
+        import numpy as np
+
+        arrays: list[Any] = [
+            np.frombuffer(material.whole(), dtype=f"V{BITS[self.dtype] // 8}").reshape(material.shape)
+            for material in self.materials
+        ]
+        return bytes(np.ascontiguousarray(self.row.op.join(arrays, {})))
+
+
+def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
+    """The stored tensors of a layout for these materials, in the order of the materials.
+
+    Raises:
+        UsageError: the layout has no place for a part, or something it needs is not known.
+    """
+    by_leaf: dict[tuple[str, str], dict[tuple[int, ...], Material]] = {}
+    order: dict[str, int] = {}
+    for material in materials:
+        place = by_leaf.setdefault((material.role, material.leaf.name), {})
+        place[tuple(material.indices[field] for field in material.leaf.template.fields)] = material
+        order[material.name] = len(order)
+    _check_roles({role for role, _ in by_leaf}, target)
+    arranged: list[Arranged] = []
+    placed: set[str] = set()
+    for role, part in target.parts.items():
+        if any(name == role for name, _ in by_leaf):
+            mount = target.layout.mount(role, part, target.parts)
+            for one in _role(role, part, mount, by_leaf=by_leaf, target=target):
+                arranged.append(one)
+                placed |= {material.name for material in one.materials}
+    if lost := [name for name in order if name not in placed]:
+        raise UsageError(
+            f"layout {target.layout.id} has no name for {listed([f'`{name}`' for name in lost], 3)}",
+            hint="choose another layout",
+        )
+    return sorted(arranged, key=lambda one: order[one.materials[0].name])
+
+
+def _check_roles(roles: set[str], target: Target) -> None:
+    for role in target.parts:
+        if role in roles and role not in target.layout.mounts:
+            raise UsageError(
+                f"layout {target.layout.id} of {target.family.id} has no place for the part {role}",
+                hint=f"choose another layout, or leave it out with --without {role}",
+            )
+
+
+def _role(
+    role: str,
+    part: Part,
+    mount: Mount,
+    *,
+    by_leaf: Mapping[tuple[str, str], Mapping[tuple[int, ...], Material]],
+    target: Target,
+) -> Iterator[Arranged]:
+    moved = dict(mount.moved)
+    for row in part.rows(mount.naming):
+        if row.is_alias:
+            continue
+        text = moved.get(row.leaves[0], mount.prefix + row.stored.text)
+        first = by_leaf.get((role, row.leaves[0]), {})
+        for index, material in first.items():
+            mates = [by_leaf.get((role, leaf), {}).get(index) for leaf in row.leaves]
+            if any(mate is None for mate in mates):
+                raise UsageError(
+                    f"`{text}` needs all of {', '.join(row.leaves)}, and some are missing",
+                    hint="choose a layout that keeps them apart",
+                )
+            found = tuple(mate for mate in mates if mate is not None)
+            name = _filled(text, material.indices)
+            aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
+            yield _arranged(name, role, row, found, sizes=target.sizes[role])._replace(aliases=aliases)
+
+
+def _filled(text: str, indices: Mapping[str, int]) -> str:
+    """A name with its fields replaced, `{layer:cross}` as well as `{layer}`."""
+    for field, value in indices.items():
+        head, brace, tail = text.partition(f"{{{field}")
+        if brace:
+            text = f"{head}{value}{tail.partition('}')[2]}"
+    return text
+
+
+def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(_filled(prefix + row.stored.text, indices) for prefix in mount.aliases)
+
+
+def _arranged(name: str, role: str, row: Row, materials: tuple[Material, ...], *, sizes: Sizes) -> Arranged:
+    dtypes = {material.dtype for material in materials}
+    if len(dtypes) > 1:
+        raise UsageError(
+            f"`{name}` joins tensors of different dtypes: {', '.join(sorted(dtypes))}",
+            hint="give --dtype to make them one",
+        )
+    shapes = [material.shape for material in materials]
+    if row.op.word == "rename":
+        shape = shapes[0]
+    else:
+        if missing := [dim for dim in row.op.needs if dim not in sizes]:
+            raise UsageError(
+                f"`{name}` can only be put together when {role}.{missing[0]} is known, and nothing says it",
+                hint=f"put the config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
+            )
+        shape = sizes.evaluate(row.op.stored_shape([material.leaf.shape for material in materials]))
+    runs = row.op.runs(shapes, sizes)
+    segments = None if runs is None else tuple(_segments(materials, runs))
+    return Arranged(name, role, dtypes.pop(), shape, row, materials, segments)
+
+
+def _segments(materials: tuple[Material, ...], runs: list[list[Run]]) -> Iterator[Segment]:
+    """The leaves' runs in the order of the stored tensor."""
+    pieces = []
+    for material, places in zip(materials, runs, strict=True):
+        position = 0
+        for run in places:
+            pieces.append((run.start, Segment(material, position, run.length)))
+            position += run.length
+    return (segment for _, segment in sorted(pieces, key=lambda piece: piece[0]))

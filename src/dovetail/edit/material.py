@@ -1,0 +1,185 @@
+"""A leaf on its way into a new checkpoint: where its values come from, whatever they are stored in.
+
+Most leaves are spans of stored tensors and are copied as bytes. Others are computed: fresh values from a
+seed, an interpolated table, a matrix that must be turned around. A material is read in pieces, in the
+leaf's own order, and may be read in part.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
+from threading import local
+from typing import Any, Literal, NamedTuple
+
+from dovetail.dtypes import BITS
+from dovetail.layout.leaves import CanonicalLeaf, Span
+from dovetail.layout.part import Leaf
+from dovetail.store.source import ByteSource, LocalSource
+from dovetail.store.store import Store
+from dovetail.store.tensor_data import Skip
+
+# How a leaf got its values. Everything but `copied` is written into the certificate of the result.
+Init = Literal["copied", "tied", "random", "interpolated", "resized", "zero"]
+Block = bytes | memoryview | Skip
+BLOCK = 1 << 20
+
+
+class _Scratch(local):
+    """Memory that a thread reads every block into."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(BLOCK))
+
+
+_scratch = _Scratch()
+
+
+class Material(NamedTuple):
+    """One leaf: `store` and `spans` say where its bytes are, or `make` gives them.
+
+    `dtype` is what it will be written as, `source_dtype` what it is.
+    """
+
+    name: str
+    role: str
+    leaf: Leaf
+    indices: Mapping[str, int]
+    shape: tuple[int, ...]
+    dtype: str
+    source_dtype: str
+    init: Init = "copied"
+    store: Store | None = None
+    spans: tuple[Span, ...] = ()
+    make: Callable[[], Iterable[bytes]] | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The bytes it will take."""
+        return self.elements * BITS[self.dtype] // 8
+
+    @property
+    def is_cast(self) -> bool:
+        """Whether its numbers change their width."""
+        return self.dtype != self.source_dtype
+
+    @property
+    def needs_memory(self) -> int:
+        """Bytes that must be held at once to make it."""
+        return 0 if self.make is None else self.size
+
+    def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Block]:
+        """The bytes of some of its elements, in order."""
+        count = self.elements - start if length is None else length
+        if self.make is not None:
+            yield from _cut(self.make(), start * BITS[self.dtype] // 8, count * BITS[self.dtype] // 8)
+            return
+        width = BITS[self.source_dtype]
+        found = _read(self, start * width // 8, count * width // 8)
+        if not self.is_cast:
+            yield from found
+            return
+        from dovetail.store.cast import cast
+
+        for block in found:
+            if isinstance(block, Skip):
+                yield Skip(block.size * BITS[self.dtype] // width)
+            else:
+                yield cast(block, self.source_dtype, self.dtype)
+
+    def whole(self) -> bytearray:
+        """All bytes at once."""
+        return joined(self.blocks())
+
+
+def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
+    """The material that a leaf of an opened checkpoint is."""
+    material = Material(
+        name=leaf.name,
+        role=leaf.role,
+        leaf=leaf.leaf,
+        indices=leaf.indices,
+        shape=leaf.shape,
+        dtype=leaf.dtype,
+        source_dtype=leaf.dtype,
+        store=store,
+        spans=leaf.spans or (),
+    )
+    return material if leaf.spans is not None else material._replace(make=lambda: [_rearranged(store, leaf)])
+
+
+def joined(blocks: Iterable[Block]) -> bytearray:
+    """Blocks as one run of bytes."""
+    data = bytearray()
+    for block in blocks:
+        data += bytes(block.size) if isinstance(block, Skip) else block
+    return data
+
+
+def _rearranged(store: Store, leaf: CanonicalLeaf) -> bytes:
+    """A leaf whose elements lie scattered in its stored tensor."""
+    import numpy as np
+
+    entry = store.entries[leaf.stored]
+    numbers: Any = np.frombuffer(store.read(leaf.stored), dtype=f"V{BITS[entry.dtype] // 8}")
+    op, shapes = leaf.match.row.op, [()] * len(leaf.match.row.leaves)
+    assert entry.shape is not None
+    return bytes(np.ascontiguousarray(op.part(numbers.reshape(entry.shape), shapes, {})[leaf.position]))
+
+
+def _cut(blocks: Iterable[bytes], start: int, length: int) -> Iterator[bytes | memoryview]:
+    """`length` bytes from `start` of a stream."""
+    position = 0
+    for block in blocks:
+        inside = memoryview(block)[max(0, start - position) : max(0, start + length - position)]
+        position += len(block)
+        if len(inside):
+            yield inside
+        if position >= start + length:
+            return
+
+
+def _read(material: Material, start: int, length: int) -> Iterator[Block]:
+    """Bytes of a material that is stored somewhere, span by span."""
+    assert material.store is not None
+    position = 0
+    for span in material.spans:
+        first = max(start, position)
+        last = min(start + length, position + span.length)
+        if first < last:
+            yield from _read_span(material.store, span, first - position, last - first)
+        position += span.length
+
+
+def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Block]:
+    entry = store.entries[span.tensor]
+    if entry.strides is not None:
+        yield memoryview(store.read(span.tensor))[span.start + skip : span.start + skip + length]
+        return
+    source = store.source(entry.file)
+    begin = entry.start + span.start + skip
+    if isinstance(source, LocalSource):
+        yield from _read_local(source, begin, begin + length, f"tensor `{span.tensor}`")
+    else:
+        yield from _read_any(source, begin, begin + length, f"tensor `{span.tensor}`")
+
+
+def _read_local(source: LocalSource, begin: int, end: int, what: str) -> Iterator[Block]:
+    """Blocks in a buffer that the next one overwrites; holes of a sparse file are not read."""
+    for first, last, is_data in source.extents(begin, end):
+        if not is_data:
+            yield Skip(last - first)
+            continue
+        for offset in range(first, last, BLOCK):
+            piece = _scratch.block[: min(BLOCK, last - offset)]
+            if source.read_into(offset, piece) != len(piece):
+                source.exactly(offset, len(piece), what)
+            yield piece
+
+
+def _read_any(source: ByteSource, begin: int, end: int, what: str) -> Iterator[Block]:
+    for offset in range(begin, end, 16 * BLOCK):
+        yield source.exactly(offset, min(16 * BLOCK, end - offset), what)

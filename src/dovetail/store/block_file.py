@@ -1,0 +1,178 @@
+"""A new file, written from front to back in large blocks by a thread of its own.
+
+Big files go past the page cache (O_DIRECT): on gigabytes that is as fast as the disk, leaves the
+machine's cache alone and has nothing left to flush at the end (docs/decisions/0006-writing.md has the
+measurements). Where a file system refuses it, and for small files, writing is ordinary.
+"""
+
+import mmap
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+
+BLOCK = 4 << 20
+_NUM_BLOCKS = 4
+_DIRECT_FROM = 64 << 20
+_PAGE = 4096
+
+Call = Callable[[], None]
+_Job = tuple[mmap.mmap, int, int] | Call | None
+
+
+class BlockFile:
+    """Takes bytes in order, as a binary file does. `expected` is about how many there will be.
+
+    `start` is where writing begins: what comes before is in place already and only counted.
+
+    Raises:
+        OSError: the system refuses; what the writing thread meets comes out of a later call.
+    """
+
+    def __init__(self, path: str, expected: int, *, start: int = 0) -> None:
+        self.name = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if start else os.O_EXCL)
+        self._fd = os.open(path, flags, 0o644)
+        self._direct_fd = _open_direct(path) if expected >= _DIRECT_FROM else -1
+        self._position = 0
+        self._base = start // BLOCK * BLOCK
+        self._fill = 0
+        self._calls: list[Call] = []
+        self._error: BaseException | None = None
+        self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        for _ in range(_NUM_BLOCKS):
+            self._free.put(mmap.mmap(-1, BLOCK))
+        self._block = self._free.get()
+        self._thread = Thread(target=self._work, name=f"write {path}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the page cache is passed by."""
+        return self._direct_fd >= 0
+
+    def tell(self) -> int:
+        """How many bytes were given."""
+        return self._position
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Takes the next bytes."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        in_place = min(size, max(0, self._base - self._position))
+        self._position += in_place
+        view = view[in_place:]
+        while view:
+            count = min(len(view), BLOCK - self._fill)
+            self._block[self._fill : self._fill + count] = view[:count]
+            self._fill += count
+            self._position += count
+            view = view[count:]
+            if self._fill == BLOCK:
+                self._hand_over()
+        return size
+
+    def seek(self, count: int, whence: int = os.SEEK_CUR) -> int:
+        """Leaves out the next `count` bytes: zeros that take no room, or what is in place already."""
+        assert whence == os.SEEK_CUR
+        target = self._position + count
+        if self._position < self._base:
+            self._position = min(target, self._base)
+        if target - self._base >= BLOCK:
+            self._hand_over()
+            self._base = target // BLOCK * BLOCK
+            self._position = self._base
+        self.write(bytes(target - self._position))
+        return self._position
+
+    def truncate(self, size: int) -> int:
+        """Nothing: the file ends where the bytes end."""
+        return size
+
+    def flush(self) -> None:
+        """Nothing: `close` makes everything durable."""
+
+    def when_written(self, call: Call) -> None:
+        """Calls back, in the writing thread, when everything given so far has been handed to the disk."""
+        self._calls.append(call)
+
+    def close(self) -> None:
+        """Writes what is left and makes it durable."""
+        self._hand_over()
+        self._stop()
+        try:
+            self._check()
+            os.ftruncate(self._fd, self._position)
+            os.fsync(self._fd)
+        finally:
+            self._close_files()
+
+    def __enter__(self) -> "BlockFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        self._error = self._error or InterruptedError("writing was given up")
+        self._stop()
+        self._close_files()
+
+    def _hand_over(self) -> None:
+        self._check()
+        if self._fill:
+            length = -(-self._fill // _PAGE) * _PAGE
+            self._block[self._fill : length] = bytes(length - self._fill)
+            self._jobs.put((self._block, self._base, length))
+            self._block = self._free.get()
+            self._base += BLOCK
+            self._fill = 0
+        for call in self._calls:
+            self._jobs.put(call)
+        self._calls = []
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _close_files(self) -> None:
+        os.close(self._fd)
+        if self._direct_fd >= 0:
+            os.close(self._direct_fd)
+
+    def _work(self) -> None:
+        """The writing thread. After an error it goes on taking blocks, so that the giver never waits."""
+        while (job := self._jobs.get()) is not None:
+            try:
+                if callable(job):
+                    if self._error is None:
+                        job()
+                    continue
+                block, offset, length = job
+                if self._error is None:
+                    self._write(memoryview(block)[:length], offset)
+            except BaseException as error:  # noqa: BLE001 - raised again in the giving thread
+                self._error = error
+            if not callable(job):
+                self._free.put(job[0])
+
+    def _write(self, view: memoryview, offset: int) -> None:
+        descriptor = self._direct_fd if self._direct_fd >= 0 else self._fd
+        while view:
+            count = os.pwrite(descriptor, view, offset)
+            view, offset = view[count:], offset + count
+            if count % _PAGE:
+                descriptor = self._fd  # the rest is no longer aligned
+
+
+def _open_direct(path: str) -> int:
+    """A second descriptor that passes the page cache by, -1 where the file system has none."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except (OSError, AttributeError):
+        return -1

@@ -1,0 +1,55 @@
+"""Floating-point numbers in another width: rounded to nearest even, NaN and infinity kept.
+
+Only this is done to values anywhere in dovetail, and only when asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dovetail.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CASTABLE = ("BF16", "F16", "F32", "F64")
+# (exponent bits, fraction bits): a cast loses nothing if neither shrinks
+_BITS = {"F64": (11, 52), "F32": (8, 23), "F16": (5, 10), "BF16": (8, 7)}
+_NUMPY: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+
+def is_lossless(source: str, target: str) -> bool:
+    """Whether every value of one dtype is a value of the other."""
+    return all(a <= b for a, b in zip(_BITS[source], _BITS[target], strict=True))
+
+
+def cast(block: Any, source: str, target: str) -> bytes:
+    """The values of a block of bytes in another dtype.
+
+    Raises:
+        UsageError: one of the dtypes is not floating point of 16 bits or more.
+    """
+    for dtype in (source, target):
+        if dtype not in CASTABLE:
+            raise UsageError(f"cannot change {source} to {target}", hint=f"dtypes: {', '.join(CASTABLE)}")
+    return to_bytes(to_numbers(block, source), target)
+
+
+def to_numbers(block: Any, dtype: str) -> "NDArray[Any]":
+    """The numbers behind the bytes; bfloat16 as float32."""
+    if dtype == "BF16":
+        return (np.frombuffer(block, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.frombuffer(block, _NUMPY[dtype])
+
+
+def to_bytes(numbers: "NDArray[Any]", dtype: str) -> bytes:
+    """Numbers as the bytes of a dtype."""
+    if dtype != "BF16":
+        with np.errstate(over="ignore"):
+            return numbers.astype(_NUMPY[dtype], copy=False).tobytes()
+    bits = numbers.astype(np.float32, copy=False).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    # the largest NaNs would wrap around to zero; a quiet NaN of the same sign stands for all of them
+    quiet = ((bits >> np.uint32(16)) & np.uint32(0x8000)) | np.uint32(0x7FC0)
+    is_nan = (bits & np.uint32(0x7FFF_FFFF)) > np.uint32(0x7F80_0000)
+    return np.where(is_nan, quiet, rounded).astype(np.uint16).tobytes()
