@@ -1,0 +1,73 @@
+"""Writes docs/reference/families.md from what `dovetail families --json` says."""
+
+from pathlib import Path
+from typing import Any
+
+from dovetail.families import built_in
+from dovetail.verbs import families
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "families.md"
+HEAD = """# Families
+
+What dovetail knows by itself; packages add more ([guide](../guides/family.md)). `scripts/families_page.py`
+writes this page from `dovetail families --json`.
+
+A part is a role and the kinds that may fill it. A layout that is *read only* comes from a bug, or nothing
+else reads it. Sizes are the published ones that `dovetail make --size` takes.
+"""
+
+
+def main() -> None:
+    """Writes the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page."""
+    own = {family.id for family in built_in()}
+    return "\n".join([HEAD, *(section(one) for one in families() if one["family"] in own)])
+
+
+def section(one: dict[str, Any]) -> str:
+    """One family."""
+    parts = ", ".join(f"{role} ({kinds(ids)})" for role, ids in one["parts"].items())
+    lines = [
+        f"## {one['family']}",
+        "",
+        f"{one['title']}.",
+        "",
+        f"- parts: {parts}",
+        f"- sizes: {code(one['sizes'])}",
+    ]
+    if one["variants"]:
+        said = ", ".join(f"`{key}` is {variant}" for key, variant in one["variants"].items())
+        lines.append(f"- variants, by `model_type`: {said}")
+    lines += [
+        f"- sources: {', '.join(one['sources'])}",
+        "",
+        "| layout | access | what it is |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*lines, *map(row, one["layouts"]), ""])
+
+
+def kinds(ids: list[str]) -> str:
+    """The kinds of a part, each once."""
+    return code(list(dict.fromkeys(ids)))
+
+
+def code(names: list[str]) -> str:
+    """Names in code style."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def row(layout: dict[str, Any]) -> str:
+    """One layout as a row."""
+    access = "read, write" if layout["writable"] else "read only"
+    same = f" (same names and shapes as {code(layout['same_as'])})" if layout["same_as"] else ""
+    note = layout["note"].replace("|", "\\|")
+    return f"| `{layout['id']}` | {access} | {note}{same} |"
+
+
+if __name__ == "__main__":
+    main()
