@@ -26,7 +26,7 @@ def config_json(plan: Blueprint, *, dtype: str, is_tied: bool | None) -> dict[st
                 for key, value in _spell(spellings[0], dims[dim], dims, config, section).items():
                     _put(config, f"{section}.{key}".lstrip("."), value)
         for setting in part.facts.settings:
-            if setting.default is not None:
+            if setting.spellings and setting.default not in (None, {}):
                 _put(config, f"{section}.{setting.spellings[0]}".lstrip("."), setting.default, keep=True)
     if is_tied is not None:
         config["tie_word_embeddings"] = is_tied

@@ -143,6 +143,7 @@ def _settings(
     rope = ("rope_theta", "rope_parameters.rope_theta", "rope_base")
     return (
         Setting("rope_theta", rope, theta, why),
+        Setting("rope_scaling", ("rope_scaling", "rope_parameters"), {}, why),
         Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why),
         Setting("activation", activation_keys, activation, why),
     )
@@ -175,6 +176,9 @@ _GEMMA = _settings(
     why="gemma convention",
 )
 
+# transformers@5.23.0 configuration_qwen2.py: a window is only used where this says so.
+_WINDOW = Setting("use_sliding_window", ("use_sliding_window",), False, "qwen convention")
+
 LLAMA = decoder(
     "llama",
     "embed",
@@ -190,7 +194,7 @@ QWEN2 = decoder(
     "qkv_bias",
     sizes=QWEN2_SIZES,
     head_dim=128,
-    settings=_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention"),
+    settings=(*_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention"), _WINDOW),
 )
 QWEN3 = decoder(
     "qwen3",
@@ -199,7 +203,7 @@ QWEN3 = decoder(
     "qk_norm",
     sizes=QWEN3_SIZES,
     head_dim=128,
-    settings=_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention"),
+    settings=(*_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention"), _WINDOW),
 )
 GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
 GEMMA_EXPERT = decoder(

@@ -9,10 +9,10 @@ arXiv:2408.03326.
 """
 
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
-from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, parse_spellings
+from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 PROJECTOR = Part(
     id="mlp2x_gelu",
@@ -24,10 +24,32 @@ PROJECTOR = Part(
         "hf": Naming("(fc1|fc2).(weight|bias)  (linear_1|linear_2).(weight|bias)"),
         "lmms": Naming("(fc1|fc2).(weight|bias)  (0|2).(weight|bias)"),
     },
-    facts=Facts(spellings=parse_spellings("d_in  mm_hidden_size")),
+    facts=Facts(
+        spellings=parse_spellings("d_in  mm_hidden_size"),
+        settings=(Setting("activation", ("projector_hidden_act",), "gelu", "llava convention, exact"),),
+    ),
 )
 NEWLINE = Part(
     id="newline", table="image_newline  d_model", namings={"hf": Naming("image_newline  image_newline")}
+)
+
+_WHY = "llava_onevision convention"
+# What a tile grid may cover: 1 to 6 tiles of 384 pixels each way, as (height, width).
+_PINPOINTS = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
+
+SETTINGS = (
+    Setting("image_token", ("image_token_index", "image_token_id"), 151646, _WHY),
+    Setting("video_token", ("video_token_index", "video_token_id"), 151647, _WHY),
+    Setting("grid_pinpoints", ("image_grid_pinpoints",), _PINPOINTS, _WHY),
+    Setting("aspect_ratio", ("vision_aspect_ratio", "image_aspect_ratio"), "anyres_max_9", _WHY),
+    Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -1, _WHY),
+    Setting(
+        "layer_masks",
+        ("layer_masks",),
+        "by variant",
+        "alternating variants: odd layers but the last (LLaVA-Alternating-Attn@b14d498)",
+    ),
+    *IMAGE_SETTINGS,
 )
 
 FAMILY = Family(
@@ -157,6 +179,7 @@ FAMILY = Family(
         }
         for name, text in (("0.5b", "qwen2-0.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
+    settings=SETTINGS,
     sources=(
         "arXiv:2408.03326",
         "LLaVA-VL/LLaVA-NeXT llava_arch.py",

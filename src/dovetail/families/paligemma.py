@@ -5,10 +5,10 @@ arXiv:2407.07726.
 """
 
 from dovetail.families.decoder import GEMMA, GEMMA_SIZES, HEAD
-from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 from dovetail.layout.family import ConfigKeys, Family, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, parse_spellings
+from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LINEAR = Part(
     id="linear",
@@ -104,5 +104,9 @@ FAMILY = Family(
             **scoped("text", {**GEMMA_SIZES["gemma_2b"], "vocab": 257216}),
         },
     },
+    settings=(
+        Setting("image_token", ("image_token_index", "image_token_id"), 257152, "paligemma convention"),
+        *IMAGE_SETTINGS,
+    ),
     sources=("arXiv:2407.07726", "transformers@5.23.0 modeling_paligemma.py"),
 )

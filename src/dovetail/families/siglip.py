@@ -134,6 +134,14 @@ SETTINGS = (
     ),
 )
 
+
+def image_settings(mean: list[float], std: list[float], why: str) -> tuple[Setting, ...]:
+    """How pixels are normalised, as `preprocessor_config.json` says it."""
+    return Setting("image_mean", ("image_mean",), mean, why), Setting("image_std", ("image_std",), std, why)
+
+
+IMAGE_SETTINGS = image_settings([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "siglip convention")
+
 _FACTS = Facts(
     spellings=SPELLINGS,
     open_dims={"heads": "d_vision"},
@@ -223,6 +231,7 @@ FAMILY = Family(
         roots={"vision": ("vision_config", ""), "text": ("text_config",)},
     ),
     sizes={name: {"vision": "siglip+pool", **scoped("vision", size)} for name, size in SIZES.items()},
+    settings=IMAGE_SETTINGS,
     sources=(
         "arXiv:2303.15343",
         "arXiv:2502.14786",

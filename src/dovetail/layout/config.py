@@ -13,7 +13,7 @@ from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents, Found
 from dovetail.layout.infer import Inference
 from dovetail.layout.match import PartMatch
-from dovetail.layout.part import Derived, Part
+from dovetail.layout.part import Derived, Part, Setting
 from dovetail.report import Finding, Value
 
 
@@ -34,7 +34,24 @@ def fill_config(
         values |= part.dims() | part.constants() | part.derived() | part.settings() | part.subsets()
         part.check_equations()
         findings += part.findings
-    return values, findings
+    return values | _family_settings(one, documents), findings
+
+
+def _family_settings(one: Explanation, documents: Documents) -> dict[str, Value]:
+    """What no weight shows and no single part owns."""
+    return {
+        setting.name: _setting(setting, setting.name, documents, ("",)) for setting in one.family.settings
+    }
+
+
+def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str, ...]) -> Value:
+    if stamped := documents.stamped(name):
+        return Value(stamped.value, "stamp", stamped.place)
+    if configured := documents.find(setting.spellings, roots):
+        return Value(configured.value, "config", configured.place)
+    if setting.default is not None:
+        return Value(setting.default, "default", setting.why)
+    return Value(None, "undetermined", "weights cannot show it")
 
 
 class _PartConfig:
@@ -167,20 +184,8 @@ class _PartConfig:
 
     def settings(self) -> dict[str, Value]:
         """What no weight shows."""
-        values = {}
-        for setting in self.part.facts.settings:
-            name = f"{self.role}.{setting.name}"
-            stamped = self.documents.stamped(name)
-            configured = self.documents.find(setting.spellings, self.roots)
-            if stamped:
-                values[name] = Value(stamped.value, "stamp", stamped.place)
-            elif configured:
-                values[name] = Value(configured.value, "config", configured.place)
-            elif setting.default is not None:
-                values[name] = Value(setting.default, "default", setting.why)
-            else:
-                values[name] = Value(None, "undetermined", "weights cannot show it")
-        return values
+        named = ((f"{self.role}.{setting.name}", setting) for setting in self.part.facts.settings)
+        return {name: _setting(setting, name, self.documents, self.roots) for name, setting in named}
 
     def subsets(self) -> dict[str, Value]:
         """Which layers have the leaves that only some layers have."""

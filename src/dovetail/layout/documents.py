@@ -212,7 +212,9 @@ def _product(values: list[Any]) -> Any:
 
 
 def _brief(value: Any) -> Any:
-    """A number, text or flag as it is said; in words where it is none of these or absurdly long."""
+    """A value as it is said; in words where it is absurdly long or deep."""
+    if isinstance(value, list | dict) and _is_small(value):
+        return value
     if isinstance(value, list | dict):
         return f"a {'list' if isinstance(value, list) else 'map'} of {len(value):,}"
     if isinstance(value, str) and len(value) > _MAX_TEXT:
@@ -220,3 +222,12 @@ def _brief(value: Any) -> Any:
     if isinstance(value, int) and abs(value) > _MAX_NUMBER:
         return "a number of more than 64 bits"
     return value
+def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
+    """Whether a list or map is one that settings have: rotary sections, tile sizes."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return len(inner) <= 64 and all(
+        depth > 0 and _is_small(one, depth - 1) if isinstance(one, list | dict) else _brief(one) == one
+        for one in inner
+    )
+
+

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from dovetail.errors import listed
 from dovetail.layout import account
@@ -52,15 +52,17 @@ def examine(
     more_families: Families = tuple,
     as_family: Family | None = None,
     as_layout: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Examination:
     """Says what a checkpoint is. `more_families` are asked only if none of `families` explains it.
 
     Both are functions, so that a family is imported only when its turn comes.
-    `as_family` and `as_layout` hold the file against one family whatever it looks like.
+    `as_family` and `as_layout` hold the file against one family whatever it looks like. `given` are
+    values by `role.name`, for what no weight shows.
     """
     clock = _Clock(open=store.seconds)
     inventory, chunks = join_chunks(take_inventory(store.entries))
-    documents = read_documents(store)
+    documents = read_documents(store)._replace(given=dict(given or {}))
     clock.lap("names")
     if as_family is not None:
         one = explain(inventory, as_family, as_family.layout(as_layout) if as_layout else None)
@@ -301,6 +303,8 @@ class _Subject(NamedTuple):
             )
 
     def _variant(self, family: Family) -> Value:
+        if stamped := self.documents.stamped("variant"):
+            return Value(stamped.value, "stamp", stamped.place)
         said = self.documents.model_type
         if said is not None and said in family.variants:
             return Value(family.variants[said], "config", f"model_type = {said}")

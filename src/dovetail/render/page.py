@@ -185,9 +185,18 @@ def _layers(first: object, last: object) -> str:
     return "none" if first is None else f"{first} to {last}"
 
 
+def _shown(value: object) -> str:
+    """A value in the width of a column; the JSON and HTML reports have all of it."""
+    if value is None or value == {}:
+        return "none" if value == {} else "?"
+    text = str(value)
+    is_long = isinstance(value, list | dict) and len(text) > 20
+    return f"{len(value)} values" if is_long else text  # type: ignore[arg-type]
+
+
 def _dims_table(report: Report) -> Table:
     rows = tuple(
-        (name, "?" if value.value is None else str(value.value), value.source, value.evidence)
+        (name, _shown(value.value), value.source, value.evidence)
         for name, value in report.config.items()
     )
     return Table(("size or setting", ">value", "source", "evidence"), rows)
