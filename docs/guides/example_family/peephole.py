@@ -6,7 +6,7 @@ A real file cites here where its names and shapes come from: papers, and source 
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import ConfigKeys, Container, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 RESAMPLER = Part(
@@ -80,7 +80,7 @@ FAMILY = Family(
                 "text": "llm.model.",
                 "head": "llm.lm_head.",
             },
-            container="torch",
+            container=Container("torch", "peephole.pt"),
             note="torch.save of the trainer",
         ),
     ),
