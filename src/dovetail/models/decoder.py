@@ -1,0 +1,189 @@
+"""The pre-norm decoder of Llama, Qwen2, Qwen3 and Gemma: grouped-query attention and a gated MLP.
+
+    b  batch    n  tokens    d  d_model    h  query heads    g  key and value heads    c  head_dim
+
+What the four do differently is a Dialect, in the file of each: `llama.py`, `qwen2.py`, `qwen3.py`,
+`gemma.py`. The names of the parameters are those that `families/decoder.py` declares.
+
+Sources: transformers@5.23.0 `modeling_{llama,qwen2,qwen3,gemma}.py`; arXiv:2307.09288 (Llama 2),
+arXiv:2305.13245 (grouped queries), arXiv:2002.05202 (gated MLP).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dovetail.errors import UsageError
+from dovetail.models.cache import Cache, Past, Stream
+from dovetail.models.layers import Activation, Linear, activation, attend
+from dovetail.models.masks import Mask
+from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """The sizes and settings of a decoder, by the names of its declaration."""
+
+    layers: int
+    d_model: int
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    d_ff: int
+    vocab: int
+    rope_theta: float
+    rope_scaling: Mapping[str, Any]
+    norm_eps: float
+    activation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What decoders do differently. Norms are made from a width and the config's `norm_eps`."""
+
+    embed: Callable[[int, int], nn.Module]
+    norm: Callable[[int, float], nn.Module]
+    head_norm: Callable[[int, float], nn.Module]
+    qkv_bias: bool
+    activation: Callable[[str], Activation] = activation
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
+        super().__init__()
+        d, c, bias = config.d_model, config.head_dim, dialect.qkv_bias
+        self.head_dim = c
+        self.q = Linear(d, config.q_heads * c, bias=bias)
+        self.k = Linear(d, config.kv_heads * c, bias=bias)
+        self.v = Linear(d, config.kv_heads * c, bias=bias)
+        self.q_norm = dialect.head_norm(c, config.norm_eps)
+        self.k_norm = dialect.head_norm(c, config.norm_eps)
+        self.o = Linear(config.q_heads * c, d, bias=False)
+
+    def qkv(
+        self, x: Float[Tensor, "b n d"], by: Rotation
+    ) -> tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"], Float[Tensor, "b g n c"]]:
+        """Queries and keys, turned to their positions, and values."""
+        q, k, v = (
+            rearrange(project(x), "b n (h c) -> b h n c", c=self.head_dim)
+            for project in (self.q, self.k, self.v)
+        )
+        return rotate(self.q_norm(q), by), rotate(self.k_norm(k), by), v
+
+    def out(self, y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n d"]:
+        """What the heads found, put together."""
+        return self.o(rearrange(y, "b h n c -> b n (h c)"))
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: Past | None = None
+    ) -> Float[Tensor, "b n d"]:
+        q, k, v = self.qkv(x, by)
+        if past is not None:
+            k, v = past.append(k, v)
+        return self.out(attend(q, k, v, mask))
+
+
+class Mlp(nn.Module):
+    """The gated MLP: `down(act(gate(x)) * up(x))`."""
+
+    def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
+        super().__init__()
+        self.gate = Linear(config.d_model, config.d_ff, bias=False)
+        self.up = Linear(config.d_model, config.d_ff, bias=False)
+        self.down = Linear(config.d_ff, config.d_model, bias=False)
+        self.act = dialect.activation(config.activation)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.down(self.act(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each after its norm and around a residual."""
+
+    def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
+        super().__init__()
+        self.norm1 = dialect.norm(config.d_model, config.norm_eps)
+        self.attn = Attention(config, dialect)
+        self.norm2 = dialect.norm(config.d_model, config.norm_eps)
+        self.mlp = Mlp(config, dialect)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: Past | None = None
+    ) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.norm1(x), by, mask, past)
+        return x + self.mlp(self.norm2(x))
+
+
+class Decoder(nn.Module):
+    """A stack of blocks between the token table and the last norm."""
+
+    def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = dialect.embed(config.vocab, config.d_model)
+        self.blocks = nn.ModuleDict({str(i): Block(config, dialect) for i in range(config.layers)})
+        self.norm = dialect.norm(config.d_model, config.norm_eps)
+
+    def keep(self, layers: range) -> None:
+        """Makes this one stage of a pipeline: these blocks, under their own numbers.
+
+        The table stays only in the first stage, the last norm only in the last: elsewhere both pass on
+        what they get.
+
+        Raises:
+            UsageError: there are no such layers.
+        """
+        if not layers or layers.step != 1 or layers.start < 0 or layers.stop > self.config.layers:
+            raise UsageError(
+                f"layers {layers.start} to {layers.stop - 1} are no stage of {self.config.layers} layers"
+            )
+        self.blocks = nn.ModuleDict({str(i): self.blocks[str(i)] for i in layers})
+        if layers.start > 0:
+            self.embed = nn.Identity()
+        if layers.stop < self.config.layers:
+            self.norm = nn.Identity()
+
+    @property
+    def table(self) -> Float[Tensor, "v d"]:
+        """The token table, which is the head as well where there is none."""
+        return self.embed.get_parameter("weight")
+
+    def rotation(self, positions: Int[Tensor, "b n"], dtype: torch.dtype) -> Rotation:
+        """The rotation of tokens at these positions."""
+        return rotation(positions, self.frequencies(positions.device), dtype)
+
+    def frequencies(self, device: torch.device) -> Float[Tensor, " half"]:
+        """The rotary frequencies, scaled as the config says."""
+        plain = frequencies(self.config.head_dim, self.config.rope_theta, device=device)
+        return scaled(plain, self.config.rope_scaling)
+
+    def cache(self, like: Stream, capacity: int) -> Cache:
+        """An empty cache for a batch like this one."""
+        config = self.config
+        return Cache(
+            like,
+            layers=len(self.blocks),
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            capacity=capacity,
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        by: Rotation,
+        masks: Sequence[Mask | None],
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """The hidden states, after the last norm if it is here. There is a mask for each block."""
+        pasts = cache.layers if cache else [None] * len(self.blocks)
+        for block, mask, past in zip(self.blocks.values(), masks, pasts, strict=True):
+            x = block(x, by, mask, past)
+        return self.norm(x)

@@ -1,0 +1,49 @@
+"""Reading what a module puts out, by its name: `text.blocks.3.attn`, `vision.norm`, `merger`.
+
+>>> with tapped(model, "text.blocks.*") as taps:               # doctest: +SKIP
+...     model(**inputs)
+>>> taps["text.blocks.3"].shape                                # doctest: +SKIP
+
+A name of a module is the beginning of its parameters' names, so a tap is called like the weights that
+made it. What no module puts out (positions, masks) comes from the methods that make it: `prepare`,
+`embed`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from dovetail.errors import UsageError, listed
+
+
+@contextmanager
+def tapped(model: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
+    """The last output of each named module, as long as the context lasts. `*` stands for anything.
+
+    Raises:
+        UsageError: no module has this name.
+    """
+    modules = dict(model.named_modules())
+    taps: dict[str, Tensor] = {}
+    handles = []
+    for pattern in names:
+        matching = [name for name in modules if name and fnmatchcase(name, pattern)]
+        if not matching:
+            near = [name for name in modules if name.startswith(pattern.split(".")[0])]
+            raise UsageError(f"no module is called `{pattern}`", hint=f"there are: {listed(near or modules)}")
+        handles += [modules[name].register_forward_hook(_record(taps, name)) for name in matching]
+    try:
+        yield taps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _record(taps: dict[str, Tensor], name: str) -> Any:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        taps[name] = output
+
+    return hook

@@ -1,0 +1,95 @@
+"""The text models by themselves: a decoder of one of four dialects, and its head.
+
+Sources: those of `decoder.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dovetail.errors import UsageError
+from dovetail.models.cache import Cache, Columns, Stream
+from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
+from dovetail.models.gemma import GEMMA
+from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.layers import Linear
+from dovetail.models.llama import LLAMA
+from dovetail.models.masks import block_mask, causal_blocks, open_empty_rows, positions_of
+from dovetail.models.qwen2 import QWEN2
+from dovetail.models.qwen3 import QWEN3
+from dovetail.models.values import Values, fill
+
+DIALECTS: dict[str, Dialect] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma": GEMMA}
+
+
+def build_decoder(values: Values, role: str) -> Decoder:
+    """The decoder that fills a role.
+
+    Raises:
+        UsageError: the role is not there, or a value that it needs is not known.
+    """
+    dialect = DIALECTS[values.kind(role)]
+    window = values.values.get(f"{role}.use_sliding_window")
+    if window and window.value:
+        raise UsageError(
+            "attention in a sliding window is not written here",
+            source=window.evidence,
+            hint=f"give --set {role}.use_sliding_window=false to look at everything instead",
+        )
+    return Decoder(fill(DecoderConfig, values, role), dialect)
+
+
+def build_head(values: Values, role: str, decoder: Decoder) -> Linear | None:
+    """The head of a decoder, or nothing where it is the token table."""
+    config = decoder.config
+    return Linear(config.d_model, config.vocab, bias=False) if values.has(role) else None
+
+
+def causal(stream: Stream, cache: Cache | None, decoder: Decoder) -> list[Bool[Tensor, "b 1 q k"]]:
+    """The mask of every block where all blocks have the same one: what each column may see by its block."""
+    seen = cache.extend(stream.columns) if cache else stream.columns
+    mask = block_mask(stream.columns.block, seen.block, seen.valid)
+    return [open_empty_rows(mask)] * len(decoder.blocks)
+
+
+class TextModel(LanguageModel):
+    """A decoder and its head; without one, logits are made with the token table."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.text = build_decoder(values, "text")
+        self.head = build_head(values, "head", self.text)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.text
+
+    @property
+    def head_weight(self) -> Float[Tensor, "v d"]:
+        return self.text.table if self.head is None else self.head.weight
+
+    def prepare(
+        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
+    ) -> Inputs:
+        """Pads the rows.
+
+        Raises:
+            UsageError: there is an image, or no token.
+        """
+        if any(images):
+            raise UsageError("a text model reads no images")
+        ids, valid = pad_rows(tokens, side=pad, device=self.head_weight.device)
+        return {"tokens": ids, "valid": valid}
+
+    def embed(self, tokens: Int[Tensor, "b n"], valid: Bool[Tensor, "b n"] | None = None) -> Stream:
+        """The token embeddings, at positions that skip the padding."""
+        valid = torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid
+        columns = Columns(valid, causal_blocks(valid), torch.zeros_like(tokens))
+        return Stream(self.text.embed(tokens), positions_of(valid), columns)
+
+    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
+        by = self.text.rotation(stream.positions, stream.x.dtype)
+        return self.text(stream.x, by, causal(stream, cache, self.text), cache)

@@ -1,0 +1,148 @@
+"""What a model is built from: the kind of each part and a value for every name, each with its source.
+
+A model's config is a dataclass whose field names are the names of dims, settings and features of a
+part, so that one function fills any of them. A value that nothing decides is an error that says how to
+give it; a default is only ever one that the declaration labels as such.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from dovetail.errors import UsageError, listed
+from dovetail.families import family as family_of
+from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.family import Family
+from dovetail.layout.part import Part
+from dovetail.report import Report, Value
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """A family with a kind for each role that is there, and values by `role.name`.
+
+    A tied head is no role: `kinds` has only the parts with tensors of their own. `features` has the
+    marked leaves of each role that are there (`qkv_bias`, `pool`).
+    """
+
+    family: Family
+    variant: str | None
+    kinds: Mapping[str, Part]
+    features: Mapping[str, frozenset[str]]
+    values: Mapping[str, Value]
+
+    def has(self, role: str) -> bool:
+        """Whether the model has tensors of its own for a role."""
+        return role in self.kinds
+
+    def kind(self, role: str) -> str:
+        """The id of the part that fills a role.
+
+        Raises:
+            UsageError: the role is not there.
+        """
+        if role not in self.kinds:
+            raise UsageError(
+                f"the {role} of {self.family.id} is not in this checkpoint",
+                hint=f"it holds {listed(self.kinds)}",
+            )
+        return self.kinds[role].id
+
+
+def values_of(report: Report) -> Values:
+    """The values of an examined checkpoint.
+
+    Raises:
+        UsageError: no family claims the checkpoint.
+    """
+    if report.family is None:
+        raise UsageError("no family claims the checkpoint", hint="`dovetail inspect` says what it is")
+    family = family_of(report.family)
+    stored = {role: part for role, part in report.parts.items() if part.tied_to is None}
+    kinds = {role: family.kind(role, part.kind) for role, part in stored.items()}
+    features = {role: frozenset((*kinds[role].features, *part.features)) for role, part in stored.items()}
+    return Values(family=family, variant=report.variant, kinds=kinds, features=features, values=report.config)
+
+
+def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Values:
+    """The values of a model that is only planned: its sizes, the labelled defaults, and what is given."""
+    values = {name: Value(size, "given", "the plan") for name, size in plan.sizes.items()}
+    values |= {name: Value(list(of), "given", "the plan") for name, of in plan.subsets.items()}
+    scoped = [(f"{role}.", part.facts.settings) for role, part in plan.kinds.items()]
+    for prefix, settings in [("", plan.family.settings), *scoped]:
+        for setting in settings:
+            source = "undetermined" if setting.default is None else "default"
+            values[prefix + setting.name] = Value(setting.default, source, setting.why)
+    values |= {name: Value(value, "given", "the caller") for name, value in (given or {}).items()}
+    variant = values["variant"].value if "variant" in values else None
+    kinds = plan.kinds
+    features = {
+        role: frozenset((*part.features, *plan.features.get(role, ()))) for role, part in kinds.items()
+    }
+    default = next(iter(plan.family.variants.values()), None)
+    return Values(
+        family=plan.family, variant=variant or default, kinds=kinds, features=features, values=values
+    )
+
+
+def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> Config:
+    """A config whose every field is the value of `role.field`; `more` are fields known otherwise.
+
+    A boolean field that names a feature of the part says whether the part has it.
+
+    Raises:
+        UsageError: nothing decides a value, or one is not what the field can hold.
+    """
+    scope = f"{role}." if role else ""
+    features = _all_features(values.kinds[role]) if role in values.kinds else frozenset()
+    filled = dict(more)
+    unknown: dict[str, str] = {}
+    hints = get_type_hints(config)
+    for field in fields(config):  # type: ignore[arg-type]
+        name = f"{scope}{field.name}"
+        if field.name in filled:
+            continue
+        if field.name in features:
+            filled[field.name] = field.name in values.features[role]
+            continue
+        found = values.values.get(name)
+        if found is None or found.value is None:
+            unknown[name] = found.evidence if found else "nothing declares it"
+            continue
+        filled[field.name] = _held(name, found, hints[field.name])
+    if unknown:
+        raise _undecided(values, unknown)
+    return config(**filled)
+
+
+def _all_features(part: Part) -> frozenset[str]:
+    return frozenset((*part.features, *part.optional))
+
+
+def _held(name: str, found: Value, wanted: Any) -> Any:
+    """The value as the field's type; numbers may come as whole floats, sequences as lists."""
+    value = found.value
+    kind = get_origin(wanted) or wanted
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(tuple(one) if isinstance(one, list) else one for one in value)
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is int and type(value) is float and value == int(value):
+        return int(value)
+    if kind is Mapping and isinstance(value, dict):
+        return value
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise UsageError(f"{name} cannot be {value!r}", expected=kind.__name__, source=found.evidence)
+
+
+def _undecided(values: Values, unknown: Mapping[str, str]) -> UsageError:
+    names = list(unknown)
+    verb = "is" if len(names) == 1 else "are"
+    return UsageError(
+        f"{listed(names)} {verb} needed to run {values.family.id}, and nothing decides {names[0]}",
+        **dict(list(unknown.items())[:10]),
+        hint=f"put the model's config.json beside the weights, or give --set {names[0]}=VALUE",
+    )

@@ -1,0 +1,152 @@
+"""Llama, Qwen2, Qwen3 and Gemma equal transformers in float32, tap by tap, in every way of running them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from dovetail.errors import UsageError
+from dovetail.models.taps import tapped
+from parity import assert_near, loaded, randomise
+
+transformers.logging.set_verbosity_error()
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NAMES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma": "Gemma"}
+# width, layers, query heads, key heads, head width, feed-forward width, tied: none follows from another
+SHAPES = {
+    "one-head-each": (40, 2, 5, 5, 8, 56, True),
+    "grouped": (36, 3, 6, 3, 10, 44, False),
+    "one-key-head": (49, 2, 7, 1, 14, 61, True),
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def original(family: str, shape: str, **more: Any) -> Any:
+    width, layers, heads, key_heads, head_width, ffn, tied = SHAPES[shape]
+    config = getattr(transformers, f"{NAMES[family]}Config")(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        head_dim=head_width,
+        intermediate_size=ffn,
+        tie_word_embeddings=tied,
+        vocab_size=97,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=None,
+        **more,
+    )
+    return randomise(getattr(transformers, f"{NAMES[family]}ForCausalLM")(config))
+
+
+@pytest.fixture(scope="module", params=[(f, s) for f in NAMES for s in SHAPES], ids="-".join)
+def pair(request: Any, tmp_path_factory: Any) -> tuple[Any, Any]:
+    model = original(*request.param)
+    return model, loaded(model, tmp_path_factory.mktemp("model"))
+
+
+ROWS = [[5, 9, 17, 3, 60, 2, 41], [8, 20, 7], [33, 4, 96, 96, 11]]
+
+
+def both(pair: tuple[Any, Any], side: str = "left") -> tuple[Any, Any, dict[str, Any]]:
+    inputs = pair[1].prepare(ROWS, pad=side)
+    positions = (inputs["valid"].cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        expected = pair[0](
+            input_ids=inputs["tokens"],
+            attention_mask=inputs["valid"].long(),
+            position_ids=positions,
+            output_hidden_states=True,
+        )
+        with tapped(pair[1], "text.embed", "text.blocks.?", "text.norm") as taps:
+            logits = pair[1](**inputs)
+    return expected, logits, {**inputs, **taps}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_and_every_layer(pair: tuple[Any, Any], side: str) -> None:
+    expected, logits, found = both(pair, side)
+    assert_near(logits, expected.logits, found["valid"])
+    states = expected.hidden_states
+    names = ["text.embed", *(f"text.blocks.{i}" for i in range(len(states) - 2)), "text.norm"]
+    for name, state in zip(names, states, strict=True):
+        assert_near(found[name], state, found["valid"])
+
+
+def test_greedy_tokens(pair: tuple[Any, Any]) -> None:
+    inputs = pair[1].prepare(ROWS)
+    expected = pair[0].generate(
+        inputs["tokens"], attention_mask=inputs["valid"].long(), max_new_tokens=6, do_sample=False
+    )
+    for options in ({}, {"chunk": 3}, {"chunk": 1}):
+        found = pair[1].generate(inputs, max_new_tokens=6, **options)
+        assert found.tolist() == expected[:, inputs["tokens"].shape[1] :].tolist()
+    right = pair[1].prepare(ROWS, pad="right")
+    assert pair[1].generate(right, max_new_tokens=6, chunk=2).tolist() == found.tolist()
+
+
+def test_a_cached_step_equals_the_whole(pair: tuple[Any, Any]) -> None:
+    model = pair[1]
+    inputs = model.prepare(ROWS)
+    with torch.no_grad():
+        stream = model.embed(**inputs)
+        cache = model.decoder.cache(stream, stream.x.shape[1])
+        pieces = [model.hidden(stream.part(i, i + 1), cache) for i in range(stream.x.shape[1])]
+        assert_near(torch.cat(pieces, dim=1), model.hidden(stream), inputs["valid"])
+
+
+def test_padding_changes_nothing(pair: tuple[Any, Any]) -> None:
+    model = pair[1]
+    with torch.no_grad():
+        alone = [model(**model.prepare([row]))[0] for row in ROWS]
+        for side in ("left", "right"):
+            inputs = model.prepare(ROWS, pad=side)
+            inputs["tokens"][~inputs["valid"]] = 55
+            logits = model(**inputs)
+            for i, row in enumerate(alone):
+                assert_near(logits[i][inputs["valid"][i]], row)
+
+
+def test_a_row_repeats_its_stop_token(tmp_path: Path) -> None:
+    model = loaded(original("qwen2", "grouped"), tmp_path)
+    inputs = model.prepare(ROWS)
+    free = model.generate(inputs, max_new_tokens=8)
+    stop = int(free[0, 2])
+    found = model.generate(inputs, max_new_tokens=8, stop=[stop])
+    for row, other in zip(found.tolist(), free.tolist(), strict=True):
+        end = other.index(stop) if stop in other else len(other)
+        assert row == (other[: end + 1] + [stop] * len(other))[: len(row)]
+    assert model.generate(inputs, max_new_tokens=8, stop=range(97)).shape == (3, 1)
+
+
+def test_llama_3_stretches_its_frequencies(tmp_path: Path) -> None:
+    model = original("llama", "grouped", rope_parameters=LLAMA3)
+    mine = loaded(model, tmp_path)
+    tokens = torch.arange(60)[None]
+    with torch.no_grad():
+        assert_near(mine(tokens=tokens), model(input_ids=tokens).logits)
+
+
+def test_what_is_not_written_is_refused(tmp_path: Path) -> None:
+    model = original("qwen2", "grouped", rope_parameters={**LLAMA3, "rope_type": "linear"})
+    mine = loaded(model, tmp_path / "rope")
+    with pytest.raises(UsageError, match="rotary scaling `linear` is not known here"):
+        mine(tokens=torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(UsageError, match="sliding window is not written here"):
+        loaded(original("qwen2", "grouped", use_sliding_window=True), tmp_path / "window")
+    with pytest.raises(UsageError, match="reads no images"):
+        mine.prepare([[1]], [["image"]])
+    with pytest.raises(UsageError, match="at least one token"):
+        mine.prepare([[]])
