@@ -70,4 +70,4 @@ def dtype_of(spelling: str) -> Dtype:
         return _SPELLINGS[spelling]
     except KeyError:
         known = ", ".join(DTYPES)
-        raise FormatError(f"unknown dtype `{spelling}`", hint=f"known dtypes: {known}") from None
+        raise FormatError(f"unknown dtype `{spelling[:40]}`", hint=f"known dtypes: {known}") from None

@@ -1,6 +1,6 @@
 """One hostile torch file per attack: what each is refused with, word for word, and that no code ran.
 
-The messages stand in `torch_messages.txt`; `python tests/hostile/test_torch_hostile.py` prints them anew.
+The messages stand in `torch_messages.txt`; `PYTHONPATH=tests python tests/hostile/test_torch_hostile.py` prints them anew.
 """
 
 import pickle
@@ -8,7 +8,6 @@ import re
 import struct
 import sys
 import tempfile
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from dovetail.store.flatten import flatten
 from dovetail.store.source import LocalSource
 from dovetail.store.torchzip import read_torch
 from dovetail.store.unpickle import unpickle
+from measured import peak_of
 
 SNAPSHOT = Path(__file__).with_name("torch_messages.txt")
 
@@ -144,16 +144,6 @@ def test_repeated_view_takes_no_room(tmp_path: Path) -> None:
     assert peak_of(lambda: shards.append(read_torch(LocalSource(str(path))))) < 1_000_000
     entry = shards[0].entries["a.weight"]
     assert (entry.shape, entry.strides, entry.end - entry.start) == ((1000, 1000), (0, 0), 4)
-
-
-def peak_of(work: Callable[[], object]) -> int:
-    """The most memory that Python held during some work, in bytes."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 if __name__ == "__main__":

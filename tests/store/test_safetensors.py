@@ -80,6 +80,32 @@ BAD: dict[str, tuple[bytes, str]] = {
         raw_safetensors(b'{"x":%s,"x":%s}' % (json.dumps(X).encode(), json.dumps(Y).encode()), bytes(16)),
         "not a valid safetensors file: the header names `x` twice\n  file  FILE",
     ),
+    "a name twice, one of its words spelled with an escape": (
+        raw_safetensors(
+            b'{"x":%s,"x":%s,"y":{"dtype":"F32","shape":[2],"data\\u005foffsets":[8,16]}}'
+            % (json.dumps(X).encode(), json.dumps(X).encode()),
+            bytes(16),
+        ),
+        "not a valid safetensors file: the header names `x` twice\n  file  FILE",
+    ),
+    "a key of a tensor twice": (
+        raw_safetensors(b'{"x":{"dtype":"F64","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+        "not a valid safetensors file: the header names `dtype` twice\n  file  FILE",
+    ),
+    "a shape of a hundred thousand axes": (
+        file_with({"x": {**X, "shape": [2] * 100_000}}, 8),
+        "not a valid safetensors file: tensor `x` has the shape a list of 100,000\n  file      FILE\n"
+        "  expected  at most 64 sizes",
+    ),
+    "an offset that is a fraction": (
+        raw_safetensors(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0.0,8]}}', bytes(8)),
+        "not a valid safetensors file: the header is not JSON: the number 0.0 is not a whole one\n  file  FILE",
+    ),
+    "a negative offset": (
+        file_with({"x": {**X, "data_offsets": [-8, 0]}}, 8),
+        "not a valid safetensors file: tensor `x` has the data_offsets [-8, 0]\n  file      FILE\n"
+        "  expected  [start, end]",
+    ),
     "metadata that are not strings": (
         file_with({"__metadata__": {"step": 3}}, 0),
         "not a valid safetensors file: `__metadata__` is not a map of strings to strings\n  file  FILE",
@@ -170,8 +196,12 @@ def test_every_bad_file_is_bad_for_safetensors_too(tmp_path: Path) -> None:
                 accepted.append(case)
         except Exception:  # noqa: BLE001 - whatever it raises, it refused
             continue
-    # The format says "MUST begin with a {"; safetensors 0.8 lets a space pass.
-    assert accepted == ["header that does not begin with a brace"]
+    # The format says "MUST begin with a {" and "Duplicate keys are disallowed"; safetensors 0.8 lets a
+    # space pass, and of two equal names the last.
+    assert accepted == [
+        "header that does not begin with a brace",
+        "a name twice, one of its words spelled with an escape",
+    ]
 
 
 def test_what_the_library_writes_is_read_back(tmp_path: Path) -> None:

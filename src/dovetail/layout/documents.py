@@ -20,7 +20,7 @@ STAMP = "dovetail.json"
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
-_MAX_NUMBER, _MAX_TEXT = 1 << 63, 200
+_MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
 
 
@@ -157,15 +157,24 @@ def _yaml_as_json(text: str) -> str:
     """The document with nothing in it that JSON does not have."""
     import yaml
 
+    depth = 0
     try:
-        # An alias can make a line stand for a billion.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it uses aliases")
-        return json.dumps(yaml.safe_load(text), default=str)
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it uses aliases")  # which can make a line stand for a billion
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        return json.dumps(yaml.safe_load(text), default=_as_text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (TypeError, LookupError, AttributeError, OverflowError) as error:  # of tags such as `!!int ""`
         raise ValueError(f"a value is not of the type that it says: {error}") from error
+
+
+def _as_text(value: Any) -> str | list[str]:
+    """A date or bytes in words, a set as a list."""
+    return sorted(map(str, value)) if isinstance(value, set) else str(value)
 
 
 def _unreadable(name: str, why: str) -> Finding:
@@ -211,6 +220,15 @@ def _product(values: list[Any]) -> Any:
     return int(total) if total == int(total) else None
 
 
+def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
+    """Whether a list or map is one that settings have: rotary sections, tile sizes."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return len(inner) <= 64 and all(
+        depth > 0 and _is_small(one, depth - 1) if isinstance(one, list | dict) else _brief(one) == one
+        for one in inner
+    )
+
+
 def _brief(value: Any) -> Any:
     """A value as it is said; in words where it is absurdly long or deep."""
     if isinstance(value, list | dict) and _is_small(value):
@@ -222,12 +240,3 @@ def _brief(value: Any) -> Any:
     if isinstance(value, int) and abs(value) > _MAX_NUMBER:
         return "a number of more than 64 bits"
     return value
-def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
-    """Whether a list or map is one that settings have: rotary sections, tile sizes."""
-    inner = list(value.values()) if isinstance(value, dict) else value
-    return len(inner) <= 64 and all(
-        depth > 0 and _is_small(one, depth - 1) if isinstance(one, list | dict) else _brief(one) == one
-        for one in inner
-    )
-
-

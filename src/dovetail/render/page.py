@@ -196,8 +196,7 @@ def _shown(value: object) -> str:
 
 def _dims_table(report: Report) -> Table:
     rows = tuple(
-        (name, _shown(value.value), value.source, value.evidence)
-        for name, value in report.config.items()
+        (name, _shown(value.value), value.source, value.evidence) for name, value in report.config.items()
     )
     return Table(("size or setting", ">value", "source", "evidence"), rows)
 

@@ -6,6 +6,7 @@ it stays inside the folder.
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 
 from dovetail.errors import FormatError, MissingError, UnsafeError
 from dovetail.store.source import ByteSource, LocalSource
@@ -18,7 +19,11 @@ class Folder(ABC):
 
     @abstractmethod
     def files(self) -> dict[str, int]:
-        """The files directly in the folder and one level below, with their sizes in bytes."""
+        """The files directly in the folder and one level below, with their sizes in bytes.
+
+        Raises:
+            MissingError: the folder cannot be opened.
+        """
 
     @abstractmethod
     def open(self, name: str) -> ByteSource:
@@ -82,16 +87,14 @@ class LocalFolder(Folder):
         self.name = path
 
     def files(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for entry in os.scandir(self.name):
-            if entry.is_dir():
-                found |= {
-                    f"{entry.name}/{below.name}": below.stat().st_size
-                    for below in os.scandir(entry.path)
-                    if below.is_file()
-                }
-            elif entry.is_file():
-                found[entry.name] = entry.stat().st_size
+        try:
+            found, folders = _scan(self.name)
+        except OSError as error:
+            raise MissingError(f"cannot open the folder: {error.strerror}", folder=self.name) from error
+        for folder in folders:
+            with suppress(PermissionError):  # somebody else's, such as `lost+found`
+                below, _ = _scan(os.path.join(self.name, folder))
+                found |= {f"{folder}/{name}": size for name, size in below.items()}
         return dict(sorted(found.items()))
 
     def open(self, name: str) -> LocalSource:
@@ -116,3 +119,17 @@ class LocalFolder(Folder):
                 target=target,
                 hint="give dovetail the target itself if you trust it",
             )
+
+
+def _scan(path: str) -> tuple[dict[str, int], list[str]]:
+    """The files in a folder with their sizes, and its folders. A link that leads nowhere is neither."""
+    files: dict[str, int] = {}
+    folders: list[str] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with suppress(OSError):  # a link to itself
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    files[entry.name] = entry.stat().st_size
+    return files, folders

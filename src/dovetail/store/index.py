@@ -8,7 +8,6 @@ from dovetail.errors import FormatError, listed
 from dovetail.report import Finding, counted
 from dovetail.store.folder import whole
 from dovetail.store.safetensors import MAX_HEADER, twice
-from dovetail.store.sniff import sniff
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Store, total_bytes
 
@@ -25,7 +24,11 @@ def parse_json(source: ByteSource) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) != len(pairs):
-            raise FormatError(f"the JSON names `{twice(pairs)}` twice", file=source.name)
+            raise FormatError(
+                f"the JSON names `{twice(pairs)}` twice",
+                file=source.name,
+                hint="one of the two is wrong; write the file again, or fetch it from its publisher",
+            )
         return values
 
     try:
@@ -35,8 +38,6 @@ def parse_json(source: ByteSource) -> Any:
 
 
 def _bad_json(source: ByteSource, raw: bytes, error: Exception) -> FormatError:
-    if raw.startswith(b"version https://git-lfs"):
-        sniff(source)
     markers = (b"\n<<<<<<<", b"\n=======", b"\n>>>>>>>")
     if any(marker in raw for marker in markers):
         return FormatError(

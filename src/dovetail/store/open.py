@@ -162,7 +162,7 @@ def _open_json(folder: Folder, name: str, path: str, values: Any) -> Store:
 
 
 def _open_index(folder: Folder, name: str, path: str, *, is_folder: bool) -> Store:
-    values = parse_json(folder.open(name))
+    values = _read_json(folder, name)
     weight_map = read_weight_map(values, name)
     shards = list(dict.fromkeys(weight_map.values()))
     for shard in shards:
@@ -183,6 +183,16 @@ def _open_index(folder: Folder, name: str, path: str, *, is_folder: bool) -> Sto
     if len(there) < len(shards):
         store.findings.append(missing_shards([s for s in shards if s not in there], shards, name))
     return store
+
+
+def _read_json(folder: Folder, name: str) -> Any:
+    source = folder.open(name)
+    try:
+        if sniff(source) != "json":
+            raise FormatError("the index is weights, not JSON", file=source.name)
+        return parse_json(source)
+    finally:
+        source.close()
 
 
 def _open_shards(folder: Folder, names: list[str], path: str, total: int) -> Store:

@@ -42,7 +42,7 @@ class ByteSource(ABC):
 
 
 class LocalSource(ByteSource):
-    """A file on this machine.
+    """A file on this machine; `allocated` bytes of it are on the disk, `changed` is its time in ns.
 
     Raises:
         MissingError: there is no such file, or it cannot be opened.
@@ -62,7 +62,9 @@ class LocalSource(ByteSource):
             raise FormatError("this is no ordinary file", file=self.name, found=_kind(mode))
         status = os.fstat(self._fd)
         self.size = status.st_size
-        self._has_holes = status.st_blocks * 512 < status.st_size
+        self.allocated = status.st_blocks * 512
+        self.changed = status.st_mtime_ns
+        self._has_holes = self.allocated < self.size
 
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
