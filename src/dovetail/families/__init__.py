@@ -8,9 +8,13 @@ when no built-in family explains a file, or when a family is asked for by name.
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dovetail.errors import DeclarationError, UsageError
 from dovetail.layout.family import Family
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # id -> module and attribute, in the order in which `dovetail families` lists them
 BUILT_IN = {
@@ -41,23 +45,41 @@ def third_party() -> tuple[Family, ...]:
     """The families that installed packages bring.
 
     Raises:
-        DeclarationError: an entry point does not give a family, or takes the id of another one.
+        DeclarationError: an entry point cannot be loaded, does not give a family, or takes the id of
+            another one.
     """
     from importlib.metadata import entry_points
 
     found: list[Family] = []
     for point in entry_points(group="dovetail.families"):
-        value = point.load()
+        value = _loaded(point)
         families = value if isinstance(value, tuple) else (value,)
         for family in families:
             if not isinstance(family, Family):
                 raise DeclarationError(
-                    f"entry point `{point.name}` gives a {type(family).__name__}", expected="a Family"
+                    f"entry point `{point.name}` gives no family",
+                    found=type(family).__name__,
+                    **_origin(point),
                 )
             if family.id in BUILT_IN or any(family.id == other.id for other in found):
-                raise DeclarationError(f"two families are called `{family.id}`", entry_point=point.value)
+                raise DeclarationError(f"two families are called `{family.id}`", **_origin(point))
             found.append(family)
     return tuple(found)
+
+
+def _loaded(point: "EntryPoint") -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        message = f"entry point `{point.name}` cannot be loaded: {type(error).__name__}: {error}"
+        raise DeclarationError(message, **_origin(point)) from error
+
+
+def _origin(point: "EntryPoint") -> dict[str, Any]:
+    """Which package brings an entry point, and what to do about it."""
+    package = point.dist.name if point.dist else None
+    hint = f"repair or uninstall `{package}`" if package else None
+    return {"value": point.value, "package": package, "hint": hint}
 
 
 def all_families() -> tuple[Family, ...]:
