@@ -1,7 +1,7 @@
 """A new file, written from front to back in large blocks by a thread of its own.
 
 Big files go past the page cache (O_DIRECT): on gigabytes that is as fast as the disk, leaves the
-machine's cache alone and has nothing left to flush at the end (docs/decisions/0006-writing.md has the
+machine's cache alone and has nothing left to flush at the end (docs/decisions/0008-writing.md has the
 measurements). Where a file system refuses it, and for small files, writing is ordinary.
 """
 
@@ -37,6 +37,7 @@ class BlockFile:
         self._position = 0
         self._base = start // BLOCK * BLOCK
         self._fill = 0
+        self._end_of_data = 0  # in the block; what comes after it up to `_fill` was left out
         self._calls: list[Call] = []
         self._error: BaseException | None = None
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
@@ -65,12 +66,11 @@ class BlockFile:
         view = view[in_place:]
         while view:
             count = min(len(view), BLOCK - self._fill)
+            self._zero_up_to(self._fill)
             self._block[self._fill : self._fill + count] = view[:count]
-            self._fill += count
-            self._position += count
+            self._end_of_data = self._fill + count
+            self._advance(count)
             view = view[count:]
-            if self._fill == BLOCK:
-                self._hand_over()
         return size
 
     def seek(self, count: int, whence: int = os.SEEK_CUR) -> int:
@@ -79,11 +79,10 @@ class BlockFile:
         target = self._position + count
         if self._position < self._base:
             self._position = min(target, self._base)
-        if target - self._base >= BLOCK:
+        if (page := target // _PAGE * _PAGE) > self._position:
             self._hand_over()
-            self._base = target // BLOCK * BLOCK
-            self._position = self._base
-        self.write(bytes(target - self._position))
+            self._base = self._position = page
+        self._advance(target - self._position)
         return self._position
 
     def truncate(self, size: int) -> int:
@@ -119,13 +118,25 @@ class BlockFile:
         self._stop()
         self._close_files()
 
+    def _advance(self, count: int) -> None:
+        self._fill += count
+        self._position += count
+        if self._fill == BLOCK:
+            self._hand_over()
+
+    def _zero_up_to(self, end: int) -> None:
+        """A block is used again: what was left out between data must not be what it held before."""
+        self._block[self._end_of_data : end] = bytes(end - self._end_of_data)
+
     def _hand_over(self) -> None:
         self._check()
-        if self._fill:
-            length = -(-self._fill // _PAGE) * _PAGE
-            self._block[self._fill : length] = bytes(length - self._fill)
+        if self._end_of_data:
+            length = -(-self._end_of_data // _PAGE) * _PAGE
+            self._zero_up_to(length)
             self._jobs.put((self._block, self._base, length))
             self._block = self._free.get()
+            self._end_of_data = 0
+        if self._fill:
             self._base += BLOCK
             self._fill = 0
         for call in self._calls:
