@@ -90,8 +90,8 @@ def bring(site: Path, module: str) -> None:
         ),
         ("raise ValueError('boom')", "entry point `odd` cannot be loaded: ValueError: boom"),
         (
-            "from dovetail.layout.part import Part\nPart(id='x', table='a  (d', namings={}).leaves",
-            "entry point `odd` cannot be loaded: DeclarationError: unclosed parenthesis in the shape `(d`",
+            "from dovetail.layout.part import Part\nPart(id='x', table='a', namings={}).leaves",
+            "entry point `odd` cannot be loaded: DeclarationError: a leaf row has a name, a shape and at most one mark: ['a']",
         ),
     ],
 )
