@@ -1,54 +1,309 @@
-"""Files written in blocks: the bytes are those given, and what is left out takes no room."""
+"""Files written block by block: the same bytes as an ordinary file, durable, errors not lost."""
 
+import errno
 import os
+import threading
 from pathlib import Path
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
-from pytest import TempPathFactory
 
+from dovetail.store import block_file
 from dovetail.store.block_file import BLOCK, BlockFile
 
-BIG = 80 << 20  # from 64 MB on the page cache is passed by, where the file system can
-LENGTHS = st.sampled_from((1, 7, 4095, 4096, 4097, 70_001, BLOCK - 1, BLOCK, BLOCK + 4097))
+DIRECT = 64 << 20
+MIB = 1 << 20
 
 
-@settings(max_examples=40, deadline=None)
-@given(steps=st.lists(st.tuples(st.booleans(), LENGTHS), max_size=12), expected=st.sampled_from((0, BIG)))
-def test_what_is_written_and_left_out_stands_where_it_belongs(
-    tmp_path_factory: TempPathFactory, steps: list[tuple[bool, int]], expected: int
-) -> None:
-    path = tmp_path_factory.mktemp("block") / "file"
-    whole = bytearray()
-    with BlockFile(str(path), expected) as file:
-        for number, (is_data, length) in enumerate(steps, 1):
-            data = bytes([number]) * length
-            if is_data:
-                file.write(data)
-            else:
-                file.seek(length)
-            whole += data if is_data else bytes(length)
-            assert file.tell() == len(whole)
-    assert path.read_bytes() == whole
-
-
-def test_what_is_left_out_takes_no_room(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with BlockFile(str(path), BIG) as file:
-        for _ in range(20):
-            file.write(b"head")
-            file.seek(BLOCK - 1_000)
-    assert path.stat().st_size == 20 * (BLOCK - 996)
-    assert allocated(path) <= 20 * 2 * 4096
-
-
-def test_what_is_written_takes_room(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with BlockFile(str(path), BIG) as file:
-        file.write(bytes(BLOCK))
-    assert allocated(path) >= BLOCK
+def pattern(size: int, seed: int = 1) -> bytes:
+    """Bytes without a period that a block or a page divides."""
+    unit = bytes((i * 131 + seed) % 251 for i in range(251 * 37))
+    return (unit * (size // len(unit) + 1))[:size]
 
 
 def allocated(path: Path) -> int:
-    """Bytes that a file takes on the disk."""
-    return os.stat(path).st_blocks * 512
+    """The bytes that a file takes on the disk."""
+    return path.stat().st_blocks * 512
+
+
+def has_direct(folder: Path) -> bool:
+    """Whether the file system lets O_DIRECT by."""
+    probe = folder / "probe"
+    probe.touch()
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    finally:
+        probe.unlink()
+    return True
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 7])
+def test_what_is_written_is_there(size: int, tmp_path: Path) -> None:
+    data = pattern(size)
+    with BlockFile(str(tmp_path / "x"), size) as file:
+        assert file.write(data) == size
+        assert file.tell() == size
+        assert not file.is_direct
+    assert (tmp_path / "x").read_bytes() == data
+
+
+@pytest.mark.parametrize("piece", [1, 4096, 100_003, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_pieces_of_any_size_make_the_same_file(piece: int, tmp_path: Path) -> None:
+    data = pattern(2 * BLOCK + 12_345 if piece > 1 else 9_999)
+    with BlockFile(str(tmp_path / "x"), len(data)) as file:
+        for start in range(0, len(data), piece):
+            file.write(memoryview(data)[start : start + piece])
+    assert (tmp_path / "x").read_bytes() == data
+
+
+def test_the_giver_may_use_its_buffer_again(tmp_path: Path) -> None:
+    buffer = bytearray(BLOCK // 2)
+    with BlockFile(str(tmp_path / "x"), 0) as file:
+        for i in range(20):
+            buffer[:] = bytes([i]) * len(buffer)
+            file.write(buffer)
+    written = (tmp_path / "x").read_bytes()
+    assert [set(written[i * len(buffer) : (i + 1) * len(buffer)]) for i in range(20)] == [
+        {i} for i in range(20)
+    ]
+
+
+def test_items_wider_than_a_byte_are_taken_as_bytes(tmp_path: Path) -> None:
+    with BlockFile(str(tmp_path / "x"), 8) as file:
+        assert file.write(memoryview(bytearray(range(8))).cast("I")) == 8
+    assert (tmp_path / "x").read_bytes() == bytes(range(8))
+
+
+def test_large_files_pass_the_page_cache_by(tmp_path: Path) -> None:
+    if not has_direct(tmp_path):
+        pytest.skip("no O_DIRECT here")
+    data = pattern(DIRECT + 4097)
+    with BlockFile(str(tmp_path / "x"), len(data)) as file:
+        assert file.is_direct
+        for start in range(0, len(data), 3 * MIB + 5):
+            file.write(data[start : start + 3 * MIB + 5])
+    assert (tmp_path / "x").read_bytes() == data
+
+
+@pytest.mark.parametrize("refused", ["open", "flag"])
+def test_where_direct_writing_is_refused_writing_is_ordinary(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tmpfs did for long (EINVAL), and macOS does (no such flag)."""
+    really = os.open
+
+    def no_direct(path: str, flags: int, *rest: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        return really(path, flags, *rest)
+
+    if refused == "open":
+        monkeypatch.setattr(os, "open", no_direct)
+    else:
+        monkeypatch.delattr(os, "O_DIRECT")
+    with BlockFile(str(tmp_path / "x"), DIRECT) as file:
+        assert not file.is_direct
+        file.write(b"abc")
+    assert (tmp_path / "x").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("hole", [1, 5000, BLOCK - 3, BLOCK, 3 * BLOCK + 777, 40 * BLOCK])
+@pytest.mark.parametrize("expected", [0, DIRECT])
+def test_what_is_left_out_is_zeros(hole: int, expected: int, tmp_path: Path) -> None:
+    with BlockFile(str(tmp_path / "x"), expected) as file:
+        file.write(b"head")
+        assert file.seek(hole) == file.tell() == 4 + hole
+        file.write(b"tail")
+    assert (tmp_path / "x").read_bytes() == b"head" + bytes(hole) + b"tail"
+
+
+def test_a_large_hole_takes_no_room(tmp_path: Path) -> None:
+    with BlockFile(str(tmp_path / "x"), 1 << 40) as file:
+        file.write(b"head")
+        file.seek(1 << 36)
+        file.write(b"tail")
+        file.seek(1 << 36)
+    path = tmp_path / "x"
+    assert path.stat().st_size == 8 + (2 << 36)
+    assert allocated(path) <= 4 * BLOCK
+    with path.open("rb") as whole:
+        whole.seek(4 + (1 << 36))
+        assert whole.read(5) == b"tail\0"
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 3 * BLOCK) | st.sampled_from([0, 1, 4096, BLOCK])), max_size=8
+    )
+)
+def test_any_row_of_pieces_and_holes_is_what_a_plain_file_would_be(
+    tmp_path: Path, steps: list[tuple[bool, int]]
+) -> None:
+    path, model = tmp_path / "x", bytearray()
+    with BlockFile(str(path), 0) as file:
+        for i, (is_hole, size) in enumerate(steps):
+            data = bytes(size) if is_hole else pattern(size, seed=i)
+            if is_hole:
+                file.seek(size)
+            else:
+                file.write(data)
+            model += data
+            assert file.tell() == len(model)
+    assert path.read_bytes() == model
+    path.unlink()
+
+
+@given(st.integers(1, 3 * BLOCK), st.integers(1, BLOCK), st.booleans())
+def test_writing_goes_on_where_it_was_broken_off(
+    tmp_path: Path, start: int, piece: int, is_skipped: bool
+) -> None:
+    """What is in place is not written again: whole blocks before `start` keep what they hold."""
+    path, data = tmp_path / "x", pattern(3 * BLOCK + 321)
+    kept = start // BLOCK * BLOCK
+    path.write_bytes(pattern(kept, seed=9) + bytes(start - kept))
+    with BlockFile(str(path), 0, start=start) as file:
+        position = 0
+        if is_skipped:
+            file.seek(kept)
+            position = kept
+        for begin in range(position, len(data), piece * 100 + 50_000):
+            file.write(data[begin : begin + piece * 100 + 50_000])
+        assert file.tell() == len(data)
+    assert path.read_bytes() == pattern(kept, seed=9) + data[kept:]
+    path.unlink()
+
+
+def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        BlockFile(str(tmp_path / "x"), 10)
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_a_longer_old_file_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(3 * BLOCK))
+    with BlockFile(str(tmp_path / "x"), 10, start=BLOCK) as file:
+        file.seek(BLOCK)
+        file.write(b"end")
+    assert (tmp_path / "x").stat().st_size == BLOCK + 3
+
+
+def test_calls_come_back_in_order_after_what_was_given_before_them(tmp_path: Path) -> None:
+    """Each finds on the disk all that was written before it was asked for."""
+    path, seen = tmp_path / "x", []
+    with BlockFile(str(path), 0) as file:
+        for i in range(12):
+            file.write(pattern(BLOCK // 3 * 2, seed=i))
+            end = file.tell()
+            file.when_written(
+                lambda i=i, end=end: seen.append((i, end, path.stat().st_size, threading.current_thread()))
+            )  # type: ignore[misc]
+    assert [i for i, *_ in seen] == list(range(12))
+    assert all(size >= end for _, end, size, _ in seen)
+    assert {thread.name for *_, thread in seen} == {f"write {path}"}
+
+
+@pytest.mark.parametrize("where", ["write", "call"])
+def test_what_fails_in_the_writing_thread_comes_out_of_a_later_call(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    calls: list[int] = []
+
+    def give() -> None:
+        with BlockFile(str(tmp_path / "x"), 0) as file:
+            if where == "write":
+                monkeypatch.setattr(os, "pwrite", full)
+            else:
+                file.when_written(full)
+            for i in range(1000):
+                file.write(bytes(BLOCK))
+                file.when_written(lambda i=i: calls.append(i))  # type: ignore[misc]
+
+    with pytest.raises(OSError, match="No space left") as error:
+        give()
+    assert error.value.errno == errno.ENOSPC
+    assert len(calls) <= 1  # nothing is said to be written after that
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write ")]
+
+
+def test_an_error_at_the_very_end_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = BlockFile(str(tmp_path / "x"), 0)
+    file.write(b"few")
+    monkeypatch.setattr(os, "pwrite", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        file.close()
+
+
+def test_giving_up_stops_the_thread_and_closes_the_file(tmp_path: Path) -> None:
+    def give() -> None:
+        with BlockFile(str(tmp_path / "x"), DIRECT) as file:
+            file.write(bytes(3 * BLOCK))
+            raise KeyError("the giver fails")
+
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KeyError):
+        give()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write ")]
+
+
+def test_a_device_that_is_full_says_so() -> None:
+    """/dev/full refuses every byte."""
+    with pytest.raises(OSError, match="No space left"), BlockFile("/dev/full", 0, start=1) as file:
+        file.write(b"x")
+
+
+def test_a_short_write_goes_on_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal or a quota may cut a write; then what is left is no longer aligned for O_DIRECT."""
+    really, descriptors = os.pwrite, []
+    plain = os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT)
+
+    def short(descriptor: int, data: memoryview, offset: int) -> int:
+        descriptors.append(descriptor)
+        return really(plain, data[: max(1, len(data) // 3)], offset)
+
+    data = pattern(2 * BLOCK + 99)
+    monkeypatch.setattr(os, "pwrite", short)
+    with BlockFile(str(tmp_path / "x"), DIRECT, start=1) as file:
+        file.write(data)
+    os.close(plain)
+    assert (tmp_path / "x").read_bytes() == data
+    assert len(descriptors) > 10
+    assert descriptors[1] == descriptors[2] != plain
+    assert (descriptors[0] != descriptors[1]) == file.is_direct
+
+
+def test_memory_is_a_few_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far ahead the giver is, it waits for one of the blocks."""
+    really, held = os.pwrite, threading.Event()
+
+    def slow(descriptor: int, data: memoryview, offset: int) -> int:
+        held.wait()
+        return really(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    given: list[int] = []
+
+    def give() -> None:
+        with BlockFile(str(tmp_path / "x"), 0) as file:
+            for i in range(20):
+                file.write(bytes(BLOCK))
+                given.append(i)
+
+    giver = threading.Thread(target=give)
+    giver.start()
+    giver.join(0.5)
+    assert giver.is_alive()
+    assert len(given) < block_file._NUM_BLOCKS
+    held.set()
+    giver.join()
+    assert len(given) == 20
