@@ -33,6 +33,8 @@ SIGLIP_EYE = Part(
         settings=(
             SIGLIP.facts.settings[0],
             Setting("activation", (), "gelu", "exact: timm@1.0.31 vit_so400m_patch14_siglip_*"),
+            Setting("antialias", (), True, "as timm interpolates positions"),
+            SIGLIP.facts.settings[3],
         )
     ),
 )

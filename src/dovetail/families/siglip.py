@@ -132,6 +132,8 @@ SETTINGS = (
         "gelu_pytorch_tanh",
         "as transformers runs it; timm runs the same weights with the exact gelu",
     ),
+    Setting("antialias", (), False, "as transformers interpolates positions; timm antialiases"),
+    Setting("image_size", ("image_size",), 0, "0: as many pixels as the patches cover"),
 )
 
 

@@ -19,6 +19,7 @@ MODELS = {
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
+    "siglip": ("siglip", "SiglipModel"),
 }
 
 # openpi@15a9616 gemma_pytorch.py:to_bfloat16_for_selected_params
