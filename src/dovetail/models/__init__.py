@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # family -> module and class; imported when a model is built
 MODELS = {
+    "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
     "llama": ("text", "TextModel"),
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),

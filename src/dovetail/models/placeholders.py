@@ -1,0 +1,84 @@
+"""Image placeholders: one token id that stands for all features of an image, once each.
+
+A row may come with one placeholder for each image, or already expanded:
+
+    tokens      5 IMG 7 IMG 9     or     5 IMG IMG IMG 7 IMG IMG 9
+    features      3     2
+"""
+
+from collections.abc import Iterator, Sequence
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dovetail.errors import UsageError
+
+
+def expand(row: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:
+    """The row with a placeholder for each feature of its images; an expanded row as it is.
+
+    Raises:
+        UsageError: there are neither as many placeholders as images, nor as many as features.
+    """
+    found = sum(token == placeholder for token in row)
+    if found == sum(counts):
+        return list(row)
+    if found != len(counts):
+        raise UsageError(
+            f"a row holds token {placeholder} {found} times",
+            expected=f"{len(counts)} (one for each image) or {sum(counts)} (one for each feature)",
+            hint="put the image token once where each image belongs",
+        )
+    left = iter(counts)
+    return list(_expanded(row, placeholder, left))
+
+
+def _expanded(row: Sequence[int], placeholder: int, counts: Iterator[int]) -> Iterator[int]:
+    for token in row:
+        if token == placeholder:
+            yield from [token] * next(counts)
+        else:
+            yield token
+
+
+def filled(
+    table: nn.Module,
+    tokens: Int[Tensor, "b n"],
+    where: Bool[Tensor, "b n"],
+    features: Float[Tensor, "p d"] | None,
+) -> Float[Tensor, "b n d"]:
+    """The embeddings of the tokens, with the features in order where the placeholders are.
+
+    A placeholder may be an id that the table does not have.
+
+    Raises:
+        UsageError: there are not as many placeholders as features.
+    """
+    x = table(tokens.masked_fill(where, 0))
+    count = 0 if features is None else len(features)
+    if int(where.sum()) != count:
+        raise UsageError(
+            "the image tokens do not match the images",
+            expected=f"{count} tokens, one for each feature of the images",
+            found=f"{int(where.sum())}",
+            hint="make the inputs with model.prepare(tokens, images)",
+        )
+    if features is None:
+        return x
+    return x.masked_scatter(where[..., None], features.to(x.dtype))
+
+
+def images_of(
+    tokens: Sequence[Sequence[int]], images: Sequence[Sequence[object]]
+) -> Sequence[Sequence[object]]:
+    """The images of each row: none where none are given.
+
+    Raises:
+        UsageError: there are images for another number of rows.
+    """
+    if images and len(images) != len(tokens):
+        raise UsageError(
+            f"images are given for {len(images)} rows, tokens for {len(tokens)}",
+            hint="give one list of images for each row, empty for a row without any",
+        )
+    return images or [()] * len(tokens)
