@@ -7,7 +7,7 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 `vla-scripts/extern/convert_openvla_weights_to_hf.py`; arXiv:2304.07193.
 """
 
-from dovetail.families.siglip import BLOCKS, TIMM_BLOCKS
+from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, TIMM_BLOCKS
 from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
@@ -56,6 +56,8 @@ DINOV2 = Part(
         settings=(
             Setting("norm_eps", ("layer_norm_eps",), 1e-6, "dinov2 convention"),
             Setting("activation", ("hidden_act",), "gelu", "dinov2 convention, exact"),
+            Setting("antialias", (), True, "as timm interpolates positions"),
+            IMAGE_SIZE,
         ),
         sizes=SIZES,
         conventions=(("heads", 16, "dinov2 large convention"),),

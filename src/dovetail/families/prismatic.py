@@ -16,7 +16,7 @@ Sources: TRI-ML/prismatic-vlms `models/{load.py,vlms/prismatic.py}`, `util/nn_ut
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES, QWEN2, QWEN3, QWEN3_SIZES
 from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
-from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import IMAGE_SIZE, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 from dovetail.layout.family import ConfigKeys, Container, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting
@@ -34,7 +34,7 @@ SIGLIP_EYE = Part(
             SIGLIP.facts.settings[0],
             Setting("activation", (), "gelu", "exact: timm@1.0.31 vit_so400m_patch14_siglip_*"),
             Setting("antialias", (), True, "as timm interpolates positions"),
-            SIGLIP.facts.settings[3],
+            IMAGE_SIZE,
         )
     ),
 )

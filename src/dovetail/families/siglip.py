@@ -124,6 +124,7 @@ SIZES = {
     "large-patch16-256": _size("1024 24 16 4096 16 256 3"),
 }
 
+IMAGE_SIZE = Setting("image_size", ("image_size",), 0, "0: as many pixels as the patches cover")
 SETTINGS = (
     Setting("norm_eps", ("layer_norm_eps",), 1e-6, "siglip convention"),
     Setting(
@@ -133,7 +134,7 @@ SETTINGS = (
         "as transformers runs it; timm runs the same weights with the exact gelu",
     ),
     Setting("antialias", (), False, "as transformers interpolates positions; timm antialiases"),
-    Setting("image_size", ("image_size",), 0, "0: as many pixels as the patches cover"),
+    IMAGE_SIZE,
 )
 
 

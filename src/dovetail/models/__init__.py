@@ -21,6 +21,7 @@ MODELS = {
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
     "siglip": ("siglip", "SiglipModel"),
+    "dinov2": ("dinov2", "Dinov2Model"),
 }
 
 # openpi@15a9616 gemma_pytorch.py:to_bfloat16_for_selected_params

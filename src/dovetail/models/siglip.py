@@ -18,7 +18,6 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +28,7 @@ from dovetail.data.images import siglip_pixels
 from dovetail.errors import UsageError
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
 from dovetail.models.values import Values, fill
-from dovetail.models.vit import Block, Mlp, Table, edge_of, mix, resampled
-
-# after the last norm; after the last block; after the block before it
-Output = Literal["normed", "last", "penultimate"]
+from dovetail.models.vit import Block, Mlp, Output, Table, edge_of, mix, resampled, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +103,7 @@ class SiglipTower(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"
     ) -> Float[Tensor, "b n d"]:
-        x = self.embed(pixels)
-        end = len(self.blocks) - (output == "penultimate")
-        for block in list(self.blocks.values())[:end]:
-            x = block(x)
-        return self.norm(x) if output == "normed" else x
+        return through(self.blocks, self.norm, self.embed(pixels), output)
 
 
 def build_tower(values: Values, role: str) -> SiglipTower:

@@ -9,6 +9,7 @@ Sources: arXiv:2010.11929; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 """
 
 import math
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -18,6 +19,9 @@ from torch.nn import functional as F
 
 from dovetail.errors import UsageError
 from dovetail.models.layers import LayerNorm, Linear, activation, attend
+
+# after the last norm; after the last block; after the block before it
+Output = Literal["normed", "last", "penultimate"]
 
 
 def mix(
@@ -66,6 +70,16 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def through(
+    blocks: nn.ModuleDict, norm: nn.Module, x: Float[Tensor, "b n d"], output: Output
+) -> Float[Tensor, "b n d"]:
+    """What comes out of a stack of blocks and its norm. What is not needed is not run."""
+    end = len(blocks) - (output == "penultimate")
+    for block in list(blocks.values())[:end]:
+        x = block(x)
+    return norm(x) if output == "normed" else x
 
 
 class Table(nn.Module):
