@@ -7,7 +7,7 @@ however the process ends. A folder left by a killed run is continued when asked 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dovetail.errors import DovetailError, UsageError, WriteError
@@ -15,26 +15,31 @@ from dovetail.errors import DovetailError, UsageError, WriteError
 
 @contextmanager
 def publishing(
-    out: str, needed: int = 0, *, is_resumed: bool = False, replaces: bool = False
+    out: str,
+    needed: int = 0,
+    *,
+    is_resumed: bool = False,
+    replaces: bool = False,
+    accept: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Gives a folder to write into; renames it to `out` at the end, removes it after an error.
 
     `needed` is the number of bytes that will be written, checked against the free space first.
-    `is_resumed` goes on with what a killed run left; `replaces` puts an existing `out` away at the end.
+    `is_resumed` goes on with what a killed run left, if `accept` raises nothing about it; `replaces` puts
+    an existing `out` away at the end.
 
     Raises:
         UsageError: `out` exists, or another run is writing it.
         WriteError: the place cannot be written to, or there is not enough room.
     """
-    out = os.path.abspath(out)
-    if not replaces and os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
-        raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
+    out = os.path.realpath(out)
+    _check_place(out, replaces=replaces)
     partial = f"{out}.partial"
     new_folders = _missing_folders(os.path.dirname(out))
     try:
         for folder in new_folders:
             os.mkdir(folder)
-        lock = _claim(partial, is_resumed=is_resumed)
+        lock = _claim(partial, is_resumed=is_resumed, accept=accept)
     except OSError as error:
         _remove_empty(new_folders)
         raise _cannot_write(out, error) from error
@@ -53,7 +58,19 @@ def publishing(
         os.close(lock)
 
 
-def _claim(partial: str, *, is_resumed: bool) -> int:
+def _check_place(out: str, *, replaces: bool) -> None:
+    if not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out)):
+        return
+    if not replaces:
+        raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
+    if os.path.lexists(old := _old(out)):
+        raise UsageError(
+            f"`{old}` is in the way: what is replaced is put there first",
+            hint="an earlier run may have left it; remove it or move it away",
+        )
+
+
+def _claim(partial: str, *, is_resumed: bool, accept: Callable[[str], None] | None) -> int:
     """Makes or takes over the folder and locks it; gives the descriptor that holds the lock."""
     is_new = True
     try:
@@ -71,6 +88,12 @@ def _claim(partial: str, *, is_resumed: bool) -> int:
         raise UsageError(
             f"`{partial}` is left of a run that was killed", hint="go on with --resume, or remove it"
         )
+    if not is_new and accept is not None:
+        try:
+            accept(partial)
+        except BaseException:
+            os.close(lock)
+            raise
     return lock
 
 
@@ -97,15 +120,29 @@ def _check_room(out: str, partial: str, needed: int) -> None:
 
 
 def _move(partial: str, out: str) -> None:
-    old = f"{out}.old"
     if os.path.isdir(out) and not os.listdir(out):
         os.rmdir(out)
-    if os.path.exists(out):
-        os.rename(out, old)
-    os.rename(partial, out)
+    if not os.path.lexists(out):
+        os.rename(partial, out)
+        _sync(os.path.dirname(out))
+        return
+    old = _old(out)
+    os.rename(out, old)
+    try:
+        os.rename(partial, out)
+    except BaseException:
+        os.rename(old, out)
+        raise
     _sync(os.path.dirname(out))
-    if os.path.exists(old):
+    if os.path.isdir(old):
         shutil.rmtree(old)
+    else:
+        os.remove(old)
+
+
+def _old(out: str) -> str:
+    """Where what is replaced is put for the moment between the two renames."""
+    return f"{out}.old"
 
 
 def _files(folder: str) -> Iterator[tuple[str, str]]:
