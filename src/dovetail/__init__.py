@@ -11,6 +11,7 @@ The verbs are functions here and commands of `dovetail`; both give the same Repo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dovetail.edit.convert import convert
     from dovetail.edit.make import make
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
@@ -25,6 +26,7 @@ _HOMES = {
     "Family": "dovetail.layout.family",
     "Finding": "dovetail.report",
     "Report": "dovetail.report",
+    "convert": "dovetail.edit.convert",
     "families": "dovetail.verbs",
     "inspect": "dovetail.verbs",
     "make": "dovetail.edit.make",
@@ -37,6 +39,7 @@ __all__ = [
     "Family",
     "Finding",
     "Report",
+    "convert",
     "families",
     "inspect",
     "make",

@@ -18,6 +18,7 @@ VERBS = {
     "inspect": "what a checkpoint is: family, layout, sizes with their evidence (headers only)",
     "validate": "whether a checkpoint is whole; --values reads the data, --report writes JSON and HTML",
     "families": "what dovetail knows: families, their layouts, and which cannot be told apart",
+    "convert": "the same weights in another layout, container, sharding or dtype",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 

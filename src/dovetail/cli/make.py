@@ -1,9 +1,8 @@
 """`dovetail make FAMILY OUT`."""
 
 import argparse
-import re
 
-_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+from dovetail.cli.sizes import assignment, parse_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         options.out,
         size=options.size,
         layout=options.layout,
-        sizes=dict(map(_assignment, options.sizes)),
+        sizes=dict(map(assignment, options.sizes)),
         dtype=options.dtype,
         sparse=options.sparse,
         seed=options.seed,
@@ -58,26 +57,3 @@ def run(options: argparse.Namespace) -> int:
     for name in made.files:
         print(f"  {name}")
     return 0
-
-
-def _assignment(text: str) -> tuple[str, int | str]:
-    from dovetail.errors import UsageError
-
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise UsageError(f"`--set {text}` is not NAME=VALUE", hint="for example --set text.layers=2")
-    return name, int(value) if value.isdigit() else value
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `5GB`, `500MB`, `1000`.
-
-    Raises:
-        UsageError: it is not a size.
-    """
-    from dovetail.errors import UsageError
-
-    match = re.fullmatch(r"([0-9]+)\s*([kmgt]?)i?b?", text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise UsageError(f"`{text}` is no size", hint="for example 5GB or 500MB")
-    return int(match[1]) * _SIZES[match[2]]

@@ -16,6 +16,7 @@ from dovetail.families import family as family_of
 from dovetail.layout.blueprint import Blueprint, blueprint
 from dovetail.layout.family import Family, Layout
 from dovetail.layout.leaves import KnownSizes
+from dovetail.store.block_file import BlockFile
 from dovetail.store.publish import publishing
 from dovetail.store.safetensors_writer import INDEX
 
@@ -66,7 +67,7 @@ def make(
         side[INDEX] = index
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
         for file in files:
-            write_file(folder, file, (lambda _: None) if sparse else _blocks)
+            write_file(os.path.join(folder, file.name), file, _hole if sparse else _blocks)
         for name, text in side.items():
             with open(os.path.join(folder, name), "x", encoding="utf-8") as written:
                 written.write(text)
@@ -87,8 +88,12 @@ def _arranged(plan: Blueprint, layout: Layout, dtype: str, seed: int) -> list[Ar
     return arrange(materials, Target(plan.family, layout, parts, sizes))
 
 
-def _blocks(tensor: Arranged) -> Iterator[Block]:
+def _blocks(tensor: Arranged, _: BlockFile) -> Iterator[Block]:
     return (block for _, block in tensor.blocks())
+
+
+def _hole(_: Arranged, __: BlockFile) -> None:
+    return None
 
 
 def _side_files(plan: Blueprint, dtype: Dtype) -> dict[str, str]:

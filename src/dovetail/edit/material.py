@@ -18,7 +18,7 @@ from dovetail.store.store import Store
 from dovetail.store.tensor_data import Skip
 
 # How a leaf got its values. Everything but `copied` is written into the certificate of the result.
-Init = Literal["copied", "tied", "random", "interpolated", "resized", "zero"]
+Init = Literal["copied", "tied", "random", "interpolated", "resized", "padded"]
 Block = bytes | memoryview | Skip
 BLOCK = 1 << 20
 
@@ -34,7 +34,7 @@ _scratch = _Scratch()
 
 
 class Material(NamedTuple):
-    """One leaf: `store` and `spans` say where its bytes are, or `make` gives them.
+    """One leaf: `store` and `spans` say where its bytes are, or `make` gives them, as `source_dtype`.
 
     `dtype` is what it will be written as, `source_dtype` what it is.
     """
@@ -49,7 +49,7 @@ class Material(NamedTuple):
     init: Init = "copied"
     store: Store | None = None
     spans: tuple[Span, ...] = ()
-    make: Callable[[], Iterable[bytes]] | None = None
+    make: Callable[[], Iterable[bytes | memoryview]] | None = None
 
     @property
     def elements(self) -> int:
@@ -74,11 +74,11 @@ class Material(NamedTuple):
     def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Block]:
         """The bytes of some of its elements, in order."""
         count = self.elements - start if length is None else length
-        if self.make is not None:
-            yield from _cut(self.make(), start * BITS[self.dtype] // 8, count * BITS[self.dtype] // 8)
-            return
         width = BITS[self.source_dtype]
-        found = _read(self, start * width // 8, count * width // 8)
+        first, size = start * width // 8, count * width // 8
+        found: Iterator[Block] = (
+            _read(self, first, size) if self.make is None else _cut(self.make(), first, size)
+        )
         if not self.is_cast:
             yield from found
             return
@@ -111,6 +111,17 @@ def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
     return material if leaf.spans is not None else material._replace(make=lambda: [_rearranged(store, leaf)])
 
 
+def plain(material: Material) -> Iterator[bytes | memoryview]:
+    """The bytes of a material, holes as the zeros they are."""
+    for block in material.blocks():
+        yield from _zeros(block.size) if isinstance(block, Skip) else (block,)
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    for start in range(0, size, BLOCK):
+        yield bytes(min(BLOCK, size - start))
+
+
 def joined(blocks: Iterable[Block]) -> bytearray:
     """Blocks as one run of bytes."""
     data = bytearray()
@@ -130,7 +141,7 @@ def _rearranged(store: Store, leaf: CanonicalLeaf) -> bytes:
     return bytes(np.ascontiguousarray(op.part(numbers.reshape(entry.shape), shapes, {})[leaf.position]))
 
 
-def _cut(blocks: Iterable[bytes], start: int, length: int) -> Iterator[bytes | memoryview]:
+def _cut(blocks: Iterable[bytes | memoryview], start: int, length: int) -> Iterator[bytes | memoryview]:
     """`length` bytes from `start` of a stream."""
     position = 0
     for block in blocks:

@@ -21,7 +21,7 @@ DEFAULT_SHARD = 5_000_000_000
 TORCH_FILE = "pytorch_model.bin"
 
 # The blocks of a tensor, on their way to the file.
-Blocks = Callable[[Arranged], Iterator[Block] | None]
+Blocks = Callable[[Arranged, BlockFile], Iterator[Block] | None]
 
 
 class OutputFile(NamedTuple):
@@ -87,17 +87,18 @@ def index_of(files: Sequence[OutputFile]) -> str | None:
     return json.dumps(index, indent=2) + "\n"
 
 
-def write_file(folder: str, file: OutputFile, blocks: Blocks, *, start: int = 0) -> BlockFile:
+def write_file(path: str, file: OutputFile, blocks: Blocks, *, start: int = 0) -> None:
     """Writes one file; `blocks` gives the bytes of each tensor, None for a hole.
+
+    What comes before `start` is in place already and only counted.
 
     Raises:
         WriteError: a tensor gives more or fewer bytes than it should.
         OSError: the system refuses.
     """
-    path = os.path.join(folder, file.name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    tensors = [TensorData(one.name, one.dtype, one.shape, blocks(one)) for one in file.tensors]
     with BlockFile(path, file.size, start=start) as target:
+        tensors = [TensorData(one.name, one.dtype, one.shape, blocks(one, target)) for one in file.tensors]
         if file.kind == "safetensors":
             from dovetail.store.safetensors_writer import write_to
 
@@ -106,4 +107,3 @@ def write_file(folder: str, file: OutputFile, blocks: Blocks, *, start: int = 0)
             from dovetail.store import torchzip_writer
 
             torchzip_writer.write_to(target, tensors, aliases=file.aliases, values=file.values)
-    return target

@@ -78,6 +78,12 @@ class Documents(NamedTuple):
                         return Found(_brief(value), document.name, f"{root}.{spelling}".lstrip("."))
         return None
 
+    def kind(self, role: str) -> str | None:
+        """The kind of part that the stamp says is in a role."""
+        parts = self.stamp.values.get("parts") if self.stamp else None
+        kind = parts.get(role) if isinstance(parts, dict) else None
+        return kind if isinstance(kind, str) else None
+
     def stamped(self, name: str) -> Found | None:
         """What the caller or the stamp says of `role.dim`."""
         if name in self.given:

@@ -105,7 +105,8 @@ def _with_settled_kinds(
         misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
         fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
         roots = one.family.config.roots.get(role, ("",))
-        named = [part for part in fitting if _is_named(part, documents, roots)]
+        stamped = [part for part in fitting if part.id == documents.kind(role)]
+        named = stamped or [part for part in fitting if _is_named(part, documents, roots)]
         chosen = (named or fitting)[0]
         roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
         if named:

@@ -92,6 +92,16 @@ class LocalSource(ByteSource):
                 return end
             raise
 
+    def is_changed(self) -> bool:
+        """Whether the file was written to or replaced since it was opened."""
+        try:
+            now = os.stat(self.path)
+        except OSError:
+            return True
+        mine = os.fstat(self._fd)
+        is_same = (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+        return not is_same or (mine.st_size, mine.st_mtime_ns) != (self.size, self.changed)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -1,0 +1,81 @@
+"""What the verbs that write have in common: their options, the plan they print, the bar and the end."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dovetail.cli.sizes import assignment
+
+if TYPE_CHECKING:
+    from dovetail.edit.plan import Plan
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Options about what is read."""
+    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the source must be")
+    parser.add_argument(
+        "--set",
+        dest="given",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="say what no file says, e.g. text.kv_heads=2; may be repeated",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="let a damaged tensor pass, by name or pattern; the result carries a tag",
+    )
+
+
+def add_writing_options(parser: argparse.ArgumentParser) -> None:
+    """Options about how it is written."""
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--json", action="store_true", help="the plan (with --dry-run) or the result as JSON")
+    parser.add_argument("--resume", action="store_true", help="go on with what a killed run left")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT once the result is complete")
+
+
+def assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of repeated `--set NAME=VALUE`.
+
+    Raises:
+        UsageError: one is none.
+    """
+    return dict(assignment(text) for text in texts)
+
+
+def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
+    """Prints a plan, or follows it and prints what was written."""
+    from dovetail.cli.output import ProgressBar, print_json
+
+    if options.dry_run:
+        if options.json:
+            print_json(plan.as_json())
+        else:
+            from dovetail.render.plan_page import plan_page
+            from dovetail.render.terminal import show
+
+            show(plan_page(plan, options.out))
+        return 0
+    from dovetail.edit.execute import execute
+    from dovetail.render.page import quantity
+
+    print(
+        f"writing {quantity(plan.size, 'B')} with at most {plan.memory >> 20} MiB of memory", file=sys.stderr
+    )
+    with ProgressBar("writing") as progress:
+        done = execute(
+            plan, options.out, is_resumed=options.resume, replaces=options.overwrite, progress=progress
+        )
+    if options.json:
+        print_json(done.as_json())
+    else:
+        from dovetail.render.plan_page import done_page
+        from dovetail.render.terminal import show
+
+        show(done_page(plan, done))
+    return 0

@@ -1,0 +1,298 @@
+"""`convert`: the same weights in another layout, container, sharding or dtype."""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from dovetail.dtypes import dtype_of
+from dovetail.edit.arrange import Target, arrange
+from dovetail.edit.execute import Done, execute
+from dovetail.edit.material import Material, plain
+from dovetail.edit.output_files import DEFAULT_SHARD, output_files
+from dovetail.edit.plan import Dropped, Lossy, Output, Plan
+from dovetail.edit.side_files import side_files
+from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.edit.vocab import padded, padded_vocab, with_vocab
+from dovetail.errors import FormatError, UsageError, listed
+from dovetail.layout.family import Layout
+from dovetail.report import Value
+from dovetail.store.content import hash_of
+
+FORMATS = {"safetensors": "safetensors", "torch": "torch", "pth": "torch"}
+
+
+class Changes(NamedTuple):
+    """What is asked for beyond the layout.
+
+    `format` overrides the layout's container; `dtypes` are `DTYPE` or `PATTERN=DTYPE`, the last that fits
+    wins; `without` are parts to leave out; `pad_vocab` is the multiple that token rows are filled up to.
+    """
+
+    format: str | None = None
+    max_shard_size: int = DEFAULT_SHARD
+    dtypes: Sequence[str] = ()
+    without: Collection[str] = ()
+    pad_vocab: int = 1
+
+
+_NO_CHANGES = Changes()
+
+
+def convert(
+    checkpoint: Path,
+    out: Path,
+    *,
+    to: str | None = None,
+    changes: Changes = _NO_CHANGES,
+    allow: Collection[str] = (),
+    given: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+    resume: bool = False,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Done:
+    """Writes a checkpoint in another layout; the folder appears whole or not at all.
+
+    Without `to` the layout stays. `given` are values that no file says (`{"text.kv_heads": 2}`).
+
+    Raises:
+        CheckpointError: the source is of no known family, damaged beyond `allow`, or changes meanwhile.
+        UsageError: the layout or an option does not fit the family, or `out` exists.
+        WriteError: there is no room or no permission; nothing is left behind.
+    """
+    with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
+        plan = plan_convert(subject, to=to, changes=changes)
+        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+
+
+def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
+    """What `convert` would write.
+
+    Raises:
+        UsageError: the layout or an option does not fit the family.
+    """
+    layout = target_layout(subject, to)
+    materials, dropped = kept_materials(subject, layout, changes.without)
+    materials = with_ties(subject, layout, materials)
+    vocab = padded_vocab(subject, changes.pad_vocab) if changes.pad_vocab > 1 else None
+    if vocab:
+        materials = padded(materials, vocab)
+    materials, lossy = cast_materials(materials, changes.dtypes)
+    files = output_files(
+        arrange(materials, target(subject, layout)),
+        layout.container,
+        format=_format(changes.format),
+        max_shard_size=changes.max_shard_size,
+        values=torch_values(subject, layout),
+    )
+    return plan_of(
+        "convert",
+        subject,
+        (Output(files, layout.id, side_files(subject, layout, materials, vocab)),),
+        config=with_vocab(subject.report.config, vocab),
+        dropped=dropped,
+        lossy=lossy,
+    )
+
+
+def plan_of(
+    verb: str,
+    subject: Subject,
+    outputs: tuple[Output, ...],
+    *,
+    config: Mapping[str, Value],
+    dropped: Sequence[Dropped] = (),
+    lossy: tuple[Lossy, ...] = (),
+) -> Plan:
+    """A plan whose one source is a subject: everything of it is in an output or named as dropped."""
+    return Plan(
+        verb=verb,
+        source=subject.report.path,
+        family=subject.family,
+        source_layout=subject.one.layout,
+        parts={role: match.part.id for role, match in subject.one.roles.items()},
+        outputs=outputs,
+        stores=(subject.store,),
+        config=config,
+        dropped=(*dropped, *_left_out(subject)),
+        lossy=lossy,
+        findings=subject.allowed,
+        copies=tuple(
+            (subject.store, *pair) for match in subject.one.roles.values() for pair in match.duplicates
+        ),
+    )
+
+
+def target(subject: Subject, layout: Layout) -> Target:
+    """Where the leaves of a subject go in a layout."""
+    sizes = {role: subject.sizes(role) for role in subject.parts}
+    return Target(subject.family, layout, subject.parts, sizes)
+
+
+def target_layout(subject: Subject, to: str | None) -> Layout:
+    """The layout to write: the source's own if none is named.
+
+    Raises:
+        UsageError: the family has no such layout, or it is only read.
+    """
+    family = subject.family
+    if to is None:
+        found = subject.layouts
+        if not found or not found[0].is_writable:
+            raise UsageError("the source's own layout cannot be written", hint=_writable(subject))
+        return found[0]
+    id = to.removeprefix(f"{family.id}/")
+    if id not in {layout.id for layout in family.layouts}:
+        raise UsageError(f"{family.id} has no layout `{to}`", hint=_writable(subject))
+    layout = family.layout(id)
+    if not layout.is_writable:
+        raise UsageError(f"layout {id} is only read: {layout.note}", hint=_writable(subject))
+    return layout
+
+
+def _writable(subject: Subject) -> str:
+    ids = [layout.id for layout in subject.family.layouts if layout.is_writable]
+    return f"{subject.family.id} can be written as {listed(ids, 12)}"
+
+
+def _format(word: str | None) -> str | None:
+    if word is not None and word not in FORMATS:
+        raise UsageError(f"there is no format `{word}`", hint=f"formats: {', '.join(FORMATS)}")
+    return FORMATS[word] if word else None
+
+
+def kept_materials(
+    subject: Subject, layout: Layout, without: Collection[str]
+) -> tuple[list[Material], list[Dropped]]:
+    """The leaves that go into the result, and those that do not, each with its rule.
+
+    Raises:
+        UsageError: `without` names no part of this checkpoint.
+    """
+    if unknown := [role for role in without if role not in subject.one.roles]:
+        raise UsageError(
+            f"this checkpoint has no part `{unknown[0]}`", hint=f"its parts: {', '.join(subject.one.roles)}"
+        )
+    dropped = []
+    gone = set(without)
+    for role in without:
+        names = tuple(m.name for m in subject.materials.values() if m.role == role)
+        dropped.append(Dropped(names, f"the part {role}, left out as asked"))
+    for role in _copied_ties(subject, layout, gone):
+        names = tuple(m.name for m in subject.materials.values() if m.role == role)
+        dropped.append(Dropped(names, f"a copy of {subject.family.ties[role]}, byte for byte"))
+        gone.add(role)
+    return [m for m in subject.materials.values() if m.role not in gone], dropped
+
+
+def _copied_ties(subject: Subject, layout: Layout, gone: Collection[str]) -> list[str]:
+    """Tied parts that the source stores only because its layout wants a copy."""
+    sources = subject.layouts
+    if layout.stores_ties or not sources or not all(source.stores_ties for source in sources):
+        return []
+    return [
+        role
+        for role, leaf in subject.family.ties.items()
+        if role in subject.one.roles and role not in gone and _is_copy(subject, role, leaf)
+    ]
+
+
+def _is_copy(subject: Subject, role: str, leaf: str) -> bool:
+    copies = [material for material in subject.materials.values() if material.role == role]
+    original = subject.materials.get(leaf)
+    if original is None or len(copies) != 1 or copies[0].shape != original.shape:
+        return False
+    if not subject.store.has_bytes:
+        return True
+    return hash_of(plain(copies[0])) == hash_of(plain(original))
+
+
+def with_ties(subject: Subject, layout: Layout, materials: list[Material]) -> list[Material]:
+    """The same and, where the layout stores tied parts, a copy for each that the source leaves out."""
+    if not layout.stores_ties:
+        return materials
+    by_name = {material.name: material for material in materials}
+    copies = []
+    for role, leaf in subject.family.ties.items():
+        if role not in subject.one.roles and leaf in by_name and role in layout.mounts:
+            (head,) = subject.parts[role].leaves.values()
+            name = f"{role}.{head.name}"
+            copies.append(by_name[leaf]._replace(name=name, role=role, leaf=head, indices={}, init="tied"))
+    return [*materials, *copies]
+
+
+def cast_materials(
+    materials: list[Material], dtypes: Sequence[str]
+) -> tuple[list[Material], tuple[Lossy, ...]]:
+    """The same with other dtypes; only floating-point tensors change.
+
+    Raises:
+        UsageError: there is no such dtype, or a pattern fits no tensor.
+    """
+    if not dtypes:
+        return materials, ()
+    from dovetail.store.cast import CASTABLE, is_lossless
+
+    rules = [_rule(text) for text in dtypes]
+    for (pattern, _), text in zip(rules, dtypes, strict=True):
+        if not any(_fits(material, pattern) for material in materials):
+            raise UsageError(
+                f"`--dtype {text}` fits no tensor", hint="patterns match names such as text.norm.weight"
+            )
+    changed, counts = [], dict[tuple[str, str], int]()
+    for material in materials:
+        wanted = next((dtype for pattern, dtype in reversed(rules) if _fits(material, pattern)), None)
+        if wanted is None or material.source_dtype not in CASTABLE or wanted == material.dtype:
+            changed.append(material)
+            continue
+        changed.append(material._replace(dtype=wanted))
+        if not is_lossless(material.source_dtype, wanted):
+            counts[material.source_dtype, wanted] = counts.get((material.source_dtype, wanted), 0) + 1
+    return changed, tuple(Lossy(f"{a} rounded to {b}", number) for (a, b), number in counts.items())
+
+
+def _rule(text: str) -> tuple[str, str]:
+    from dovetail.store.cast import CASTABLE
+
+    pattern, equals, spelling = text.rpartition("=")
+    try:
+        dtype = dtype_of(spelling).name
+    except FormatError:
+        dtype = ""
+    if dtype not in CASTABLE:
+        raise UsageError(
+            f"there is no dtype `{spelling}` to change to", hint="bfloat16, float16, float32, float64"
+        )
+    return (pattern if equals else "*"), dtype
+
+
+def _fits(material: Material, pattern: str) -> bool:
+    return material.role == pattern or fnmatchcase(material.name, pattern)
+
+
+def torch_values(subject: Subject, layout: Layout) -> dict[str, Any]:
+    """The plain values that a torch file of this layout holds: those of a source in the same container."""
+    inside = subject.store.metadata.get("torch")
+    if layout.container.kind != "torch" or not isinstance(inside, dict):
+        return {}
+    same = any(source.container == layout.container for source in subject.layouts)
+    return {name: value for name, value in inside.items() if name != "state_dict"} if same else {}
+
+
+def _left_out(subject: Subject) -> list[Dropped]:
+    """What the source holds beside its leaves."""
+    dropped = []
+    for rule, aside in subject.one.inventory.set_aside.items():
+        dropped.append(Dropped(tuple(aside), rule))
+    for match in subject.one.roles.values():
+        reasons: dict[str, list[str]] = {}
+        for name, reason in match.ignored:
+            reasons.setdefault(reason, []).append(name)
+        dropped += [Dropped(tuple(ignored), reason) for reason, ignored in reasons.items()]
+        if match.duplicates:
+            second = tuple(name for name, _ in match.duplicates)
+            dropped.append(Dropped(second, "a second name of a tensor that is kept; compared before writing"))
+    if subject.one.unexplained:
+        dropped.append(Dropped(subject.one.unexplained, "unexpected, let pass with --allow"))
+    return dropped

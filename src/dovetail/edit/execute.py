@@ -1,0 +1,293 @@
+"""The one executor: it follows a plan, and the result appears whole or not at all.
+
+Files are written one after the other, tensors in the order of the file. Every leaf is hashed on its way
+through, the journal has a line for every tensor that is on the disk, and the certificate comes last.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from dovetail.dtypes import BITS
+from dovetail.edit.arrange import Arranged
+from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerprint, tagged
+from dovetail.edit.journal import Entry, Journal, check_same_plan
+from dovetail.edit.material import Block, plain
+from dovetail.edit.output_files import OutputFile, write_file
+from dovetail.edit.plan import Output, Plan
+from dovetail.errors import CheckpointError
+from dovetail.store.block_file import BLOCK, BlockFile
+from dovetail.store.content import ContentHash, content_hash, hash_of
+from dovetail.store.publish import publishing
+from dovetail.store.tensor_data import Skip
+
+Progress = Callable[[int, int], None]
+_STEP = 8 << 20
+_ZEROS = bytes(1 << 20)
+
+
+class Done(NamedTuple):
+    """What was written. `resumed` counts tensors that an earlier run had finished."""
+
+    path: str
+    files: tuple[str, ...]
+    tensors: int
+    bytes: int
+    fingerprint: str
+    resumed: int
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return {**self._asdict(), "files": list(self.files), "seconds": round(self.seconds, 6)}
+
+
+def execute(
+    plan: Plan,
+    out: str,
+    *,
+    is_resumed: bool = False,
+    replaces: bool = False,
+    progress: Progress | None = None,
+) -> Done:
+    """Writes what a plan says.
+
+    Raises:
+        CheckpointError: a source changed meanwhile, or two copies of a tensor differ.
+        UsageError: `out` exists, or what is to be resumed was begun otherwise.
+        WriteError: there is no room or no permission; nothing is left behind.
+    """
+    begin = perf_counter()
+    _compare_copies(plan)
+    digest = plan.digest
+    with publishing(
+        out,
+        plan.room,
+        is_resumed=is_resumed,
+        replaces=replaces,
+        accept=lambda folder: check_same_plan(folder, digest),
+    ) as folder:
+        journal = Journal(folder, digest)
+        try:
+            run = _Run(plan, folder, journal, progress)
+            for output in plan.outputs:
+                for file in output.files:
+                    run.write(os.path.join(output.folder, file.name), file)
+            _check_sources(plan)
+            names = _write_texts(plan, folder, run.leaves)
+            journal.remove()
+        finally:
+            journal.close()
+    files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)
+    whole = fingerprint(plan.family, run.leaves)
+    seconds = perf_counter() - begin
+    return Done(out, (*files, *names), len(plan.tensors), plan.size, whole, run.resumed, seconds)
+
+
+class _Run:
+    """A plan being followed: the leaves written so far, and how many bytes they are."""
+
+    def __init__(self, plan: Plan, folder: str, journal: Journal, progress: Progress | None) -> None:
+        self.leaves: dict[str, LeafContent] = {}
+        self.resumed = 0
+        self._folder = folder
+        self._journal = journal
+        self._progress = progress
+        self._total = plan.size
+        self._done = self._shown = 0
+        self._zero_hashes: dict[int, str] = {}
+
+    def write(self, name: str, file: OutputFile) -> None:
+        """Writes one file, or what is missing of it."""
+        kept = self._kept(name, file)
+        path = os.path.join(self._folder, name)
+        if len(kept) == len(file.tensors) and name in self._journal.files:
+            start = os.path.getsize(path)
+        else:
+            start = max((end for _, end in kept.values()), default=0) // BLOCK * BLOCK
+        in_place = {tensor: crc for tensor, (crc, end) in kept.items() if end <= start}
+        for tensor in file.tensors:
+            if tensor.name in in_place:
+                entry = self._journal.tensors[name, tensor.name]
+                self._take(tensor, entry.leaves)
+                self._advance(tensor.size)
+        self.resumed += len(in_place)
+        if len(in_place) == len(file.tensors) and name in self._journal.files:
+            return
+        if start == 0 and os.path.exists(path):
+            os.unlink(path)
+
+        def blocks(tensor: Arranged, target: BlockFile) -> Iterator[Block]:
+            if tensor.name in in_place:
+                return iter([Skip(tensor.size, in_place[tensor.name])])
+            return self._blocks(name, tensor, target)
+
+        write_file(path, file, blocks, start=start)
+        self._journal.add_file(name)
+
+    def _blocks(self, file: str, tensor: Arranged, target: BlockFile) -> Iterator[Block]:
+        """The bytes of one tensor, hashed on the way."""
+        start = target.tell()
+        hashes = _Hashes(self._zero_hashes)
+        for leaf, block in tensor.blocks():
+            hashes.add(leaf, block)
+            yield block
+            self._advance(block.size if isinstance(block, Skip) else len(block))
+        digests = {one.name: hash_of(()) for one in tensor.materials if not one.size} | hashes.digests()
+        stored = digests.pop("", None)
+        if stored is not None:
+            digests = {one.name: hash_of(plain(one)) for one in tensor.materials}
+        self._take(tensor, digests)
+        entry = Entry(start, digests, stored)
+        target.when_written(lambda: self._journal.add_tensor(file, tensor.name, entry))
+
+    def _take(self, tensor: Arranged, digests: Mapping[str, str]) -> None:
+        for one in tensor.materials:
+            content = LeafContent(one.dtype, one.shape, digests[one.name], one.leaf.is_dead)
+            self.leaves[one.name] = content
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._progress and (self._done - self._shown >= _STEP or self._done == self._total):
+            self._shown = self._done
+            self._progress(self._done, self._total)
+
+    def _kept(self, name: str, file: OutputFile) -> dict[str, tuple[int, int]]:
+        """Tensors of an earlier run, read again and found right: the checksum and the end of each."""
+        kept: dict[str, tuple[int, int]] = {}
+        path = os.path.join(self._folder, name)
+        if not os.path.exists(path):
+            return kept
+        with open(path, "rb") as there:
+            for tensor in file.tensors:
+                entry = self._journal.tensors.get((name, tensor.name))
+                crc = None if entry is None else _checked(there, tensor, entry)
+                if entry is None or crc is None:
+                    break
+                kept[tensor.name] = (crc, entry.start + tensor.size)
+        return kept
+
+
+class _Hashes:
+    """The hashes of the leaves of one tensor, in the making. A hole is hashed as the zeros it is."""
+
+    def __init__(self, zeros: dict[int, str]) -> None:
+        self._zeros = zeros
+        self._digests: dict[str, ContentHash] = {}
+        self._holes: dict[str, int] = {}
+
+    def add(self, leaf: str, block: Block) -> None:
+        """Takes the next bytes of a leaf."""
+        if isinstance(block, Skip) and leaf not in self._digests:
+            self._holes[leaf] = self._holes.get(leaf, 0) + block.size
+            return
+        if leaf not in self._digests:
+            self._digests[leaf] = content_hash()
+            _update_zeros(self._digests[leaf], self._holes.pop(leaf, 0))
+        if isinstance(block, Skip):
+            _update_zeros(self._digests[leaf], block.size)
+        else:
+            self._digests[leaf].update(block)
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each leaf."""
+        found = {leaf: digest.hexdigest() for leaf, digest in self._digests.items()}
+        return found | {leaf: self._zero_hash(size) for leaf, size in self._holes.items()}
+
+    def _zero_hash(self, size: int) -> str:
+        if size not in self._zeros:
+            digest = content_hash()
+            _update_zeros(digest, size)
+            self._zeros[size] = digest.hexdigest()
+        return self._zeros[size]
+
+
+def _update_zeros(digest: ContentHash, size: int) -> None:
+    for start in range(0, size, len(_ZEROS)):
+        digest.update(_ZEROS[: min(len(_ZEROS), size - start)])
+
+
+def _checked(file: Any, tensor: Arranged, entry: Entry) -> int | None:
+    """The checksum of a tensor that is in a file; None if it is not what the journal says."""
+    file.seek(entry.start)
+    digests: dict[str, ContentHash] = {}
+    crc = 0
+    for leaf, size in _pieces(tensor):
+        digest = digests.setdefault(leaf, content_hash())
+        for offset in range(0, size, BLOCK):
+            data = file.read(min(BLOCK, size - offset))
+            digest.update(data)
+            crc = crc32(data, crc)
+    found = {leaf: digest.hexdigest() for leaf, digest in digests.items()}
+    return crc if found == ({"": entry.stored} if entry.stored else dict(entry.leaves)) else None
+
+
+def _pieces(tensor: Arranged) -> Iterator[tuple[str, int]]:
+    """The leaves in a stored tensor in order, with the bytes of each piece."""
+    if tensor.segments is None:
+        yield "", tensor.size
+        return
+    for segment in tensor.segments:
+        yield segment.material.name, segment.length * BITS[segment.material.dtype] // 8
+
+
+def _compare_copies(plan: Plan) -> None:
+    """Second names that the result leaves out must say the same as the first."""
+    from dovetail.store.content import are_equal
+
+    for store, name, kept in plan.copies:
+        if store.has_bytes and not are_equal(store, name, kept):
+            raise CheckpointError(
+                "two tensors that should be one differ",
+                tensor=name,
+                other=kept,
+                hint="`dovetail validate --values` says more; the checkpoint is damaged",
+            )
+
+
+def _check_sources(plan: Plan) -> None:
+    for source in plan.sources:
+        if source.is_changed():
+            raise CheckpointError(
+                "the source changed while it was read",
+                file=source.name,
+                hint="wait until whoever writes it is done, and run again",
+            )
+
+
+def _write_texts(plan: Plan, folder: str, leaves: Mapping[str, LeafContent]) -> list[str]:
+    """Side files, indexes and certificates; gives their names."""
+    names = []
+    for output in plan.outputs:
+        texts = output.texts | {output.certificate: as_text(_certificate(plan, output, leaves))}
+        for name, data in texts.items():
+            names.append(os.path.join(output.folder, name))
+            path = os.path.join(folder, names[-1])
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(data)
+    return names
+
+
+def _certificate(plan: Plan, output: Output, leaves: Mapping[str, LeafContent]) -> dict[str, Any]:
+    materials = [one for file in output.files for tensor in file.tensors for one in tensor.materials]
+    facts = {
+        "source": {"path": plan.source, "layout": plan.source_layout, "verb": plan.verb},
+        "allowed": [finding.message for finding in plan.findings],
+        "dropped": [{"reason": one.reason, "tensors": len(one.names)} for one in plan.dropped],
+        "lossy": [one._asdict() for one in plan.lossy],
+        **output.facts,
+    }
+    if len(plan.outputs) > 1:
+        facts["whole"] = {"fingerprint": fingerprint(plan.family, leaves), "leaves": len(leaves)}
+    return certificate(
+        family=plan.family,
+        layout=output.layout,
+        parts=plan.parts,
+        leaves={one.name: leaves[one.name] for one in materials},
+        config=plan.config,
+        init=tagged(materials),
+        facts=facts,
+    )

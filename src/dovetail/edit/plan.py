@@ -1,0 +1,203 @@
+"""What a verb is going to write: everything is known before the first byte moves.
+
+A plan is the same object for `--dry-run`, which prints it, and for the run, which follows it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dovetail.edit.arrange import Arranged
+from dovetail.edit.output_files import OutputFile, index_of
+from dovetail.layout.documents import STAMP
+from dovetail.layout.family import Family
+from dovetail.report import Finding, Value
+from dovetail.store.content import ALGORITHM, hash_of
+from dovetail.store.safetensors_writer import INDEX
+from dovetail.store.source import LocalSource
+from dovetail.store.store import Store
+
+# Python, the blocks of the writing thread and the reading block (measured: bench/bench_convert.py).
+_BASE_MEMORY = 64 << 20
+_NUMPY_MEMORY = 32 << 20
+
+
+class Dropped(NamedTuple):
+    """Tensors of the source that the result does not have, and the rule that says why."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+class Lossy(NamedTuple):
+    """A change that cannot be undone, and how many tensors it is done to."""
+
+    what: str
+    tensors: int
+
+
+class Output(NamedTuple):
+    """Files that belong together, and their certificate.
+
+    `folder` is where they go in the result, "" for the result itself; `side_files` are texts by name and
+    `facts` further entries of the certificate, such as the place among other nodes.
+    """
+
+    files: tuple[OutputFile, ...]
+    layout: str
+    side_files: Mapping[str, bytes] = {}
+    folder: str = ""
+    certificate: str = STAMP
+    facts: Mapping[str, Any] = {}
+
+    @property
+    def texts(self) -> dict[str, bytes]:
+        """The side files, and the index if there are several weights files."""
+        is_indexed = all(file.kind == "safetensors" for file in self.files)
+        index = index_of(self.files) if is_indexed else None
+        return {**self.side_files, **({INDEX: index.encode()} if index else {})}
+
+
+class Plan(NamedTuple):
+    """What is to be written.
+
+    `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are second names of tensors, with
+    the name that is kept: they must be equal. `findings` is damage that was let pass.
+    """
+
+    verb: str
+    source: str
+    family: Family
+    source_layout: str | Mapping[str, str] | None
+    parts: Mapping[str, str]
+    outputs: tuple[Output, ...]
+    stores: tuple[Store, ...]
+    config: Mapping[str, Value]
+    dropped: tuple[Dropped, ...] = ()
+    lossy: tuple[Lossy, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    copies: tuple[tuple[Store, str, str], ...] = ()
+
+    @property
+    def tensors(self) -> list[Arranged]:
+        """Every tensor, in the order of the files."""
+        return [tensor for output in self.outputs for file in output.files for tensor in file.tensors]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all tensors."""
+        return sum(file.size for output in self.outputs for file in output.files)
+
+    @property
+    def memory(self) -> int:
+        """An upper bound of the memory that the run takes, in bytes."""
+        needed = max((tensor.needs_memory for tensor in self.tensors), default=0)
+        return _BASE_MEMORY + needed + (_NUMPY_MEMORY if needed or self.lossy else 0)
+
+    @property
+    def sources(self) -> list[LocalSource]:
+        """The files that it is made of."""
+        return [source for store in self.stores for source in local_sources(store)]
+
+    @property
+    def room(self) -> int:
+        """The bytes that the result takes on the disk: holes of a sparse source stay holes."""
+        allocated = sum(source.allocated for source in self.sources)
+        has_holes = any(source.allocated < source.size for source in self.sources)
+        return min(self.size, allocated) if has_holes else self.size
+
+    @property
+    def ops(self) -> dict[str, int]:
+        """How many tensors each op makes; a plain one is a `copy`, or a `rename` if its name changes."""
+        return dict(Counter(_word(tensor) for tensor in self.tensors))
+
+    @property
+    def digest(self) -> str:
+        """What the plan is, in a word: a run may only be resumed by the same plan of unchanged sources."""
+        sources = [(source.name, source.size, source.changed) for source in self.sources]
+        tensors = [
+            (output.folder, file.name, tensor.name, tensor.dtype, tensor.shape)
+            for output in self.outputs
+            for file in output.files
+            for tensor in file.tensors
+        ]
+        return hash_of([repr((self.verb, sources, tensors, self.lossy)).encode()])
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {
+            "schema": 1,
+            "verb": self.verb,
+            "source": self.source,
+            "family": self.family.id,
+            "from": self.source_layout,
+            "to": sorted({output.layout for output in self.outputs}),
+            "tensors": len(self.tensors),
+            "bytes": self.size,
+            "room": self.room,
+            "memory": self.memory,
+            "hash": ALGORITHM,
+            "ops": self.ops,
+            "outputs": [_output(output) for output in self.outputs],
+            "dropped": [{"reason": one.reason, "tensors": list(one.names)} for one in self.dropped],
+            "lossy": [one._asdict() for one in self.lossy],
+            "findings": [finding.as_json() for finding in self.findings],
+            "units": [_unit(tensor) for tensor in self.tensors],
+        }
+
+
+def _output(output: Output) -> dict[str, Any]:
+    """The files that belong together."""
+    return {
+        "folder": output.folder,
+        "layout": output.layout,
+        "files": [
+            {"name": file.name, "format": file.kind, "tensors": len(file.tensors), "bytes": file.size}
+            for file in output.files
+        ],
+        "side_files": sorted(output.texts),
+        "certificate": output.certificate,
+        **output.facts,
+    }
+
+
+def _unit(tensor: Arranged) -> dict[str, Any]:
+    """One tensor to write, and what it is made of."""
+    sources = dict.fromkeys(span.tensor for material in tensor.materials for span in material.spans)
+    return {
+        "target": tensor.name,
+        "op": _word(tensor),
+        "leaves": [material.name for material in tensor.materials],
+        "sources": list(sources),
+        "init": sorted({material.init for material in tensor.materials}),
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "bytes": tensor.size,
+    }
+
+
+def _word(tensor: Arranged) -> str:
+    inits = {material.init for material in tensor.materials if material.make is not None}
+    if len(inits) == 1 and inits != {"copied"}:
+        return inits.pop()
+    sources = {span.tensor for material in tensor.materials for span in material.spans}
+    if len(sources) > 1 or tensor.segments is None:
+        return tensor.row.op.word
+    (material,) = tensor.materials[:1]
+    if material.init == "tied":
+        return "tied copy"
+    if len(material.spans) > 1 or len(tensor.materials) > 1:
+        return "rearrange"
+    if material.spans and material.store is not None:
+        span = material.spans[0]
+        if span.length != material.store.entries[span.tensor].bytes:
+            return "take apart"
+    return "copy" if sources == {tensor.name} else "rename"
+
+
+def local_sources(store: Store) -> list[LocalSource]:
+    """The files of a store that are on this machine."""
+    if store.folder is None or not store.has_bytes:
+        return []
+    sources = [store.source(file) for file in range(len(store.files))]
+    return [source for source in sources if isinstance(source, LocalSource)]

@@ -1,0 +1,142 @@
+"""A checkpoint that is to be changed: examined, found whole, its leaves ready to be moved.
+
+Damage is refused. What the user allows by name goes on as it is and is written into the certificate, so
+that no later reader takes the result for a whole one.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from dovetail.edit.material import Material, from_leaf
+from dovetail.errors import CheckpointError, listed
+from dovetail.families import built_in, family, third_party
+from dovetail.layout.detect import Explanation
+from dovetail.layout.documents import Documents
+from dovetail.layout.examine import Examination, examine
+from dovetail.layout.family import Family, Layout
+from dovetail.layout.infer import Inference
+from dovetail.layout.leaves import PartSizes, canonical_leaves
+from dovetail.layout.part import Part
+from dovetail.names import star
+from dovetail.report import Finding, Report
+from dovetail.store.open import open_checkpoint
+from dovetail.store.store import Store
+
+Path = str | os.PathLike[str]
+
+
+class Subject(NamedTuple):
+    """An opened checkpoint of a known family.
+
+    `materials` are its leaves in the order of the files; `allowed` the damage that the user lets pass.
+    """
+
+    report: Report
+    store: Store
+    one: Explanation
+    inference: Inference
+    documents: Documents
+    materials: Mapping[str, Material]
+    allowed: tuple[Finding, ...]
+
+    @property
+    def family(self) -> Family:
+        """The family."""
+        return self.one.family
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """The layouts that the file may be in."""
+        return tuple(self.family.layout(id) for id in self.one.common_layouts)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The part in each role, a tied one included."""
+        parts = {role: match.part for role, match in self.one.roles.items()}
+        for role in self.family.ties:
+            parts.setdefault(role, self.family.parts[role][0])
+        return parts
+
+    def sizes(self, role: str) -> PartSizes:
+        """The sizes of one part."""
+        return PartSizes(role, self.parts[role], self.inference.solver)
+
+
+@contextmanager
+def opened_subject(
+    checkpoint: Path,
+    *,
+    as_: str | None = None,
+    allow: Collection[str] = (),
+    given: Mapping[str, Any] | None = None,
+) -> Iterator[Subject]:
+    """Opens a checkpoint for a verb that goes on from it.
+
+    `allow` are patterns of tensor names (`*` stands for anything) whose damage may pass.
+
+    Raises:
+        CheckpointError: it is of no known family, or damaged beyond what is allowed.
+        UsageError: `as_` names no family.
+    """
+    with open_checkpoint(checkpoint) as store:
+        if as_ is None:
+            examination = examine(store, built_in, more_families=third_party, given=given)
+        else:
+            id, _, layout = as_.partition("/")
+            examination = examine(store, tuple, as_family=family(id), as_layout=layout or None, given=given)
+        yield subject_of(examination, allow)
+
+
+def subject_of(examination: Examination, allow: Collection[str] = ()) -> Subject:
+    """The subject of an examined checkpoint.
+
+    Raises:
+        CheckpointError: it is of no known family, or damaged beyond what is allowed.
+    """
+    report, store = examination.report, examination.store
+    allowed = _refuse_damage(examination, allow)
+    one, inference = examination.one, examination.inference
+    assert one is not None
+    assert inference is not None
+    leaves = canonical_leaves(one, inference, store)
+    order = {name: (entry.file, entry.start) for name, entry in store.entries.items()}
+    ordered = sorted(leaves.values(), key=lambda leaf: order[leaf.stored])
+    materials = {leaf.name: from_leaf(store, leaf) for leaf in ordered}
+    stamp = examination.documents.stamp
+    tags = stamp.values.get("init") if stamp else None
+    if isinstance(tags, dict):
+        materials |= {
+            name: material._replace(init=tags[name])
+            for name, material in materials.items()
+            if isinstance(tags.get(name), str) and tags[name] != "tied"
+        }
+    return Subject(report, store, one, inference, examination.documents, materials, allowed)
+
+
+def _refuse_damage(examination: Examination, allow: Collection[str]) -> tuple[Finding, ...]:
+    report = examination.report
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    causes = [finding for finding in errors if finding.code != "incomplete"]
+    allowed = tuple(finding for finding in causes if _is_allowed(finding, allow))
+    refused = [finding for finding in causes if finding not in allowed]
+    if refused or (errors and not causes) or examination.one is None:
+        raise CheckpointError(
+            "this checkpoint cannot be changed as it is: " + _said(refused or errors),
+            checkpoint=report.path,
+            hint="`dovetail validate` says all; --allow 'NAME' lets a tensor pass, and tags the result",
+        )
+    return allowed
+
+
+def _is_allowed(finding: Finding, allow: Collection[str]) -> bool:
+    return bool(finding.tensors) and all(
+        any(fnmatchcase(name, pattern) or star(name) == pattern for pattern in allow)
+        for name in finding.tensors
+    )
+
+
+def _said(findings: Sequence[Finding]) -> str:
+    return listed([finding.message for finding in findings], 3) if findings else "no family is known for it"

@@ -1,0 +1,90 @@
+"""More rows for the tables of tokens: zeros that no token ever has.
+
+A row of zeros gives a logit of 0, which may well win: whoever samples must leave the new rows out. So
+the number of real tokens goes into the certificate (`text.vocab_used`) and LitGPT's `vocab_size`.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from dovetail.dtypes import BITS
+from dovetail.edit.material import Material, plain
+from dovetail.edit.subject import Subject
+from dovetail.errors import UsageError
+from dovetail.report import Value
+
+
+class Vocab(NamedTuple):
+    """The rows that the tables of a decoder have, and how many of them are tokens."""
+
+    role: str
+    used: int
+    rows: int
+
+    @property
+    def config(self) -> dict[str, Value]:
+        """What the certificate says about it."""
+        why = f"{self.rows - self.used} rows of padding"
+        return {
+            f"{self.role}.vocab": Value(self.rows, "weights", why),
+            f"{self.role}.vocab_used": Value(self.used, "weights", why),
+        }
+
+
+def padded_vocab(subject: Subject, multiple: int) -> Vocab:
+    """The token rows of a subject, filled up to a multiple.
+
+    Raises:
+        UsageError: it has no table of tokens.
+    """
+    for role, part in subject.parts.items():
+        if (
+            "embed.weight" in part.leaves
+            and "vocab" in part.dims
+            and f"{role}.embed.weight" in subject.materials
+        ):
+            used = subject.materials[f"{role}.embed.weight"].shape[0]
+            return Vocab(role, used, -(-used // multiple) * multiple)
+    raise UsageError("--pad-vocab: this checkpoint has no table of tokens")
+
+
+def padded(materials: list[Material], vocab: Vocab) -> list[Material]:
+    """The same with more rows in every table of these tokens."""
+    return [
+        _padded(one, vocab) if _is_table(one) and one.shape[0] == vocab.used else one for one in materials
+    ]
+
+
+def _is_table(material: Material) -> bool:
+    return len(material.shape) > 0 and str(material.leaf.shape[0]) == "vocab"
+
+
+def _padded(material: Material, vocab: Vocab) -> Material:
+    if vocab.rows == vocab.used:
+        return material
+    return material._replace(
+        shape=(vocab.rows, *material.shape[1:]),
+        make=partial(_blocks, material, vocab.rows - vocab.used),
+        source_dtype=material.dtype,
+        init="padded",
+        store=None,
+        spans=(),
+    )
+
+
+def _blocks(material: Material, rows: int) -> Iterator[bytes | memoryview]:
+    yield from plain(material)
+    yield bytes(rows * material.elements // material.shape[0] * BITS[material.dtype] // 8)
+
+
+def with_vocab(config: Mapping[str, Value], vocab: Vocab | None) -> dict[str, Value]:
+    """The values with those of a padded table, wherever the size of that table stands."""
+    if vocab is None:
+        return dict(config)
+    same = {
+        name: Value(vocab.rows, value.source, value.evidence)
+        for name, value in config.items()
+        if name.endswith(".vocab") and value.value == vocab.used
+    }
+    return {**config, **same, **vocab.config}

@@ -1,0 +1,97 @@
+"""A plan as a page, before anything is written, and the end of a run."""
+
+import os
+from collections.abc import Mapping
+
+from dovetail.edit.execute import Done
+from dovetail.edit.plan import Output, Plan
+from dovetail.errors import listed
+from dovetail.render.page import Line, Page, Table, quantity
+from dovetail.report import counted
+
+
+def plan_page(plan: Plan, out: str) -> Page:
+    """What would be written, of what, and what would be left out."""
+    page: Page = [_title(plan), Line(f"{plan.source} -> {out}", "dim"), Line("")]
+    page.append(_files(plan))
+    page += [Line(""), Table(("op", ">tensors"), tuple((op, str(n)) for op, n in plan.ops.items()))]
+    page += _said(plan)
+    side = sorted({name for output in plan.outputs for name in output.texts})
+    page += [Line(""), Line(f"beside the weights: {listed([*side, plan.outputs[0].certificate], 12)}")]
+    page.append(
+        Line(
+            f"memory: at most {plan.memory >> 20} MiB; room on the disk: {quantity(plan.room, 'B')}"
+            " (dry run: nothing was written)"
+        )
+    )
+    return page
+
+
+def done_page(plan: Plan, done: Done) -> Page:
+    """What was written."""
+    page: Page = [_title(plan), Line(f"{plan.source} -> {done.path}", "dim"), Line("")]
+    page.append(_files(plan))
+    page += _said(plan)
+    speed = quantity(int(done.bytes / done.seconds), "B/s") if done.seconds else ""
+    resumed = f", {counted(done.resumed, 'tensor')} of an earlier run kept" if done.resumed else ""
+    page += [
+        Line(""),
+        Line(
+            f"wrote {counted(done.tensors, 'tensor')}, {quantity(done.bytes, 'B')} "
+            f"in {done.seconds:.2f} s ({speed}){resumed}",
+            "good",
+        ),
+        Line(f"fingerprint {done.fingerprint}"),
+    ]
+    return page
+
+
+def _title(plan: Plan) -> Line:
+    to = listed(dict.fromkeys(output.layout for output in plan.outputs), 3)
+    return Line(f"{plan.verb} {plan.family.id}: {_layout(plan.source_layout)} -> {to}", "title")
+
+
+def _layout(layout: str | Mapping[str, str] | None) -> str:
+    return layout if isinstance(layout, str) else "mixed" if layout else "nothing"
+
+
+def _files(plan: Plan) -> Table:
+    rows = tuple(
+        (
+            os.path.join(output.folder, file.name),
+            str(len(file.tensors)),
+            quantity(file.size, "B"),
+            _where(output, file.name),
+        )
+        for output in plan.outputs
+        for file in output.files
+    )
+    total = ("total", str(len(plan.tensors)), quantity(plan.size, "B"), "")
+    return Table(("file", ">tensors", ">size", "holds"), rows, total if len(rows) > 1 else None)
+
+
+def _where(output: Output, name: str) -> str:
+    holds = output.facts.get("holds", "")
+    return str(holds.get(name, "")) if isinstance(holds, dict) else str(holds)
+
+
+def _said(plan: Plan) -> Page:
+    page: Page = []
+    for dropped in plan.dropped:
+        names = listed([f"`{name}`" for name in dropped.names], 2)
+        page.append(
+            Line(f"left out: {counted(len(dropped.names), 'tensor')} ({dropped.reason}): {names}", "note")
+        )
+    for lossy in plan.lossy:
+        page.append(Line(f"lossy: {counted(lossy.tensors, 'tensor')} {lossy.what}", "warning"))
+    for finding in plan.findings:
+        page.append(Line(f"let pass: {finding.message}", "warning"))
+    tags: dict[str, list[str]] = {}
+    for tensor in plan.tensors:
+        for one in tensor.materials:
+            if one.init not in ("copied", "tied"):
+                tags.setdefault(one.init, []).append(one.name)
+    for tag, tagged in tags.items():
+        sample = listed([f"`{name}`" for name in tagged], 2)
+        page.append(Line(f"{tag}: {counted(len(tagged), 'parameter')}: {sample}", "warning"))
+    return [Line(""), *page] if page else []
