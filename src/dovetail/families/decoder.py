@@ -6,7 +6,7 @@ leaves and the same shapes: names and shapes cannot tell them apart, a config ca
 
 Sources: transformers@5.23.0 `modeling_{llama,qwen2,qwen3,gemma}.py`; litgpt@26857050
 `litgpt/{config,model}.py`, `scripts/convert_hf_checkpoint.py`; MDI-LLM@d647b97 `src/sub/` for the names
-of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; system 2's fork for `c_proj`.
+of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; a fork of MDI-LLM for `c_proj`.
 """
 
 from collections.abc import Mapping

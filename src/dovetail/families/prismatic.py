@@ -5,7 +5,7 @@ levels are written `/` here. A run that kept the tower frozen stores no vision b
 towers DINOv2 comes first. `avgpool_mlp` pools the patches before a two-layer MLP: the pooling has no
 tensors, so its size is in the `arch_specifier` of the config only.
 
-`notes-hf` and `notes-vllm` are the names that system 0's notes print; the notes print the second list
+`notes-hf` and `notes-vllm` are the names that notes on a port to vLLM print; the notes print the second list
 twice, once as "Prismatic" and once as "vLLM", character for character.
 
 Sources: TRI-ML/prismatic-vlms `models/{load.py,vlms/prismatic.py}`, `util/nn_utils.py`; openvla
@@ -95,7 +95,7 @@ AVGPOOL_MLP = Part(
                 "pooling",
                 ("pooling",),
                 "2d",
-                "Open-Qwen2VL pools the square grid; system 0 pools the token axis",
+                "Open-Qwen2VL pools the square grid; the SigLIP2 + Qwen3 model pools the token axis",
             ),
         ),
     ),
@@ -108,7 +108,7 @@ _RESIZE = ("model.image_resize_strategy", "image_resize_strategy")
 
 SETTINGS = (
     Setting("image_token", ("image_token_index", "image_token_id"), -200, "Open-Qwen2VL's placeholder"),
-    Setting("image_resize_strategy", _RESIZE, "resize-naive", "as OpenVLA and system 0"),
+    Setting("image_resize_strategy", _RESIZE, "resize-naive", "as OpenVLA and the SigLIP2 + Qwen3 model"),
     Setting("vision_output", ("vision_output",), "penultimate", "prismatic: the second-to-last block"),
 )
 
@@ -166,7 +166,7 @@ FAMILY = Family(
                 "llm": "language_model.",
                 "head": "lm_head.",
             },
-            note="printed in system 0's notes; nothing else writes it",
+            note="printed in notes on a port to vLLM; nothing else writes it",
         ),
         layout(
             "notes-vllm",
@@ -176,7 +176,7 @@ FAMILY = Family(
                 "llm": "llm_backbone.",
                 "head": "lm_head.",
             },
-            note="printed in system 0's notes twice, as Prismatic's names and as vLLM's",
+            note="printed in the same notes twice, as Prismatic's names and as vLLM's",
         ),
         layout(
             "datology",

@@ -4,7 +4,7 @@ The vision tower's `embed_dim` is its width; `hidden_size` in its config is the 
 of the decoder. The published Qwen2-VL config is flat: text keys stand at the top level.
 
 Sources: transformers 4.45.2-5.23.0 `modeling_qwen2_vl.py`, saved and read back in six versions;
-transformers#45357 for the save bug of 5.5.0-5.5.3; system 2's fork of MDI-LLM for `litgpt-fork`;
+transformers#45357 for the save bug of 5.5.0-5.5.3; a fork of MDI-LLM for `litgpt-fork`;
 arXiv:2409.12191.
 """
 
@@ -190,7 +190,7 @@ FAMILY = Family(
             {"text": Mount("transformer.", "litgpt-fork"), **_LITGPT},
             stores_ties=True,
             container=LITGPT,
-            note="system 2's fork of MDI-LLM: q_proj, c_proj, ln_1",
+            note="a fork of MDI-LLM (LitGPT over several machines): q_proj, c_proj, ln_1",
         ),
     ),
     config=ConfigKeys(

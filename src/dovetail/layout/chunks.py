@@ -1,6 +1,6 @@
 """LitGPT chunk folders put together: `model_starter.pth`, `model_secondary0.pth`, … as one model.
 
-MDI-LLM and system 2's fork number the layers of every chunk from 0 again; merging by name would
+MDI-LLM and its forks number the layers of every chunk from 0 again; merging by name would
 overwrite layers. Here each chunk's layers follow those of the chunk before, unless the numbers already
 do. The order of the chunks is written in nothing but their file names.
 
