@@ -42,6 +42,23 @@ def refused(path: Path, kind: type[DovetailError] = FormatError) -> str:
     return str(error.value).replace(str(path.parent), "DIR")
 
 
+@pytest.mark.parametrize(
+    "length",
+    [0x0280, 0x0380, 0x0480, 0x0580, 0x8B1F, 0x4B50, 0xB528, 0x3C3C, 0x7B7B, 0x5B20],
+    ids=["pickle 2", "pickle 3", "pickle 4", "pickle 5", "gzip", "PK", "zstd", "<<", "{{", " ["],
+)
+def test_the_length_of_a_header_is_not_taken_for_another_format(length: int, tmp_path: Path) -> None:
+    """The first bytes of a safetensors file are a number, and every number comes up."""
+    plain = safetensors_bytes(A)
+    data = safetensors_bytes(A, pad=length - int.from_bytes(plain[:8], "little"))
+    assert int.from_bytes(data[:8], "little") == length
+    path = tmp_path / "model.bin"  # whatever it is called
+    path.write_bytes(data)
+    with open_checkpoint(path) as store:
+        assert store.format == "safetensors"
+        assert list(store.entries) == ["a.weight"]
+
+
 def test_one_file_a_folder_and_its_index_are_one_checkpoint(tmp_path: Path) -> None:
     folder = folder_with(
         tmp_path / "m",
