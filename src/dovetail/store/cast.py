@@ -1,5 +1,6 @@
 """Floating-point numbers in another width: rounded to nearest even, NaN and infinity kept.
 
+Every bit is as torch has it, which takes doubles to 16 bits by way of float32.
 Only this is done to values anywhere in dovetail, and only when asked for.
 """
 
@@ -44,10 +45,12 @@ def to_numbers(block: Any, dtype: str) -> "NDArray[Any]":
 
 def to_bytes(numbers: "NDArray[Any]", dtype: str) -> bytes:
     """Numbers as the bytes of a dtype."""
-    if dtype != "BF16":
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are as good as any value
+        if dtype in ("BF16", "F16"):
+            numbers = numbers.astype(np.float32, copy=False)
+        if dtype != "BF16":
             return numbers.astype(_NUMPY[dtype], copy=False).tobytes()
-    bits = numbers.astype(np.float32, copy=False).view(np.uint32)
+    bits = numbers.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     # the largest NaNs would wrap around to zero; a quiet NaN of the same sign stands for all of them
     quiet = ((bits >> np.uint32(16)) & np.uint32(0x8000)) | np.uint32(0x7FC0)

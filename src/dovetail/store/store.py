@@ -146,11 +146,7 @@ class Store:
             CheckpointError: the store has headers only.
             FormatError: the file has become shorter since it was opened.
         """
-        entry = self.entries[name]
-        if entry.start < 0:
-            raise CheckpointError(
-                "this input holds no values, only names and shapes", file=self.path, tensor=name
-            )
+        entry = self._stored(name)
         data = self.source(entry.file).exactly(entry.start, entry.end - entry.start, f"tensor `{name}`")
         return data if entry.strides is None else _gather(data, entry)
 
@@ -160,13 +156,21 @@ class Store:
         Raises:
             CheckpointError: the store has headers only.
         """
-        entry = self.entries[name]
+        entry = self._stored(name)
         if entry.strides is not None:
             yield self.read(name)
             return
         source = self.source(entry.file)
         for offset in range(entry.start, entry.end, size):
             yield source.exactly(offset, min(size, entry.end - offset), f"tensor `{name}`")
+
+    def _stored(self, name: str) -> Entry:
+        entry = self.entries[name]
+        if entry.start < 0:
+            raise CheckpointError(
+                "this input holds no values, only names and shapes", file=self.path, tensor=name
+            )
+        return entry
 
     def close(self) -> None:
         """Lets go of all files."""
