@@ -124,6 +124,17 @@ WRONG: dict[str, tuple[str, int, str]] = {
         2,
         "there is no `b`\n\nhint: give a folder, a weights file, an index, a listing or hf://owner/name",
     ),
+    "a repository without its scheme": (
+        "inspect Qwen/Qwen2-VL-2B-Instruct",
+        2,
+        "there is no `Qwen/Qwen2-VL-2B-Instruct`\n\n"
+        "hint: a repository of the hub is written hf://Qwen/Qwen2-VL-2B-Instruct",
+    ),
+    "a file that is not there": (
+        "inspect a/nothing",
+        2,
+        "there is no `a/nothing`\n\nhint: give a folder, a weights file, an index, a listing or hf://owner/name",
+    ),
     "no weights": (
         "inspect a",
         1,
@@ -149,10 +160,11 @@ def test_wrong_usage_says_this(case: str, tmp_path: Path) -> None:
         (
             "convrt a b",
             "dovetail: error: argument VERB: invalid choice: 'convrt' "
-            "(choose from 'inspect', 'validate', 'families', 'make')",
+            "(choose from 'inspect', 'validate', 'families', 'convert', 'make')",
         ),
         ("inspect", "dovetail inspect: error: the following arguments are required: CKPT"),
-        ("inspect a --colour", "dovetail: error: unrecognized arguments: --colour"),
+        ("inspect a --colour", "dovetail inspect: error: unrecognized arguments: --colour"),
+        ("--colour", "dovetail: error: unrecognized arguments: --colour"),
         ("make siglip a --seed x", "dovetail make: error: argument --seed: invalid int value: 'x'"),
     ],
 )

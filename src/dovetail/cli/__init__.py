@@ -27,8 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code."""
     gc.disable()  # a header verb lives for milliseconds and makes no garbage worth collecting
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(words[0] if words else None)
-    options = parser.parse_args(words)
+    parser, command = _parsers(words[0] if words else None)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        command.error(f"unrecognized arguments: {' '.join(unknown)}")
     if "run" not in options:
         parser.print_help(sys.stderr)
         return 2
@@ -63,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
 
 
-def _parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser; only the verb that is asked for is imported."""
+def _parsers(verb: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser and that of the verb; only the verb that is asked for is imported."""
     parser = argparse.ArgumentParser(
         prog="dovetail",
         description="The tool for the weights of vision-language(-action) models.",
@@ -72,8 +74,10 @@ def _parser(verb: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dovetail {__version__}")
     commands = parser.add_subparsers(title="verbs", metavar="VERB")
+    asked = parser
     for name, help in VERBS.items():
         command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         if name == verb:
+            asked = command
             import_module(f"dovetail.cli.{name}").configure(command)
-    return parser
+    return parser, asked

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 
 from dovetail.errors import FormatError, MissingError, UnsafeError
-from dovetail.store.source import ByteSource, LocalSource
+from dovetail.store.source import ByteSource, LocalSource, access_hint
 
 
 class Folder(ABC):
@@ -90,7 +90,9 @@ class LocalFolder(Folder):
         try:
             found, folders = _scan(self.name)
         except OSError as error:
-            raise MissingError(f"cannot open the folder: {error.strerror}", folder=self.name) from error
+            raise MissingError(
+                f"cannot open the folder: {error.strerror}", folder=self.name, hint=access_hint(error)
+            ) from error
         for folder in folders:
             with suppress(PermissionError):  # somebody else's, such as `lost+found`
                 below, _ = _scan(os.path.join(self.name, folder))

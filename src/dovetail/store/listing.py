@@ -47,7 +47,10 @@ def _entry(name: str, value: Any, path: str) -> Entry:
         dtype, shape = value
     if not is_shape(shape):
         raise FormatError(
-            f"not a header listing: `{name}` is {shown(value)}", file=path, expected="[dtype, shape]"
+            f"not a header listing: `{name}` is {shown(value)}",
+            file=path,
+            expected="[dtype, shape]",
+            hint="give the weights, or the folder that this file lies in",
         )
     if not isinstance(dtype, str):
         raise FormatError(f"not a header listing: the dtype of `{name}` is {shown(dtype)}", file=path)

@@ -57,12 +57,15 @@ def _open(text: str) -> Store:
     if os.path.isdir(text):
         return _with_outer_folder(open_folder(LocalFolder(text), text), os.path.abspath(text))
     if not os.path.exists(text):
-        raise UsageError(
-            f"there is no `{text}`",
-            hint="give a folder, a weights file, an index, a listing or hf://owner/name",
-        )
+        raise UsageError(f"there is no `{text}`", hint=_what_to_give(text))
     store = open_file(LocalFolder(os.path.dirname(text) or "."), os.path.basename(text), text)
     return _with_outer_folder(store, os.path.dirname(os.path.abspath(text)))
+
+
+def _what_to_give(text: str) -> str:
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not os.path.exists(os.path.dirname(text)):
+        return f"a repository of the hub is written hf://{text}"
+    return "give a folder, a weights file, an index, a listing or hf://owner/name"
 
 
 def _with_outer_folder(store: Store, folder: str) -> Store:

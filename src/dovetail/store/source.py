@@ -41,6 +41,13 @@ class ByteSource(ABC):
         return data
 
 
+def access_hint(error: OSError) -> str | None:
+    """What to do where one may not read."""
+    if isinstance(error, PermissionError):
+        return "`ls -l` shows who may read it; ask its owner, or copy it as somebody who may"
+    return None
+
+
 class LocalSource(ByteSource):
     """A file on this machine; `allocated` bytes of it are on the disk, `changed` is its time in ns.
 
@@ -56,7 +63,9 @@ class LocalSource(ByteSource):
             # NONBLOCK, because opening a pipe waits for whoever writes into it
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise MissingError(f"cannot open the file: {error.strerror}", file=self.name) from error
+            raise MissingError(
+                f"cannot open the file: {error.strerror}", file=self.name, hint=access_hint(error)
+            ) from error
         if not stat.S_ISREG(mode := os.fstat(self._fd).st_mode):
             self.close()
             raise FormatError("this is no ordinary file", file=self.name, found=_kind(mode))
