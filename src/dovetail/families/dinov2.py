@@ -8,7 +8,7 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 """
 
 from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, TIMM_BLOCKS
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LEAVES = (
@@ -69,6 +69,7 @@ FAMILY = Family(
     title="DINOv2",
     parts={"vision": (DINOV2,)},
     is_component=True,
+    pipeline=Pipeline(("vision",), ("vision.norm",)),
     layouts=(layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated, LayerScale as `gamma`"),),
     config=ConfigKeys(roots={"vision": ("",)}),
     sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},

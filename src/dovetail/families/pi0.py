@@ -14,7 +14,7 @@ from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEM
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, Placed, layout, scoped
+from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, Pipeline, Placed, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 _SETTINGS = (
@@ -88,6 +88,12 @@ NORMALIZER = Part(
         action_out.(mean|std)    unnormalize_outputs.buffer_action.(mean|std)
         """)
     },
+)
+
+
+_LAST = (
+    *("vlm.norm", "expert.norm", "expert.ada_norm", "expert.unused_head"),
+    *("heads.action_out", "normalizer.action_out"),
 )
 
 
@@ -201,6 +207,7 @@ def _sizes(extra: dict[str, int]) -> dict[str, dict[str, int | str]]:
 
 def _family(id: str, title: str, expert: Part, heads: Part, **rest: object) -> Family:
     return Family(
+        pipeline=Pipeline(("vlm", "expert"), _LAST),
         id=id,
         title=title,
         parts={

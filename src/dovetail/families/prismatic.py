@@ -18,7 +18,7 @@ from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import IMAGE_SIZE, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Container, Family, Mount, layout, scoped
+from dovetail.layout.family import ConfigKeys, Container, Family, Mount, Pipeline, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting
 
 _PICKLE = Container("torch", "checkpoints/latest-checkpoint.pt", "model/")
@@ -113,6 +113,7 @@ SETTINGS = (
 )
 
 FAMILY = Family(
+    pipeline=Pipeline(("llm",), ("llm.norm", "head")),
     id="prismatic",
     title="Prismatic VLM / OpenVLA",
     parts={

@@ -11,7 +11,7 @@ arXiv:2303.15343, arXiv:2502.14786.
 """
 
 from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 BLOCKS = """
@@ -215,6 +215,7 @@ FAMILY = Family(
     parts={"vision": (SIGLIP, SIGLIP_NAFLEX), "text": (SIGLIP_TEXT,), "contrast": (CONTRAST,)},
     optional=("text", "contrast"),
     is_component=True,
+    pipeline=Pipeline(("vision",), ("vision.norm", "vision.pool", "contrast")),
     layouts=(
         layout(
             "hf",

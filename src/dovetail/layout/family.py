@@ -133,6 +133,24 @@ class ConfigKeys(NamedTuple):
 _NO_CONFIG = ConfigKeys()
 
 
+class Pipeline(NamedTuple):
+    """How a model is cut for several machines, one after the other.
+
+    `spine` are the roles whose layers are dealt out; `last` are roles and leaves that come after the last
+    layer (`head`, `text.norm`). Everything else comes before the first.
+    """
+
+    spine: tuple[str, ...] = ("text",)
+    last: tuple[str, ...] = ("text.norm", "head")
+
+    def is_last(self, leaf: str) -> bool:
+        """Whether a leaf comes after the last layer."""
+        return any(leaf.startswith(f"{one}.") for one in self.last)
+
+
+_DECODER = Pipeline()
+
+
 class Family:
     """One architecture, declared once.
 
@@ -157,6 +175,7 @@ class Family:
         is_component: bool = False,
         config: ConfigKeys = _NO_CONFIG,
         variants: Mapping[str, str] = _NONE,
+        pipeline: Pipeline = _DECODER,
         sizes: Mapping[str, Mapping[str, int | str]] = _NONE,
         settings: tuple[Setting, ...] = (),
         sources: tuple[str, ...] = (),
@@ -171,6 +190,7 @@ class Family:
         self.is_component = is_component
         self.config = config
         self.variants = variants
+        self.pipeline = pipeline
         self.sizes = sizes
         self.settings = settings
         self.sources = sources
