@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
     from dovetail.report import Finding, Report
+    from dovetail.run.load import load, load_part
     from dovetail.store.open import open_checkpoint
     from dovetail.verbs import families, inspect, validate
 
@@ -29,6 +30,8 @@ _HOMES = {
     "convert": "dovetail.edit.convert",
     "families": "dovetail.verbs",
     "inspect": "dovetail.verbs",
+    "load": "dovetail.run.load",
+    "load_part": "dovetail.run.load",
     "make": "dovetail.edit.make",
     "open_checkpoint": "dovetail.store.open",
     "validate": "dovetail.verbs",
@@ -42,6 +45,8 @@ __all__ = [
     "convert",
     "families",
     "inspect",
+    "load",
+    "load_part",
     "make",
     "open_checkpoint",
     "validate",
@@ -54,7 +59,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'dovetail' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "einops", "jaxtyping", "PIL"):
+            raise ImportError(f"dovetail.{name} needs {error.name}: pip install 'dovetail[torch]'") from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dovetail.models.layers import LayerNorm, Linear, activation, attend
+from dovetail.models.layers import LayerNorm, Linear, attend
 from dovetail.models.rotary import Rotation, frequencies, rotate, sectioned_rotation
+from dovetail.models.vit import Mlp
 
 THETA = 10_000.0
 MERGER_EPS = 1e-6
@@ -86,19 +87,6 @@ class Attention(nn.Module):
         return self.o(rearrange(y, "1 h p c -> p (h c)"))
 
 
-class Mlp(nn.Module):
-    """`fc2(act(fc1(x)))`."""
-
-    def __init__(self, config: Qwen2VitConfig) -> None:
-        super().__init__()
-        self.fc1 = Linear(config.d_vision, config.d_ff)
-        self.fc2 = Linear(config.d_ff, config.d_vision)
-        self.act = activation(config.activation)
-
-    def forward(self, x: Float[Tensor, "p d"]) -> Float[Tensor, "p d"]:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class Block(nn.Module):
     """One layer: attention and MLP, each after its norm and around a residual."""
 
@@ -107,7 +95,7 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(config.d_vision, eps=config.norm_eps)
         self.attn = Attention(config)
         self.norm2 = LayerNorm(config.d_vision, eps=config.norm_eps)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(config.d_vision, config.d_ff, config.activation)
 
     def forward(self, x: Float[Tensor, "p d"], by: Rotation, lengths: Sequence[int]) -> Float[Tensor, "p d"]:
         x = x + self.attn(self.norm1(x), by, lengths)

@@ -139,10 +139,10 @@ def _held(name: str, found: Value, wanted: Any) -> Any:
 
 
 def _undecided(values: Values, unknown: Mapping[str, str]) -> UsageError:
-    names = list(unknown)
-    verb = "is" if len(names) == 1 else "are"
+    first = next(iter(unknown))
     return UsageError(
-        f"{listed(names)} {verb} needed to run {values.family.id}, and nothing decides {names[0]}",
+        f"to run {values.family.id}, {listed(list(unknown))} must be known, and nothing says it",
         **dict(list(unknown.items())[:10]),
-        hint=f"put the model's config.json beside the weights, or give --set {names[0]}=VALUE",
+        hint=f'put the model\'s config.json beside the weights, or give settings={{"{first}": ...}} '
+        f"(on the command line, --set {first}=VALUE)",
     )

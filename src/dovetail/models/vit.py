@@ -53,7 +53,7 @@ class Mlp(nn.Module):
         self.fc2 = Linear(d_ff, d)
         self.act = activation(act)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         return self.fc2(self.act(self.fc1(x)))
 
 

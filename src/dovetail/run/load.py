@@ -1,11 +1,13 @@
 """`load`: from a checkpoint in any layout to a model that runs.
 
 Examine, refuse unless whole, build on `meta`, assign. Leaves that lie in one run in the file become
-views of it; nothing is left random, because nothing has initial values.
+views of it; nothing is left random, because nothing has initial values. A head that is stored beside the
+table it is tied to, as LitGPT stores it, becomes that table again if their bytes are equal.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,9 +21,10 @@ from dovetail.layout.examine import Examination, examine
 from dovetail.layout.leaves import CanonicalLeaf, canonical_leaves
 from dovetail.models import FLOAT32, build
 from dovetail.models.decoder import Decoder
+from dovetail.models.layers import Linear
 from dovetail.models.values import values_of
-from dovetail.report import Report
-from dovetail.run.mapped import tensors_of
+from dovetail.report import Report, Tie
+from dovetail.run.mapped import MappedFiles
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
 
@@ -41,18 +44,23 @@ def load(
 
     `dtype` casts all weights but those that the family keeps in float32; without it they stay as they
     are stored. `settings` gives values that no weight shows (`{"text.norm_eps": 1e-5}`), `as_` a family
-    where several fit. The model is in evaluation mode. A view of a file becomes a copy when written to.
+    where several fit. The model is in evaluation mode; its `report` says where every value comes from. A
+    view of a file becomes a copy when written to.
 
     Raises:
-        UsageError: there is nothing to open, no model of the family, or a value that nothing decides.
+        UsageError: there is nothing to open, no such device, no model of the family, or a value that
+            nothing decides.
         CheckpointError: the checkpoint is not whole, or breaks its format.
         RemoteError: a server did not give what was asked for.
     """
+    place = _device(device)
     with open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
-        model = build(values_of(one.report))
-        _assign(model, _leaves(one, store), store, prefix="", family=one.report.family or "", dtype=dtype)
-    return model.eval().to(device)
+        found = _Found(one, store)
+        model = build(found.values)
+        found.assign(model, found.leaves, prefix="", dtype=dtype)
+    model.report = one.report  # type: ignore[assignment]
+    return model.eval().to(place)
 
 
 def load_part(
@@ -67,28 +75,36 @@ def load_part(
 ) -> nn.Module:
     """One part of a model (`vision`, `text`), or a range of the layers of its decoder.
 
-    Layers keep their own numbers. Raises what `load` raises, and:
+    Layers keep their own numbers. A tied head is a matrix of its own here, as a stage without the table
+    needs it. Raises what `load` raises, and:
 
     Raises:
         UsageError: the model has no such part, or no such layers.
     """
+    place = _device(device)
     with open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
-        model = build(values_of(one.report))
-        parts = dict(model.named_children())
-        if role not in parts:
-            raise UsageError(f"{one.report.family} has no part `{role}`", hint=f"it has {listed(parts)}")
-        part = parts[role]
+        found = _Found(one, store)
+        part, leaves = found.part(role)
         if layers is not None:
             if not isinstance(part, Decoder):
                 raise UsageError(f"{role} is no decoder: it cannot be cut into layers")
             part.keep(layers)
-        prefix = f"{role}."
-        leaves = {name: leaf for name, leaf in _leaves(one, store).items() if name.startswith(prefix)}
-        kept = {prefix + name for name, _ in part.named_parameters()} if layers else leaves.keys()
-        leaves = {name: leaf for name, leaf in leaves.items() if name in kept}
-        _assign(part, leaves, store, prefix=prefix, family=one.report.family or "", dtype=dtype)
-    return part.eval().to(device)
+            kept = {f"{role}.{name}" for name, _ in part.named_parameters()}
+            leaves = {name: leaf for name, leaf in leaves.items() if name in kept}
+        found.assign(part, leaves, prefix=f"{role}.", dtype=dtype)
+    return part.eval().to(place)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if it can be used."""
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"device `{device}` cannot be used: {why}", hint="load on the cpu") from None
+    return place
 
 
 def _examined(store: Store, settings: Mapping[str, Any], as_: str | None) -> Examination:
@@ -100,44 +116,98 @@ def _examined(store: Store, settings: Mapping[str, Any], as_: str | None) -> Exa
     if not one.report.is_whole:
         raise _not_whole(one.report)
     if unknown := [name for name in settings if name not in one.report.config]:
+        role = unknown[0].partition(".")[0]
+        near = [name for name in one.report.config if name.partition(".")[0] == role]
         raise UsageError(
-            f"{one.report.family} has no value `{unknown[0]}`", hint=f"it has {listed(one.report.config, 40)}"
+            f"{one.report.family} has no value `{unknown[0]}`",
+            hint=f"it has {listed(near or one.report.config, 40)}",
         )
     return one
 
 
 def _not_whole(report: Report) -> CheckpointError:
     errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors[0].code == "incomplete":  # which sums up the others
+        errors = errors[1:] or errors
     first = errors[0]
     rest = {f"also {i}": finding.message for i, finding in enumerate(errors[1:6], 2)}
     more = {"and": f"{len(errors) - 6} more"} if len(errors) > 6 else {}
     return CheckpointError(
-        f"the checkpoint is not whole: {first.message}", file=report.path, **rest, **more, hint=first.hint
+        f"the checkpoint is not whole: {first.message}",
+        file=report.path,
+        **rest,
+        **more,
+        hint=first.hint or "`dovetail validate` says everything about it",
     )
 
 
-def _leaves(one: Examination, store: Store) -> dict[str, CanonicalLeaf]:
-    """Every leaf of the checkpoint that somebody uses."""
-    assert one.one is not None
-    assert one.inference is not None
-    leaves = canonical_leaves(one.one, one.inference, store)
-    return {name: leaf for name, leaf in leaves.items() if not leaf.leaf.is_dead}
+class _Found:
+    """What an examined checkpoint has for a model."""
+
+    def __init__(self, one: Examination, store: Store) -> None:
+        assert one.one is not None
+        assert one.inference is not None
+        self._family = one.one.family
+        self._files = MappedFiles(store)
+        leaves = canonical_leaves(one.one, one.inference, store)
+        self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.leaf.is_dead}
+        self.values = values_of(one.report)
+        for tie in one.report.ties:
+            if tie.is_stored and tie.flag is not False and self._is_copy(tie):
+                self.leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role != tie.role}
+                kinds = {role: part for role, part in self.values.kinds.items() if role != tie.role}
+                self.values = replace(self.values, kinds=kinds)
+
+    def _is_copy(self, tie: Tie) -> bool:
+        """Whether a stored head is byte for byte the table it is tied to."""
+        pair = [next(leaf for leaf in self.leaves.values() if leaf.role == tie.role), self.leaves[tie.leaf]]
+        if len({(leaf.dtype, leaf.shape) for leaf in pair}) > 1:
+            return False
+        is_equal = torch.equal(*(self._files.tensor(leaf) for leaf in pair))
+        for leaf in pair:
+            self._files.forget(leaf)
+        return is_equal
+
+    def part(self, role: str) -> tuple[nn.Module, dict[str, CanonicalLeaf]]:
+        """One part on `meta`, and its leaves.
+
+        Raises:
+            UsageError: the model has no such part.
+        """
+        if role in self._family.ties and role not in self.values.kinds:
+            table = self.leaves[self._family.ties[role]]
+            with torch.device("meta"):
+                head = Linear(table.shape[1], table.shape[0], bias=False)
+            return head, {f"{role}.weight": table}
+        parts = dict(build(self.values).named_children())
+        if role not in parts:
+            raise UsageError(f"{self._family.id} has no part `{role}`", hint=f"it has {listed(parts)}")
+        leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role == role}
+        return parts[role], leaves
+
+    def assign(
+        self, module: nn.Module, leaves: Mapping[str, CanonicalLeaf], *, prefix: str, dtype: Dtype | None
+    ) -> None:
+        """Gives every parameter its leaf, cast where a dtype is asked for.
+
+        Raises:
+            CheckpointError: a parameter has no leaf, a leaf no parameter, or their shapes differ.
+        """
+        _check(module, leaves, prefix)
+        asked = None if dtype is None else _torch_dtype(dtype)
+        tensors = {}
+        for name, leaf in leaves.items():
+            stored = self._files.tensor(leaf)
+            tensors[name.removeprefix(prefix)] = cast = _cast(name, stored, asked, self._family.id)
+            if cast is not stored:
+                self._files.forget(leaf)
+        module.load_state_dict(tensors, assign=True)
+        left = [name for name, one in (*module.named_parameters(), *module.named_buffers()) if one.is_meta]
+        assert not left, f"left without values: {listed(left)}"
 
 
-def _assign(
-    module: nn.Module,
-    leaves: Mapping[str, CanonicalLeaf],
-    store: Store,
-    *,
-    prefix: str,
-    family: str,
-    dtype: Dtype | None,
-) -> None:
-    """Gives every parameter its leaf.
-
-    Raises:
-        CheckpointError: a parameter has no leaf, a leaf no parameter, or their shapes differ.
-    """
+def _check(module: nn.Module, leaves: Mapping[str, CanonicalLeaf], prefix: str) -> None:
+    """Raises unless parameters and leaves are the same, with the same shapes."""
     wanted = {prefix + name: tuple(one.shape) for name, one in module.state_dict(keep_vars=True).items()}
     missing = [name for name in wanted if name not in leaves]
     extra = [name for name in leaves if name not in wanted]
@@ -150,14 +220,6 @@ def _assign(
             other_shapes=listed(sorted(wrong)) or None,
             hint="this is a fault in dovetail's model of the family, or a config that names another size",
         )
-    tensors = tensors_of(leaves, store)
-    if dtype is not None:
-        asked, exceptions = _torch_dtype(dtype), FLOAT32.get(family, ())
-        tensors = {name: _cast(name, tensor, asked, exceptions) for name, tensor in tensors.items()}
-    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    module.load_state_dict(named, assign=True)
-    left = [name for name, one in (*module.named_parameters(), *module.named_buffers()) if one.is_meta]
-    assert not left, f"left without values: {listed(left)}"
 
 
 def _torch_dtype(dtype: Dtype) -> torch.dtype:
@@ -173,7 +235,9 @@ def _torch_dtype(dtype: Dtype) -> torch.dtype:
     return found
 
 
-def _cast(name: str, tensor: Tensor, dtype: torch.dtype, exceptions: Iterable[str]) -> Tensor:
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None, family: str) -> Tensor:
     """The tensor in the type that was asked for, in float32 if it is one that the family keeps so."""
-    is_exception = dtype.itemsize < 4 and any(fnmatchcase(name, pattern) for pattern in exceptions)
+    if dtype is None:
+        return tensor
+    is_exception = dtype.itemsize < 4 and any(fnmatchcase(name, kept) for kept in FLOAT32.get(family, ()))
     return tensor.to(torch.float32 if is_exception else dtype)

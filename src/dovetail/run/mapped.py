@@ -5,7 +5,7 @@ that a loaded model can be trained in place. Pages that nobody touches are never
 """
 
 import mmap
-from collections.abc import Mapping
+import sys
 from math import prod
 
 import torch
@@ -41,6 +41,17 @@ class MappedFiles:
         data, start = self._place(leaf, dtype.itemsize)
         return torch.frombuffer(data, dtype=dtype, count=prod(leaf.shape), offset=start).view(leaf.shape)
 
+    def forget(self, leaf: CanonicalLeaf) -> None:
+        """Lets go of the memory that a leaf was read into; its tensor is read again if it is used again."""
+        entry = self._store.entries[leaf.stored]
+        mapped = self._maps.get(entry.file)
+        if mapped is not None and leaf.spans is not None and len(leaf.spans) == 1:
+            start = entry.start + leaf.spans[0].start
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            whole = (start + leaf.spans[0].length - first) // mmap.PAGESIZE * mmap.PAGESIZE
+            if whole > 0 and sys.platform != "win32":
+                mapped.madvise(mmap.MADV_DONTNEED, first, whole)
+
     def _place(self, leaf: CanonicalLeaf, itemsize: int) -> "tuple[mmap.mmap | bytearray, int]":
         """A buffer that holds the leaf in one run, and where in it."""
         entry = self._store.entries[leaf.stored]
@@ -60,9 +71,3 @@ class MappedFiles:
             with open(path, "rb") as opened:
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         return self._maps[file]
-
-
-def tensors_of(leaves: Mapping[str, CanonicalLeaf], store: Store) -> dict[str, Tensor]:
-    """A tensor for each leaf."""
-    files = MappedFiles(store)
-    return {name: files.tensor(leaf) for name, leaf in leaves.items()}

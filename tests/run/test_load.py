@@ -1,0 +1,260 @@
+"""Loading: views of the file, dtypes, ties, parts and stages; what is not whole is refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file
+
+import dovetail
+from dovetail.errors import CheckpointError, DovetailError, UsageError
+from dovetail.models import FLOAT32
+from files import scoped
+from run.tiny import DECODER, SIZES, output
+
+Tensors = dict[str, Any]
+WEIGHTS = "model.safetensors"
+SETTINGS = {"max_pixels": 6000}
+
+
+def made(folder: Path, id: str = "qwen2_vl", case: int = 0, **options: Any) -> Path:
+    options = {"dtype": "float32", "seed": 3, "sizes": SIZES[id][case], **options}
+    return Path(dovetail.make(id, folder, **options).path)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return made(tmp_path / "whole")
+
+
+def changed(folder: Path, change: Callable[[Tensors], object]) -> Path:
+    """The folder with its weights changed."""
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+    return folder
+
+
+def refusal(load: Callable[[], object], folder: Path) -> str:
+    with pytest.raises(DovetailError) as error:
+        load()
+    return str(error.value).replace(str(folder), "FOLDER")
+
+
+def test_weights_are_views_that_never_change_the_file(whole: Path) -> None:
+    before = (whole / WEIGHTS).read_bytes()
+    model = dovetail.load(whole)
+    stored = load_file(whole / WEIGHTS)
+    assert torch.equal(model.text.norm.weight, stored["model.norm.weight"])
+    other = dovetail.load(whole)
+    with torch.no_grad():
+        model.text.norm.weight += 1
+    assert not torch.equal(model.text.norm.weight, other.text.norm.weight)
+    del model
+    assert (whole / WEIGHTS).read_bytes() == before
+
+
+def resident(path: Path) -> int:
+    """The kilobytes of a mapped file that this process has touched."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    starts = [i for i, line in enumerate(lines) if line.endswith(str(path))]
+    return sum(int(line.split()[1]) for i in starts for line in lines[i : i + 8] if line.startswith("Rss:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux what is in memory")
+def test_loading_reads_no_weights_that_stay_as_they_are(tmp_path: Path) -> None:
+    sizes = {**SIZES["qwen2"][0], "text.vocab": 400_000}
+    folder = made(tmp_path / "large", "qwen2", sizes=sizes)
+    model = dovetail.load(folder)
+    assert resident(folder / WEIGHTS) < 1000
+    model.text.embed.weight.detach().sum()
+    assert resident(folder / WEIGHTS) > 40_000
+    del model
+    cast = dovetail.load(folder, dtype="bfloat16")
+    assert resident(folder / WEIGHTS) == 0
+    assert cast.text.embed.weight.dtype == torch.bfloat16
+
+
+def test_every_weight_can_be_trained(whole: Path) -> None:
+    model = dovetail.load(whole)
+    assert not model.training
+    assert all(weight.requires_grad for weight in model.parameters())
+    inputs = model.prepare([[5, 6, 7]])
+    model(**inputs).sum().backward()
+    assert model.text.blocks["0"].attn.q.weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", torch.float16])
+def test_all_weights_are_cast(whole: Path, dtype: Any) -> None:
+    model = dovetail.load(whole, dtype=dtype)
+    wanted = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+    assert {weight.dtype for weight in model.parameters()} == {wanted}
+    plain = dovetail.load(whole)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, plain.get_parameter(name).to(wanted))
+
+
+def test_what_a_family_keeps_in_float32_stays(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FLOAT32, "qwen2_vl", ("text.blocks.*.norm?.*",))
+    narrow = dict(dovetail.load(whole, dtype="bfloat16").named_parameters())
+    wide = {name for name, weight in narrow.items() if weight.dtype == torch.float32}
+    assert wide == {f"text.blocks.{i}.norm{k}.weight" for i in range(3) for k in (1, 2)}
+    same = dovetail.load(whole, dtype="float64").named_parameters()
+    assert {weight.dtype for _, weight in same} == {torch.float64}
+
+
+def test_the_report_comes_with_the_model(whole: Path) -> None:
+    report = dovetail.load(whole, settings={"text.norm_eps": 0.5}).report
+    assert (report.family, report.layout) == ("qwen2_vl", "hf")
+    assert report.config["text.norm_eps"][:2] == (0.5, "stamp")
+    assert dovetail.load(whole, settings={"text.norm_eps": 0.5}).text.norm.eps == 0.5
+
+
+def test_a_stored_copy_of_the_table_is_the_table(tmp_path: Path) -> None:
+    folder = made(tmp_path / "litgpt", layout="litgpt")
+    model = dovetail.load(folder)
+    assert model.head is None
+    assert "head.weight" not in model.state_dict()
+    assert dovetail.load(made(tmp_path / "hf")).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_head_of_its_own_stays(tmp_path: Path) -> None:
+    folder = made(tmp_path / "hf", case=1)
+    assert dovetail.load(folder).head is not None
+    copied = changed(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    assert dovetail.load(copied).head is not None  # the config says that they are two
+
+
+PARTS = ["vision", "merger", "text"]
+
+
+def test_parts_are_the_parts_of_the_whole(whole: Path) -> None:
+    model = dovetail.load(whole)
+    for role in PARTS:
+        part = dovetail.load_part(whole, role).state_dict()
+        expected = model.get_submodule(role).state_dict()
+        assert part.keys() == expected.keys()
+        assert all(torch.equal(one, expected[name]) for name, one in part.items())
+    head = dovetail.load_part(whole, "head")
+    assert torch.equal(head.weight, model.text.embed.weight)
+
+
+@pytest.mark.parametrize("cuts", [[0, 3], [0, 1, 3], [0, 1, 2, 3]])
+def test_stages_one_after_the_other_are_the_decoder(whole: Path, cuts: list[int]) -> None:
+    model = dovetail.load(whole)
+    stages = [dovetail.load_part(whole, "text", layers=range(start, end)) for start, end in pairwise(cuts)]
+    names = [name for stage in stages for name in stage.state_dict()]
+    assert sorted(names) == sorted(model.text.state_dict())
+    tokens = torch.tensor([[3, 9, 27, 81]])
+    with torch.no_grad():
+        inputs = model.prepare(tokens.tolist())
+        stream = model.embed(**inputs)
+        expected = model.hidden(stream)
+        x = stages[0].embed(tokens)
+        for stage in stages:
+            mask = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
+            x = stage(x, model.rotation(stream), [mask] * len(stage.blocks))
+    assert torch.equal(x, expected)
+
+
+REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a tensor is missing": (
+        lambda f: dovetail.load(changed(f, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))),
+        "the checkpoint is not whole: 1 of 38 tensors of text is missing: `model.layers.1.mlp.up_proj.weight`\n"
+        "  file  FOLDER\n\nhint: a loader would leave this random; find the file that has it",
+    ),
+    "a tensor is not known": (
+        lambda f: dovetail.load(changed(f, lambda t: t.update({"model.layers.1.x": torch.zeros(3)}))),
+        "the checkpoint is not whole: `model.layers.1.x` fits nothing in qwen2_vl\n  file  FOLDER\n\n"
+        "hint: a loader would drop this silently; dovetail will not",
+    ),
+    "a shape is wrong": (
+        lambda f: dovetail.load(
+            changed(f, lambda t: t.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(28, 26)}))
+        ),
+        "the checkpoint is not whole: `model.layers.1.mlp.up_proj.weight` is [28, 26], "
+        "2 others like it [29, 26]\n  file  FOLDER\n\nhint: `dovetail validate` says everything about it",
+    ),
+    "numbers that are no weights": (
+        lambda f: dovetail.load(
+            changed(f, lambda t: t.update({name: one.to(torch.int8) for name, one in t.items()}))
+        ),
+        "values of dtype I8 are not weights that a model runs with\n"
+        "  tensor  visual.patch_embed.proj.weight\n\n"
+        "hint: the checkpoint is quantised; load the one that it was made from",
+    ),
+    "no config": (
+        lambda f: dovetail.load(without(f, "config.json")),
+        "to run qwen2_vl, vision.heads must be known, and nothing says it\n"
+        "  vision.heads  weights cannot show it\n\n"
+        'hint: put the model\'s config.json beside the weights, or give settings={"vision.heads": ...} '
+        "(on the command line, --set vision.heads=VALUE)",
+    ),
+    "a value that is none": (
+        lambda f: dovetail.load(f, as_="qwen2_vl/hf", settings={"text.heads": 2}),
+        "qwen2_vl has no value `text.heads`\n\nhint: it has text.layers, text.vocab, text.d_model, "
+        "text.head_dim, text.q_heads, text.kv_heads, text.d_ff, text.rope_theta, text.rope_scaling, "
+        "text.norm_eps, text.activation, text.use_sliding_window",
+    ),
+    "no dtype": (
+        lambda f: dovetail.load(f, dtype="int8"),
+        "a model cannot run in torch.int8\n\nhint: dtypes: bfloat16, float16, float32, float64",
+    ),
+    "no device": (
+        lambda f: dovetail.load(f, device="tpu9"),
+        "device `tpu9` cannot be used: Invalid device string: 'tpu9'\n\nhint: load on the cpu",
+    ),
+    "no part": (
+        lambda f: dovetail.load_part(f, "visual"),
+        "qwen2_vl has no part `visual`\n\nhint: it has vision, merger, text",
+    ),
+    "no layers": (
+        lambda f: dovetail.load_part(f, "text", layers=range(2, 5)),
+        "layers 2 to 4 are no stage of 3 layers",
+    ),
+    "layers of a tower": (
+        lambda f: dovetail.load_part(f, "vision", layers=range(1)),
+        "vision is no decoder: it cannot be cut into layers",
+    ),
+}
+
+
+def without(folder: Path, name: str) -> Path:
+    (folder / name).unlink()
+    return folder
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_loaded_is_refused(case: str, whole: Path) -> None:
+    load, message = REFUSED[case]
+    found = refusal(lambda: load(whole), whole)
+    assert found == message
+
+
+def test_a_truncated_file_is_refused(whole: Path) -> None:
+    data = (whole / WEIGHTS).read_bytes()
+    (whole / WEIGHTS).write_bytes(data[:-100])
+    with pytest.raises(CheckpointError, match="the file ends inside tensor"):
+        dovetail.load(whole)
+
+
+def test_a_family_without_a_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(dovetail.models.MODELS, "qwen2")
+    folder = made(tmp_path / "m", "qwen2")
+    with pytest.raises(UsageError, match="dovetail has no model of qwen2"):
+        dovetail.load(folder)
+
+
+def test_what_the_weights_do_not_say_can_be_given(tmp_path: Path) -> None:
+    folder = made(tmp_path / "m", "qwen2")
+    expected = output(dovetail.load(folder))
+    config = json.loads((folder / "config.json").read_text())
+    without(folder, "config.json")
+    settings = {"text.head_dim": config["head_dim"]} if "head_dim" in config else scoped("text", DECODER)
+    assert torch.equal(output(dovetail.load(folder, as_="qwen2", settings=settings)), expected)

@@ -1,0 +1,60 @@
+"""A tiny model of every family that runs, and what it puts out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.golden_images import noise
+from dovetail.models.language import LanguageModel
+from files import scoped
+
+DECODER = {
+    "layers": 3,
+    "d_model": 26,
+    "q_heads": 6,
+    "kv_heads": 3,
+    "head_dim": 14,
+    "d_ff": 29,
+    "vocab": 211,
+}
+VISION = {"layers": 2, "d_vision": 24, "heads": 3, "d_ff": 31, "patch": 5, "positions": 16, "channels": 3}
+TEXT = scoped("text", DECODER)
+PATCHES = {"layers": 2, "d_vision": 24, "heads": 2, "d_ff": 48, "patch": 4, "frames": 2, "channels": 3}
+
+# family -> a few sizes, each with other kinds of parts
+SIZES: dict[str, list[dict[str, int | str]]] = {
+    "qwen2_vl": [
+        {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4},
+        {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4, "head": "head"},
+    ],
+    "llama": [{**TEXT, "head": "head"}, TEXT],
+    "qwen2": [TEXT],
+    "qwen3": [TEXT],
+    "gemma": [TEXT],
+    "siglip": [
+        {"vision": "siglip+pool", **scoped("vision", VISION)},
+        {"vision": "siglip", **scoped("vision", VISION)},
+    ],
+    "dinov2": [{"vision": "dinov2+registers", **scoped("vision", {**VISION, "registers": 2})}],
+}
+# What a family needs to know that stands in no config of that size.
+SETTINGS: dict[str, dict[str, Any]] = {"qwen2_vl": {"max_pixels": 6000}, "dinov2": {"vision.heads": 3}}
+
+
+@torch.no_grad()
+def output(model: Any) -> torch.Tensor:
+    """What a model makes of the same inputs every time."""
+    pictures = [noise(23, 31), noise(40, 12, seed=1)]
+    if not isinstance(model, LanguageModel):
+        return model(**model.prepare(pictures))
+    token = getattr(getattr(model, "config", None), "image_token", None)
+    if token is None:
+        return model(**model.prepare([[5, 9, 200], [8]]))
+    return model(**model.prepare([[5, token, 7, token], [200, 8]], [pictures, []]))
+
+
+def is_finite_and_varied(values: torch.Tensor) -> bool:
+    """Whether a model put out numbers that its input changes."""
+    found = values.numpy()
+    return bool(np.isfinite(found).all()) and float(found.std()) > 0
