@@ -128,10 +128,11 @@ def _root(family: Family, name: str) -> str:
 
 
 def _whole_bytes(dtype: str) -> Dtype:
+    hint = "dtypes: bfloat16, float16, float32, float64"
     try:
         found = dtype_of(dtype)
     except FormatError as error:
-        raise UsageError(error.message, hint="dtypes: bfloat16, float16, float32, float64") from None
+        raise UsageError(error.message, hint=hint) from None
     if found.bits % 8:
-        raise UsageError(f"cannot make values of dtype {found.name}: they share bytes")
+        raise UsageError(f"cannot make values of dtype {found.name}: they share bytes", hint=hint)
     return found

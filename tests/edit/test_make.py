@@ -1,0 +1,308 @@
+"""Checkpoints of every family in every layout, with data and without: what is made is what was asked for."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import dovetail
+from dovetail.errors import UsageError
+from dovetail.families import built_in, family
+from dovetail.layout.examine import examine
+from dovetail.layout.leaves import canonical_leaves
+from files import MODELS, header_of, plan_of
+
+
+def sizes_of(id: str, number: int) -> dict[str, int | str]:
+    """A model of MODELS; the kinds that it does not name are those of the first published size, as in `make`."""
+    published = next(iter(family(id).sizes.values()))
+    return {**{name: kind for name, kind in published.items() if "." not in name}, **MODELS[id][number]}
+
+
+def declared(id: str, number: int, layout: str) -> dict[str, list[Any]]:
+    """The header that the declaration gives, empty if the layout has no place for the model."""
+    return header_of(plan_of(id, sizes_of(id, number)), layout)
+
+
+MADE = [
+    pytest.param(one.id, number, layout.id, id=f"{one.id}-{number}-{layout.id}")
+    for one in built_in()
+    for number in range(len(MODELS[one.id]))
+    for layout in one.layouts
+    if declared(one.id, number, layout.id)
+]
+
+
+def made(
+    path: Path, id: str, number: int, layout: str, **options: Any
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Makes a model of MODELS; gives dtype and shape by stored name, as other libraries read them."""
+    dovetail.make(id, path, layout=layout, sizes=MODELS[id][number], **options)
+    return {
+        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in loaded(path).items()
+    }
+
+
+def loaded(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a folder by the name that dovetail gives it, read by torch and safetensors."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(path.rglob("*")):
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                found |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        elif file.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+            found |= flat(torch.load(file, weights_only=True))
+    return found
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Nested dicts as names with slashes."""
+    found: dict[str, torch.Tensor] = {}
+    for key, inner in value.items():
+        found |= flat(inner, f"{prefix}{key}/") if isinstance(inner, dict) else {prefix + key: inner}
+    return found
+
+
+def leaves(path: Path) -> dict[str, bytes]:
+    """The bytes of every canonical leaf."""
+    with dovetail.open_checkpoint(path) as store:
+        examination = examine(store, built_in)
+        assert examination.one is not None
+        assert examination.inference is not None
+        found = canonical_leaves(examination.one, examination.inference, store)
+        stored = {name: store.read(name) for name in store.entries}
+    return {
+        name: b"".join(
+            stored[span.tensor][span.start : span.start + span.length] for span in leaf.spans or ()
+        )
+        for name, leaf in found.items()
+    }
+
+
+# What is said of a sound model: its values are fresh, copies are copies, and some layouts are bugs.
+EXPECTED = {"fresh-init", "duplicate", "buggy-layout", "dead", "same-kinds", "tie-flag"}
+# Sizes that no shape shows, in families whose own tools write no config that says them.
+UNSAID = {
+    "panovlm": (
+        "vision.heads",
+        "text.q_heads",
+        "text.kv_heads",
+        "text.head_dim",
+        "resampler.heads",
+        "resampler.head_dim",
+    ),
+    "prismatic": ("vision.heads",),
+    "dinov2": ("vision.heads",),
+}
+
+
+def without_prefix(names: dict[str, Any], id: str, layout: str) -> dict[str, Any]:
+    """Names as the layout has them, without the wrapper of its container."""
+    wrapper = family(id).layout(layout).container.wrapper
+    assert all(name.startswith(wrapper) for name in names)
+    return {name.removeprefix(wrapper): value for name, value in names.items()}
+
+
+@pytest.mark.parametrize(("id", "number", "layout"), MADE)
+def test_other_libraries_read_names_shapes_and_dtypes_that_were_declared(
+    id: str, number: int, layout: str, tmp_path: Path
+) -> None:
+    found = without_prefix(made(tmp_path / "out", id, number, layout), id, layout)
+    header = declared(id, number, layout)
+    aliases = found.keys() - header.keys()
+    assert {name: (dtype, list(shape)) for name, (dtype, shape) in found.items() if name not in aliases} == {
+        name: ("bfloat16", shape) for name, (_, shape) in header.items()
+    }
+    assert bool(aliases) == any(
+        mount.aliases for mounts in family(id).layout(layout).mounts.values() for mount in mounts
+    )
+
+
+@pytest.mark.parametrize(("id", "number", "layout"), MADE)
+def test_what_is_made_is_whole_and_known_for_what_it_is(
+    id: str, number: int, layout: str, tmp_path: Path
+) -> None:
+    made(tmp_path / "out", id, number, layout, dtype="float32")
+    report = dovetail.validate(tmp_path / "out", values=True)
+    assert (report.family, report.layout) == (id, layout)
+    assert report.is_whole
+    assert [f.message for f in report.findings if f.code not in EXPECTED] == []
+    plan = plan_of(id, sizes_of(id, number))
+    roles = family(id).layout(layout).mounts
+    known = {name: value.value for name, value in report.config.items()}
+    for name, size in plan.sizes.items():
+        if name.split(".")[0] in roles:
+            assert known[name] == size or (known[name] is None and name in UNSAID[id]), name
+
+
+@pytest.mark.parametrize(("id", "number", "layout"), MADE)
+def test_sparse_has_the_same_header_and_no_data(id: str, number: int, layout: str, tmp_path: Path) -> None:
+    full = made(tmp_path / "full", id, number, layout)
+    sparse = made(tmp_path / "sparse", id, number, layout, sparse=True)
+    assert sparse == full
+    assert not any(tensor.any() for tensor in loaded(tmp_path / "sparse").values())
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "full").rglob("*") if path.is_file()}
+    assert sizes == {
+        path.name: path.stat().st_size for path in (tmp_path / "sparse").rglob("*") if path.is_file()
+    }
+    report = dovetail.inspect(tmp_path / "sparse")
+    assert (report.family, report.layout, report.is_whole) == (id, layout, True)
+
+
+@pytest.mark.parametrize("id", [one.id for one in built_in()])
+def test_one_seed_is_one_model_in_every_layout(id: str, tmp_path: Path) -> None:
+    for number in range(len(MODELS[id])):
+        models: dict[str, dict[str, bytes]] = {}
+        for param in MADE:
+            if param.values[:2] == (id, number):
+                layout = str(param.values[2])
+                made(tmp_path / f"{number}-{layout}", id, number, layout, seed=7)
+                models[layout] = leaves(tmp_path / f"{number}-{layout}")
+        largest = max(models.values(), key=len)
+        for layout, model in models.items():
+            tied = {name for name in model if name.split(".")[0] in family(id).ties and name not in largest}
+            assert {name: model[name] for name in model if name not in tied} == {
+                name: largest[name] for name in model if name not in tied
+            }, layout
+            for role in {name.split(".")[0] for name in tied}:
+                assert model[f"{role}.weight"] == model[family(id).ties[role]]
+
+
+def test_the_seed_decides_all_and_nothing_else_does(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        made(tmp_path / name, "siglip", 0, "hf", seed=seed)
+    a, b, c = (leaves(tmp_path / name) for name in "abc")
+    assert a == b
+    same = {name for name in a if a[name] == c[name]}
+    assert same == {name for name in a if is_constant(a[name])}
+    assert len(same) < len(a)
+
+
+def test_a_size_more_changes_no_other_leaf(tmp_path: Path) -> None:
+    """Layer 0 of a deeper model of one seed is layer 0 of the shallower one."""
+    for layers in (1, 3):
+        sizes = {**MODELS["qwen3"][0], "text.layers": layers}
+        dovetail.make("qwen3", tmp_path / str(layers), sizes=sizes)
+    shallow, deep = leaves(tmp_path / "1"), leaves(tmp_path / "3")
+    assert shallow == {name: deep[name] for name in shallow}
+    assert len(deep) == len(shallow) + 2 * 11
+
+
+def is_constant(data: bytes) -> bool:
+    return len(set(np.frombuffer(data, np.uint16).tolist())) == 1
+
+
+@pytest.mark.parametrize("id", [one.id for one in built_in()])
+def test_values_are_those_that_training_begins_with(id: str, tmp_path: Path) -> None:
+    made(tmp_path / "out", id, 0, family(id).layouts[0].id, dtype="float32", seed=3)
+    tensors = loaded(tmp_path / "out")
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    matrices = {name: one for name, one in tensors.items() if one.dim() == 2 and one.numel() > 2000}
+    assert matrices
+    for name, tensor in matrices.items():
+        assert abs(tensor.mean()) < tensor.std() / 4, name
+        assert 0.005 < tensor.std() < 0.5, name
+    with dovetail.open_checkpoint(tmp_path / "out") as store:
+        twice = len(store.aliases.keys() & matrices.keys())
+    assert len({tensor.numpy().tobytes() for tensor in matrices.values()}) == len(matrices) - twice
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [("bfloat16", 16), ("float16", 16), ("float32", 32), ("float64", 64), ("F16", 16)]
+)
+def test_the_dtype_is_the_one_asked_for(dtype: str, bits: int, tmp_path: Path) -> None:
+    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], dtype=dtype)
+    assert one.bytes == one.parameters * bits // 8
+    (name,) = {str(tensor.dtype) for tensor in loaded(tmp_path / "out").values()}
+    assert name == f"torch.{'float16' if dtype == 'F16' else dtype}"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == name.removeprefix(
+        "torch."
+    )
+
+
+@pytest.mark.parametrize("limit", [1, 10_000, 100_000, 10**9])
+def test_shards_hold_every_tensor_once_and_no_more_than_they_may(limit: int, tmp_path: Path) -> None:
+    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], max_shard_size=limit)
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    held: dict[str, str] = {}
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            sizes = {name: tensors.get_tensor(name).nbytes for name in tensors.keys()}  # noqa: SIM118
+        assert sum(sizes.values()) <= limit or len(sizes) == 1
+        assert not held.keys() & sizes.keys()
+        held |= dict.fromkeys(sizes, file.name)
+    assert len(held) == one.tensors
+    index = tmp_path / "out" / "model.safetensors.index.json"
+    assert index.exists() == (len(files) > 1)
+    if index.exists():
+        assert json.loads(index.read_text()) == {"metadata": {"total_size": one.bytes}, "weight_map": held}
+    assert dovetail.validate(tmp_path / "out").is_whole
+
+
+@pytest.mark.parametrize(
+    ("id", "size", "layout"),
+    [
+        ("qwen2_vl", "2b", "hf"),
+        ("pi0", "base", "openpi"),
+        ("prismatic", "siglip2-qwen3-1.7b", "native"),
+        ("qwen2_vl", "2b", "litgpt-fork"),
+    ],
+)
+def test_full_size_takes_no_room(id: str, size: str, layout: str, tmp_path: Path) -> None:
+    one = dovetail.make(id, tmp_path / "out", size=size, layout=layout, sparse=True)
+    taken = sum(path.stat().st_blocks * 512 for path in (tmp_path / "out").rglob("*"))
+    assert one.bytes > 4 * 10**9
+    assert taken < 3 << 20
+    report = dovetail.inspect(tmp_path / "out")
+    assert (report.family, report.layout, report.is_whole) == (id, layout, True)
+    assert (report.tensors, report.bytes) == (one.tensors, one.bytes)
+
+
+def test_the_result_says_what_was_written(tmp_path: Path) -> None:
+    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], dtype="float32")
+    header = header_of(plan_of("qwen3", MODELS["qwen3"][0]), "hf")
+    parameters = sum(math.prod(shape) for _, shape in header.values())
+    assert one == (
+        str(tmp_path / "out"),
+        ("model.safetensors", "config.json"),
+        len(header),
+        parameters,
+        4 * parameters,
+    )
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"family": "qwen9"}, "no family is called `qwen9`"),
+        ({"size": "9b"}, "qwen3 has no size `9b`"),
+        ({"layout": "gguf"}, "family `qwen3` has no layout `gguf`"),
+        ({"dtype": "int99"}, "unknown dtype `int99`"),
+        ({"dtype": "F4"}, "cannot make values of dtype F4: they share bytes"),
+        ({"dtype": "int64"}, "cannot make values of dtype I64"),
+        ({"dtype": "float8_e4m3fn"}, "cannot make values of dtype F8_E4M3"),
+        ({"sizes": {"text.layer": 3}}, "qwen3 has no size `text.layer`"),
+        ({"sizes": {"text.layers": 0}}, "text.layers cannot be `0`"),
+        ({"sizes": {"text.layers": "many"}}, "text.layers cannot be `many`"),
+        (
+            {"sizes": {"text.head_dim": 7, "head.d_model": 61, "text.d_model": 59}},
+            "text.d_model cannot be 59 and 61",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_said_before_anything_is_written(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as error:
+        dovetail.make(**{"family": "qwen3", "out": tmp_path / "out", **options})
+    assert error.value.message == message
+    assert error.value.hint
+    assert list(tmp_path.iterdir()) == []
