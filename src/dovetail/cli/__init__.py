@@ -19,6 +19,7 @@ VERBS = {
     "validate": "whether a checkpoint is whole; --values reads the data, --report writes JSON and HTML",
     "families": "what dovetail knows: families, their layouts, and which cannot be told apart",
     "convert": "the same weights in another layout, container, sharding or dtype",
+    "split": "one model over several machines, balanced by bytes; or as LitGPT chunks",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 

@@ -82,7 +82,7 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     files = output_files(
         arrange(materials, target(subject, layout)),
         layout.container,
-        format=_format(changes.format),
+        format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
         values=torch_values(subject, layout),
     )
@@ -156,7 +156,12 @@ def _writable(subject: Subject) -> str:
     return f"{subject.family.id} can be written as {listed(ids, 12)}"
 
 
-def _format(word: str | None) -> str | None:
+def format_of(word: str | None) -> str | None:
+    """The kind of container that a word means.
+
+    Raises:
+        UsageError: it means none.
+    """
     if word is not None and word not in FORMATS:
         raise UsageError(f"there is no format `{word}`", hint=f"formats: {', '.join(FORMATS)}")
     return FORMATS[word] if word else None
@@ -212,14 +217,20 @@ def with_ties(subject: Subject, layout: Layout, materials: list[Material]) -> li
     """The same and, where the layout stores tied parts, a copy for each that the source leaves out."""
     if not layout.stores_ties:
         return materials
+    return [*materials, *(one for one in tied_copies(subject, materials) if one.role in layout.mounts)]
+
+
+def tied_copies(subject: Subject, materials: list[Material]) -> list[Material]:
+    """A copy of what it shares for each tied part that is not there."""
     by_name = {material.name: material for material in materials}
+    there = {material.role for material in materials}
     copies = []
     for role, leaf in subject.family.ties.items():
-        if role not in subject.one.roles and leaf in by_name and role in layout.mounts:
+        if role not in there and leaf in by_name:
             (head,) = subject.parts[role].leaves.values()
             name = f"{role}.{head.name}"
             copies.append(by_name[leaf]._replace(name=name, role=role, leaf=head, indices={}, init="tied"))
-    return [*materials, *copies]
+    return copies
 
 
 def cast_materials(

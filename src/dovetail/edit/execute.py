@@ -261,7 +261,9 @@ def _write_texts(plan: Plan, folder: str, leaves: Mapping[str, LeafContent]) -> 
     """Side files, indexes and certificates; gives their names."""
     names = []
     for output in plan.outputs:
-        texts = output.texts | {output.certificate: as_text(_certificate(plan, output, leaves))}
+        texts = dict(output.texts)
+        if output.certificate:
+            texts[output.certificate] = as_text(_certificate(plan, output, leaves))
         for name, data in texts.items():
             names.append(os.path.join(output.folder, name))
             path = os.path.join(folder, names[-1])
@@ -280,7 +282,7 @@ def _certificate(plan: Plan, output: Output, leaves: Mapping[str, LeafContent]) 
         "lossy": [one._asdict() for one in plan.lossy],
         **output.facts,
     }
-    if len(plan.outputs) > 1:
+    if "node" in output.facts:
         facts["whole"] = {"fingerprint": fingerprint(plan.family, leaves), "leaves": len(leaves)}
     return certificate(
         family=plan.family,

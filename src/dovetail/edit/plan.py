@@ -39,8 +39,8 @@ class Lossy(NamedTuple):
 class Output(NamedTuple):
     """Files that belong together, and their certificate.
 
-    `folder` is where they go in the result, "" for the result itself; `side_files` are texts by name and
-    `facts` further entries of the certificate, such as the place among other nodes.
+    `folder` is where they go in the result, "" for the result itself; without `certificate` they have
+    none. `side_files` are texts by name and `facts` further entries of the certificate, such as the place among other nodes.
     """
 
     files: tuple[OutputFile, ...]
@@ -53,8 +53,8 @@ class Output(NamedTuple):
     @property
     def texts(self) -> dict[str, bytes]:
         """The side files, and the index if there are several weights files."""
-        is_indexed = all(file.kind == "safetensors" for file in self.files)
-        index = index_of(self.files) if is_indexed else None
+        is_sharded = len(self.files) > 1 and all(file.kind == "safetensors" for file in self.files)
+        index = index_of(self.files) if is_sharded else None
         return {**self.side_files, **({INDEX: index.encode()} if index else {})}
 
 

@@ -92,7 +92,7 @@ NORMALIZER = Part(
 
 
 _LAST = (
-    *("vlm.norm", "expert.norm", "expert.ada_norm", "expert.unused_head"),
+    *("vlm.norm", "expert.norm", "expert.unused_head"),
     *("heads.action_out", "normalizer.action_out"),
 )
 

@@ -61,7 +61,7 @@ def _files(plan: Plan) -> Table:
             os.path.join(output.folder, file.name),
             str(len(file.tensors)),
             quantity(file.size, "B"),
-            _where(output, file.name),
+            _held(output),
         )
         for output in plan.outputs
         for file in output.files
@@ -70,9 +70,13 @@ def _files(plan: Plan) -> Table:
     return Table(("file", ">tensors", ">size", "holds"), rows, total if len(rows) > 1 else None)
 
 
-def _where(output: Output, name: str) -> str:
-    holds = output.facts.get("holds", "")
-    return str(holds.get(name, "")) if isinstance(holds, dict) else str(holds)
+def _held(output: Output) -> str:
+    """What a node has, in words."""
+    node = output.facts.get("node")
+    if node is None:
+        return ""
+    first, last = node["layers"]
+    return f"layers {first} to {last}; of {', '.join(node['parts'])}"
 
 
 def _said(plan: Plan) -> Page:

@@ -1,0 +1,250 @@
+"""`split`: one model over several machines, each with a contiguous run of its layers.
+
+The first node has everything before the layers (vision, projector, token table), the last one what comes
+after them (norm, head). A tied head is written out on the last node, which has no token table. Layers
+keep their numbers, but in LitGPT's chunks, whose tools count from 0 in every file. Each node has a
+certificate that says which part of which model it is: `merge` demands that they fit.
+
+Source of the chunk names: MDI-LLM@d647b97 `prepare_model.py` and system 2's fork (`finisher`).
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from dovetail.edit.arrange import arrange
+from dovetail.edit.certificate import certificate_name
+from dovetail.edit.convert import (
+    Changes,
+    cast_materials,
+    format_of,
+    kept_materials,
+    plan_of,
+    target,
+    target_layout,
+    tied_copies,
+)
+from dovetail.edit.execute import Done, execute
+from dovetail.edit.material import Material
+from dovetail.edit.output_files import OutputFile, output_files
+from dovetail.edit.plan import Output, Plan
+from dovetail.edit.side_files import side_files
+from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.errors import UsageError
+from dovetail.layout.family import Layout
+
+_NO_CHANGES = Changes()
+
+
+class Stage(NamedTuple):
+    """What one node has: its leaves, and its layers as numbered in the whole model."""
+
+    index: int
+    of: int
+    layers: range
+    materials: list[Material]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it takes the input."""
+        return self.index == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it gives the output."""
+        return self.index == self.of - 1
+
+    @property
+    def roles(self) -> list[str]:
+        """The parts that it has something of."""
+        return list(dict.fromkeys(material.role for material in self.materials))
+
+
+def split(
+    checkpoint: Path,
+    out: Path,
+    *,
+    nodes: int | None = None,
+    layers: Sequence[int] | None = None,
+    to: str | None = None,
+    changes: Changes = _NO_CHANGES,
+    allow: Collection[str] = (),
+    given: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+    resume: bool = False,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Done:
+    """Writes a model as one folder for each node, or as LitGPT chunks.
+
+    `nodes` are balanced by bytes; `layers` says instead how many layers each node has.
+
+    Raises:
+        CheckpointError: the source is of no known family, damaged, or changes meanwhile.
+        UsageError: the numbers do not fit the model, or `out` exists.
+        WriteError: there is no room or no permission; nothing is left behind.
+    """
+    with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
+        plan = plan_split(subject, nodes=nodes, layers=layers, to=to, changes=changes)
+        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+
+
+def plan_split(
+    subject: Subject,
+    *,
+    nodes: int | None = None,
+    layers: Sequence[int] | None = None,
+    to: str | None = None,
+    changes: Changes = _NO_CHANGES,
+) -> Plan:
+    """What `split` would write.
+
+    Raises:
+        UsageError: the numbers do not fit the model.
+    """
+    layout = target_layout(subject, to)
+    materials, dropped = kept_materials(subject, layout, changes.without)
+    materials, lossy = cast_materials(materials, changes.dtypes)
+    stages = staged(subject, materials, nodes=nodes, layers=layers)
+    is_chunked = layout.container.has_litgpt_config
+    outputs = [_chunk(subject, layout, stage) for stage in stages] if is_chunked else []
+    if is_chunked:
+        outputs.append(Output((), layout.id, side_files(subject, layout, materials), certificate=""))
+    else:
+        texts = side_files(subject, layout, materials)
+        outputs = [_node(subject, layout, stage, changes)._replace(side_files=texts) for stage in stages]
+    return plan_of(
+        "split", subject, tuple(outputs), config=subject.report.config, dropped=dropped, lossy=lossy
+    )
+
+
+def staged(
+    subject: Subject,
+    materials: list[Material],
+    *,
+    nodes: int | None = None,
+    layers: Sequence[int] | None = None,
+) -> list[Stage]:
+    """The leaves of a model dealt out to nodes, with the copies that the last one needs.
+
+    Raises:
+        UsageError: the numbers do not fit the model.
+    """
+    pipeline = subject.family.pipeline
+    per_layer: dict[int, list[Material]] = {}
+    first: list[Material] = []
+    last: list[Material] = []
+    for material in materials:
+        if material.role in pipeline.spine and "layer" in material.indices:
+            per_layer.setdefault(material.indices["layer"], []).append(material)
+        else:
+            (last if pipeline.is_last(material.name) else first).append(material)
+    if not per_layer:
+        raise UsageError(f"{subject.family.id} has no layers here that could be dealt out")
+    if len(layers or (1,) * (nodes or 0)) > 1:
+        last += tied_copies(subject, materials)
+    sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]
+    ends = sum(one.size for one in first), sum(one.size for one in last)
+    counts = _given(layers, nodes, len(sizes)) if layers else balanced(sizes, *ends, nodes or 0)
+    stages = []
+    for i, stop in enumerate(accumulate(counts)):
+        run = range(stop - counts[i], stop)
+        mine = [one for layer in run for one in per_layer[layer]]
+        head, tail = first if i == 0 else [], last if i == len(counts) - 1 else []
+        stages.append(Stage(i, len(counts), run, [*head, *mine, *tail]))
+    return stages
+
+
+def _given(layers: Sequence[int], nodes: int | None, total: int) -> list[int]:
+    if nodes is not None and nodes != len(layers):
+        raise UsageError(
+            f"--nodes {nodes} and --layers with {len(layers)} numbers", hint="give one of the two"
+        )
+    if sum(layers) != total or min(layers) < 1:
+        said = ",".join(map(str, layers))
+        raise UsageError(
+            f"--layers {said} deals out {sum(layers)} layers, the model has {total}",
+            hint="give one number above 0 for each node; together they are all layers",
+        )
+    return list(layers)
+
+
+def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[int]:
+    """How many layers each node has so that the largest node is as small as can be.
+
+    `sizes` are the bytes of the layers, `first` and `last` what the outer nodes have besides. Of equal
+    results it is the one whose earlier nodes have more.
+
+    >>> balanced([10] * 28, 100, 0, 2)
+    [9, 19]
+
+    Raises:
+        UsageError: there are more nodes than layers.
+    """
+    total = len(sizes)
+    if not 1 <= nodes <= total:
+        raise UsageError(f"{total} layers cannot be dealt out to {nodes} nodes", hint="give --nodes N")
+    sums = [0, *accumulate(sizes)]
+
+    def load(node: int, start: int, stop: int) -> int:
+        return sums[stop] - sums[start] + (first if node == 0 else 0) + (last if node == nodes - 1 else 0)
+
+    # best[stop]: the largest load of the nodes so far when they have the layers before `stop`, and the cut
+    best = {stop: (load(0, 0, stop), [stop]) for stop in range(1, total + 1)}
+    for node in range(1, nodes):
+        best = {
+            stop: min(
+                (
+                    (max(best[start][0], load(node, start, stop)), [*best[start][1], stop])
+                    for start in range(node, stop)
+                ),
+                key=lambda one: (one[0], [-cut for cut in one[1]]),
+            )
+            for stop in range(node + 1, total + 1)
+        }
+    cuts = best[total][1]
+    return [stop - start for start, stop in zip([0, *cuts[:-1]], cuts, strict=True)]
+
+
+def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> Output:
+    """A folder with the names of the layout."""
+    files = output_files(
+        arrange(stage.materials, target(subject, layout)),
+        layout.container,
+        format=format_of(changes.format),
+        max_shard_size=changes.max_shard_size,
+    )
+    return Output(files, layout.id, folder=f"node{stage.index}", facts=_facts(stage))
+
+
+def _chunk(subject: Subject, layout: Layout, stage: Stage) -> Output:
+    """A LitGPT chunk: the layers of every file are counted from 0."""
+    counted = [
+        one._replace(indices={**one.indices, "layer": one.indices["layer"] - stage.layers.start})
+        if one.role in subject.family.pipeline.spine and "layer" in one.indices
+        else one
+        for one in stage.materials
+    ]
+    name = "model_starter.pth" if stage.is_first else f"model_secondary{stage.index - 1}.pth"
+    tensors = arrange(counted, target(subject, layout))
+    return Output(
+        (OutputFile(name, "torch", tuple(tensors)),),
+        layout.id,
+        folder=f"chunks/{stage.of}nodes_finisher",
+        certificate=certificate_name(name),
+        facts=_facts(stage, numbered_from=0),
+    )
+
+
+def _facts(stage: Stage, numbered_from: int | None = None) -> dict[str, Any]:
+    """The place of a node among the others, for its certificate."""
+    return {
+        "node": {
+            "index": stage.index,
+            "of": stage.of,
+            "layers": [stage.layers.start, stage.layers.stop - 1],
+            "numbered_from": stage.layers.start if numbered_from is None else numbered_from,
+            "parts": stage.roles,
+        }
+    }
