@@ -161,7 +161,7 @@ def _leaves_of(
 ) -> Iterator[CanonicalLeaf]:
     entry = store.entries[stored]
     leaves = [part.leaves[name] for name in row.row.leaves]
-    shapes = _leaf_shapes(row, leaves, entry, sizes=sizes, stored=stored)
+    shapes = _leaf_shapes(row, leaves, entry, role=role, sizes=sizes, stored=stored)
     runs = None if entry.shape is None else row.row.op.runs(shapes, sizes)
     width = BITS[entry.dtype] if entry.dtype else 0
     named = dict(zip(row.row.stored.fields, index, strict=True))
@@ -176,7 +176,7 @@ def _leaves_of(
 
 
 def _leaf_shapes(
-    row: RowMatch, leaves: list[Leaf], entry: Entry, *, sizes: PartSizes, stored: str
+    row: RowMatch, leaves: list[Leaf], entry: Entry, *, role: str, sizes: PartSizes, stored: str
 ) -> list[tuple[int, ...]]:
     """The shape of each leaf in a stored tensor: that of the tensor itself wherever the op lets it."""
     if entry.shape is None:
@@ -187,7 +187,7 @@ def _leaf_shapes(
     if missing:
         raise UsageError(
             f"`{stored}` can only be taken apart when {missing[0]} is known, and nothing says it",
-            hint=f"put the model's config.json beside the weights, or give --set ROLE.{missing[0]}=NUMBER",
+            hint=f"put the model's config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
         )
     try:
         shapes = [sizes.evaluate(leaf.shape) for leaf in leaves]
