@@ -20,6 +20,8 @@ MODELS = {
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
+    "pi0": ("pi0", "Pi0"),
+    "pi05": ("pi05", "Pi05"),
     "siglip": ("siglip", "SiglipModel"),
     "dinov2": ("dinov2", "Dinov2Model"),
 }
@@ -32,6 +34,8 @@ _PI0 = (
     "vlm.norm.*",
     "expert.blocks.*.norm?.*",
     "expert.norm.*",
+    "heads.*",
+    "normalizer.*",
 )
 # family -> parameters that stay in float32 when a narrower type is asked for
 FLOAT32: dict[str, tuple[str, ...]] = {

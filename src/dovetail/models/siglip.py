@@ -98,7 +98,8 @@ class SiglipTower(nn.Module):
         grid = self.patch_embed(pixels)  # b d rows columns
         rows, columns = grid.shape[2:]
         table = resampled(self.pos_embed.weight, rows, columns, antialias=self.config.antialias)
-        return grid.flatten(2).transpose(1, 2) + table
+        patches = grid.flatten(2).transpose(1, 2) + table
+        return patches.to(self.norm.weight.dtype)  # pi0 keeps what made them in float32
 
     def forward(
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"

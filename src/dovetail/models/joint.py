@@ -1,0 +1,112 @@
+"""Two decoders that attend as one: a prefix, and a suffix that looks at it and that it does not look at.
+
+    b  batch    h  query heads    g  key heads    c  head width
+    p  tokens of the prefix    s  tokens of the suffix    d, e  their widths
+
+Each has weights of its own; in every layer the queries, keys and values of both are joined along the
+sequence and there is one attention over all. Because no token of the prefix looks at the suffix, the
+prefix may also be run alone, once, and its keys and values kept: the suffix then attends to them as often
+as it likes, and nothing is ever added to them.
+
+                  prefix p p p p   suffix s s s
+    together          one attention, (p + s) x (p + s)
+    kept + beside     p x p, then s x (p + s)
+
+Sources: openpi@15a9616 `models_pytorch/gemma_pytorch.py:PaliGemmaWithExpertModel`; arXiv:2410.24164 sec. 4.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dovetail.models.decoder import Block, Decoder
+from dovetail.models.layers import attend
+from dovetail.models.masks import Mask
+from dovetail.models.rotary import Rotation
+
+Heads = tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"], Float[Tensor, "b g n c"]]
+
+
+class Layer(Protocol):
+    """A layer of a decoder, cut in two where it attends."""
+
+    def enter(self, x: Float[Tensor, "b n d"], by: Rotation) -> Heads:
+        """Queries, keys and values."""
+
+    def leave(self, x: Float[Tensor, "b n d"], y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n d"]:
+        """What follows, from the input of the layer and what its heads found."""
+
+
+class Plain(NamedTuple):
+    """A layer as `decoder.py` has it."""
+
+    block: Block
+
+    def enter(self, x: Float[Tensor, "b n d"], by: Rotation) -> Heads:
+        """Queries, keys and values of the normed input."""
+        return self.block.attn.qkv(self.block.norm1(x), by)
+
+    def leave(self, x: Float[Tensor, "b n d"], y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n d"]:
+        """The two residuals."""
+        x = x + self.block.attn.out(y)
+        return x + self.block.mlp(self.block.norm2(x))
+
+
+class Stack(NamedTuple):
+    """The layers of a decoder and its last norm."""
+
+    layers: Sequence[Layer]
+    norm: Callable[[Tensor], Tensor]
+
+
+def stack_of(decoder: Decoder) -> Stack:
+    """A decoder of `decoder.py`, ready to attend with another."""
+    return Stack([Plain(cast("Block", block)) for block in decoder.blocks.values()], decoder.norm)
+
+
+class Kept(NamedTuple):
+    """The keys, turned to their positions, and the values of one layer of a prefix."""
+
+    k: Float[Tensor, "b g p c"]
+    v: Float[Tensor, "b g p c"]
+
+
+def together(
+    stacks: tuple[Stack, Stack],
+    xs: tuple[Float[Tensor, "b p d"], Float[Tensor, "b s e"]],
+    bys: tuple[Rotation, Rotation],
+    mask: Mask,
+) -> Float[Tensor, "b s e"]:
+    """The suffix after the last norm, with one attention over both in every layer."""
+    x, y = xs
+    cut = x.shape[1]
+    for prefix, suffix in zip(stacks[0].layers, stacks[1].layers, strict=True):
+        ours, theirs = prefix.enter(x, bys[0]), suffix.enter(y, bys[1])
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(ours, theirs, strict=True))
+        found = attend(q, k, v, mask)
+        x, y = prefix.leave(x, found[:, :, :cut]), suffix.leave(y, found[:, :, cut:])
+    return stacks[1].norm(y)
+
+
+def kept(stack: Stack, x: Float[Tensor, "b p d"], by: Rotation, mask: Mask) -> tuple[Kept, ...]:
+    """The keys and values of every layer of the prefix by itself."""
+    layers = []
+    for layer in stack.layers:
+        q, k, v = layer.enter(x, by)
+        layers.append(Kept(k, v))
+        x = layer.leave(x, attend(q, k, v, mask))
+    return tuple(layers)
+
+
+def beside(
+    stack: Stack, prefix: Sequence[Kept], y: Float[Tensor, "b s e"], by: Rotation, mask: Mask
+) -> Float[Tensor, "b s e"]:
+    """The suffix after the last norm, attending to what was kept of the prefix and to itself."""
+    for layer, past in zip(stack.layers, prefix, strict=True):
+        q, k, v = layer.enter(y, by)
+        found = attend(q, torch.cat([past.k, k], dim=2), torch.cat([past.v, v], dim=2), mask)
+        y = layer.leave(y, found)
+    return stack.norm(y)
