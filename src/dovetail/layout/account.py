@@ -12,7 +12,7 @@ from dovetail.dtypes import BITS
 from dovetail.errors import listed
 from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents
-from dovetail.layout.family import Mount
+from dovetail.layout.family import Family, Mount
 from dovetail.layout.infer import vote_shape
 from dovetail.layout.inventory import Group, top_modules
 from dovetail.layout.match import PartMatch
@@ -254,6 +254,11 @@ def _is_under(name: str, prefix: str) -> bool:
     return dotted == prefix or f".{prefix}." in f".{dotted}"
 
 
+def _as_others_know_it(family: Family) -> str:
+    usual = next(layout.id for layout in family.layouts if layout.is_writable)
+    return f"write it as they know it: `dovetail convert CKPT OUT --to {usual}`"
+
+
 def _layout_findings(one: Explanation) -> Iterator[Finding]:
     if not one.roles:
         return
@@ -263,7 +268,7 @@ def _layout_findings(one: Explanation) -> Iterator[Finding]:
             code="mixed-layouts",
             severity="warning",
             message=f"the parts are in different layouts: {where}",
-            hint="dovetail reads this; other loaders leave one of the parts random",
+            hint=f"other loaders leave one of the parts random; {_as_others_know_it(one.family)}",
         )
         return
     ids = one.common_layouts
@@ -273,7 +278,7 @@ def _layout_findings(one: Explanation) -> Iterator[Finding]:
             code="buggy-layout",
             severity="warning",
             message=f"layout {buggy[0].id}: {buggy[0].note}",
-            hint="dovetail reads it; for others, convert it to a layout that they know",
+            hint=f"other loaders leave a part of it random; {_as_others_know_it(one.family)}",
         )
     if len(ids) > 1:
         yield Finding(
