@@ -190,7 +190,7 @@ def _verdict(report: Report) -> Html:
         element("p", f"{count(total, 'name')} in the file: {balance}"),
     ]
     if report.unchecked:
-        lines.append(element("p", f"not checked: {'; '.join(report.unchecked)}", class_="soft"))
+        lines.append(element("p", prose(f"not checked: {'; '.join(report.unchecked)}"), class_="soft"))
     return element("div", *lines, class_=f"verdict {state.replace(' ', '-')}")
 
 

@@ -15,7 +15,6 @@ from dovetail.render.html_elements import (
     count,
     definitions,
     element,
-    escape,
     items,
     join,
     name,
@@ -142,7 +141,7 @@ def dtype_chart(report: Report) -> Html:
 def unchecked(report: Report) -> Html:
     """What this kind of input cannot show."""
     if report.unchecked:
-        return items(escape(limit) for limit in report.unchecked)
+        return items(map(prose, report.unchecked))
     said = "This kind of input hides nothing. The values of the tensors are read only with `--values`."
     return element("p", prose(said))
 
