@@ -32,7 +32,9 @@ for name in listdir(sys.argv[1]):
             for key in f.keys():
                 f.get_slice(key).get_shape()
 """
+# Neither opens the weights: these give the sizes that a config says.
 AUTO_CONFIG = "import sys; from transformers import AutoConfig; AutoConfig.from_pretrained(sys.argv[1])"
+LITGPT = "from litgpt import Config; Config.from_name('Qwen2.5-1.5B')"
 
 
 def experts(folder: Path) -> list[str]:
@@ -67,8 +69,8 @@ def compare(folder: Path, *, with_peers: bool) -> list[Row]:
         commands["safetensors.safe_open (torch), shapes"] = [
             *(PYTHON, "-c", SAFE_OPEN.format(framework="pt"), at),
         ]
-        commands["transformers AutoConfig"] = [PYTHON, "-c", AUTO_CONFIG, at]
-        commands["litgpt --help"] = [str(Path(PYTHON).with_name("litgpt")), "--help"]
+        commands["transformers AutoConfig, no weights"] = [PYTHON, "-c", AUTO_CONFIG, at]
+        commands["litgpt Config, no weights"] = [PYTHON, "-c", LITGPT]
     runs = alternate(commands, 7)
     floor = next(iter(runs.values())).median
     return [
@@ -78,7 +80,7 @@ def compare(folder: Path, *, with_peers: bool) -> list[Row]:
 
 
 def main() -> None:
-    print(where())
+    print(where("safetensors", "numpy", "torch", "transformers", "litgpt"))
     columns = ("what", "wall, whole process", "of the floor", "peak memory")
     with tempfile.TemporaryDirectory() as place:
         small = Path(place) / "qwen2-vl-2b"

@@ -23,7 +23,7 @@ for file in Path(sys.argv[1]).glob("*.safetensors"):
 
 
 def main() -> None:
-    print(where())
+    print(where("safetensors", "numpy", "torch"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "qwen2-vl-2b"
         make("qwen2_vl", folder, max_shard_size=4_000_000_000)
