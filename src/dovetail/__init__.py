@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dovetail.edit.convert import convert
+    from dovetail.edit.identity import fingerprint
     from dovetail.edit.make import make
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
@@ -29,6 +30,7 @@ _HOMES = {
     "Report": "dovetail.report",
     "convert": "dovetail.edit.convert",
     "families": "dovetail.verbs",
+    "fingerprint": "dovetail.edit.identity",
     "inspect": "dovetail.verbs",
     "load": "dovetail.run.load",
     "load_part": "dovetail.run.load",
@@ -44,6 +46,7 @@ __all__ = [
     "Report",
     "convert",
     "families",
+    "fingerprint",
     "inspect",
     "load",
     "load_part",

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from dovetail.edit.plan import Plan
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Options about what is read."""
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Options about what a source is."""
     parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the source must be")
     parser.add_argument(
         "--set",
@@ -22,6 +22,11 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="say what no file says, e.g. text.kv_heads=2; may be repeated",
     )
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Options about what is read, damage included."""
+    add_reading_options(parser)
     parser.add_argument(
         "--allow",
         metavar="NAME",

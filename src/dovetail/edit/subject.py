@@ -72,10 +72,12 @@ def opened_subject(
     as_: str | None = None,
     allow: Collection[str] = (),
     given: Mapping[str, Any] | None = None,
+    verb: str = "changed",
 ) -> Iterator[Subject]:
     """Opens a checkpoint for a verb that goes on from it.
 
-    `allow` are patterns of tensor names (`*` stands for anything) whose damage may pass.
+    `allow` are patterns of tensor names (`*` stands for anything) whose damage may pass; `verb` is what a
+    damaged one cannot be.
 
     Raises:
         CheckpointError: it is of no known family, or damaged beyond what is allowed.
@@ -87,17 +89,17 @@ def opened_subject(
         else:
             id, _, layout = as_.partition("/")
             examination = examine(store, tuple, as_family=family(id), as_layout=layout or None, given=given)
-        yield subject_of(examination, allow)
+        yield subject_of(examination, allow, verb=verb)
 
 
-def subject_of(examination: Examination, allow: Collection[str] = ()) -> Subject:
-    """The subject of an examined checkpoint.
+def subject_of(examination: Examination, allow: Collection[str] = (), *, verb: str = "changed") -> Subject:
+    """The subject of an examined checkpoint; `verb` is what a damaged one cannot be.
 
     Raises:
         CheckpointError: it is of no known family, or damaged beyond what is allowed.
     """
     report, store = examination.report, examination.store
-    allowed = _refuse_damage(examination, allow)
+    allowed = _refuse_damage(examination, allow, verb)
     one, inference = examination.one, examination.inference
     assert one is not None
     assert inference is not None
@@ -116,7 +118,7 @@ def subject_of(examination: Examination, allow: Collection[str] = ()) -> Subject
     return Subject(report, store, one, inference, examination.documents, materials, allowed)
 
 
-def _refuse_damage(examination: Examination, allow: Collection[str]) -> tuple[Finding, ...]:
+def _refuse_damage(examination: Examination, allow: Collection[str], verb: str) -> tuple[Finding, ...]:
     report = examination.report
     errors = [finding for finding in report.findings if finding.severity == "error"]
     causes = [finding for finding in errors if finding.code != "incomplete"]
@@ -124,9 +126,10 @@ def _refuse_damage(examination: Examination, allow: Collection[str]) -> tuple[Fi
     refused = [finding for finding in causes if finding not in allowed]
     if refused or (errors and not causes) or examination.one is None:
         raise CheckpointError(
-            "this checkpoint cannot be changed as it is: " + _said(refused or errors),
+            f"this checkpoint cannot be {verb} as it is: " + _said(refused or errors),
             checkpoint=report.path,
-            hint="`dovetail validate` says all; --allow 'NAME' lets a tensor pass, and tags the result",
+            hint="`dovetail validate` says all"
+            + ("; --allow 'NAME' lets a tensor pass, and tags the result" if verb != "fingerprinted" else ""),
         )
     return allowed
 

@@ -1,0 +1,40 @@
+"""`dovetail fingerprint CKPT`."""
+
+import argparse
+import sys
+
+from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.writing import add_reading_options, assignments
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add_reading_options(parser)
+    parser.add_argument("--json", action="store_true", help="the fingerprint and what it was made of as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the fingerprint alone, so that a script can compare it."""
+    from dovetail.cli.output import ProgressBar, print_json
+    from dovetail.edit.identity import identify
+
+    with ProgressBar("hashing") as progress:
+        found = identify(
+            options.checkpoint,
+            as_=options.as_,
+            given=assignments(options.given),
+            progress=progress,
+        )
+    if options.json:
+        print_json(found.as_json())
+    else:
+        print(found.fingerprint)
+    if found.certified not in (None, found.fingerprint):
+        print(
+            f"note: the certificate beside the weights has another fingerprint, {found.certified}\n"
+            f"hint: `dovetail validate --values {found.path}` names what changed",
+            file=sys.stderr,
+        )
+    return 0

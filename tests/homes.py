@@ -1,0 +1,18 @@
+"""Which layouts can hold which of the tiny models."""
+
+from contextlib import suppress
+
+from dovetail.errors import UsageError
+from files import MODELS, plan_of
+
+
+def homes(id: str, number: int) -> list[str]:
+    """The layouts that can be written and have a place for a whole model of MODELS."""
+    plan = plan_of(id, MODELS[id][number])
+    found = []
+    for layout in plan.family.layouts:
+        with suppress(UsageError):
+            if layout.is_writable and plan.kinds.keys() <= layout.mounts.keys():
+                list(plan.stored(layout))
+                found.append(layout.id)
+    return found
