@@ -197,7 +197,7 @@ def is_shown(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed, re.DOTALL) is not None
 
 
-WITH_EXAMPLES = [page for page in PAGES if DOCS in page.parents and examples(page)]
+WITH_EXAMPLES = [page for page in PAGES if examples(page)]
 
 
 def installed_example(site: Path) -> Path:
@@ -250,7 +250,10 @@ WITH_SESSIONS = [page for page in PAGES if ">>> " in page.read_text(encoding="ut
 
 
 @pytest.mark.parametrize("page", WITH_SESSIONS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_sessions_give_what_is_shown(page: Path) -> None:
+def test_python_sessions_give_what_is_shown(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     bodies = [
         body for language, body in _FENCE.findall(page.read_text(encoding="utf-8")) if language == "python"
     ]
