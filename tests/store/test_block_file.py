@@ -156,24 +156,29 @@ def test_any_row_of_pieces_and_holes_is_what_a_plain_file_would_be(
     path.unlink()
 
 
-@given(st.integers(1, 3 * BLOCK), st.integers(1, BLOCK), st.booleans())
-def test_writing_goes_on_where_it_was_broken_off(
-    tmp_path: Path, start: int, piece: int, is_skipped: bool
-) -> None:
-    """What is in place is not written again: whole blocks before `start` keep what they hold."""
+@pytest.mark.parametrize("start", [BLOCK, 2 * BLOCK, 2 * BLOCK + 17])
+@pytest.mark.parametrize("skipped", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_writing_goes_on_where_it_was_broken_off(tmp_path: Path, start: int, skipped: int) -> None:
+    """Of what is in place, what is left out stays and what is given is written again."""
     path, data = tmp_path / "x", pattern(3 * BLOCK + 321)
-    kept = start // BLOCK * BLOCK
-    path.write_bytes(pattern(kept, seed=9) + bytes(start - kept))
+    there = pattern(start, seed=9)
+    path.write_bytes(there)
+    skipped = min(skipped, start // BLOCK * BLOCK)
     with BlockFile(str(path), 0, start=start) as file:
-        position = 0
-        if is_skipped:
-            file.seek(kept)
-            position = kept
-        for begin in range(position, len(data), piece * 100 + 50_000):
-            file.write(data[begin : begin + piece * 100 + 50_000])
+        file.seek(skipped)
+        for begin in range(skipped, len(data), 1_234_567):
+            file.write(data[begin : begin + 1_234_567])
         assert file.tell() == len(data)
-    assert path.read_bytes() == pattern(kept, seed=9) + data[kept:]
-    path.unlink()
+    assert path.read_bytes() == there[:skipped] + data[skipped:]
+
+
+def test_a_hole_behind_the_start_is_a_hole_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 3 * BLOCK)
+    with BlockFile(str(path), 0, start=BLOCK) as file:
+        file.seek(2 * BLOCK)
+        file.write(b"end")
+    assert path.read_bytes() == b"x" * BLOCK + bytes(BLOCK) + b"end"
 
 
 def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:

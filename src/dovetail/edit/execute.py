@@ -16,6 +16,7 @@ from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerp
 from dovetail.edit.journal import Entry, Journal, check_same_plan
 from dovetail.edit.material import Block, plain
 from dovetail.edit.output_files import OutputFile, write_file
+from dovetail.edit.place import check_place
 from dovetail.edit.plan import Output, Plan
 from dovetail.errors import CheckpointError
 from dovetail.store.block_file import BLOCK, BlockFile
@@ -56,10 +57,11 @@ def execute(
 
     Raises:
         CheckpointError: a source changed meanwhile, or two copies of a tensor differ.
-        UsageError: `out` exists, or what is to be resumed was begun otherwise.
+        UsageError: `out` exists or would harm a source, or what is to be resumed was begun otherwise.
         WriteError: there is no room or no permission; nothing is left behind.
     """
     begin = perf_counter()
+    check_place(out, plan.stores, replaces=replaces)
     _compare_copies(plan)
     digest = plan.digest
     with publishing(
@@ -76,6 +78,7 @@ def execute(
                 for file in output.files:
                     run.write(os.path.join(output.folder, file.name), file)
             _check_sources(plan)
+            _check_promise(plan, run.leaves)
             names = _write_texts(plan, folder, run.leaves)
             journal.remove()
         finally:
@@ -103,19 +106,13 @@ class _Run:
         """Writes one file, or what is missing of it."""
         kept = self._kept(name, file)
         path = os.path.join(self._folder, name)
-        if len(kept) == len(file.tensors) and name in self._journal.files:
-            start = os.path.getsize(path)
-        else:
-            start = max((end for _, end in kept.values()), default=0) // BLOCK * BLOCK
+        start = max((end for _, end in kept.values()), default=0) // BLOCK * BLOCK
         in_place = {tensor: crc for tensor, (crc, end) in kept.items() if end <= start}
         for tensor in file.tensors:
             if tensor.name in in_place:
-                entry = self._journal.tensors[name, tensor.name]
-                self._take(tensor, entry.leaves)
+                self._take(tensor, self._journal.tensors[name, tensor.name].leaves)
                 self._advance(tensor.size)
         self.resumed += len(in_place)
-        if len(in_place) == len(file.tensors) and name in self._journal.files:
-            return
         if start == 0 and os.path.exists(path):
             os.unlink(path)
 
@@ -125,7 +122,6 @@ class _Run:
             return self._blocks(name, tensor, target)
 
         write_file(path, file, blocks, start=start)
-        self._journal.add_file(name)
 
     def _blocks(self, file: str, tensor: Arranged, target: BlockFile) -> Iterator[Block]:
         """The bytes of one tensor, hashed on the way."""
@@ -141,7 +137,7 @@ class _Run:
             digests = {one.name: hash_of(plain(one)) for one in tensor.materials}
         self._take(tensor, digests)
         entry = Entry(start, digests, stored)
-        target.when_written(lambda: self._journal.add_tensor(file, tensor.name, entry))
+        target.when_written(lambda: self._journal.add(file, tensor.name, entry))
 
     def _take(self, tensor: Arranged, digests: Mapping[str, str]) -> None:
         for one in tensor.materials:
@@ -255,6 +251,18 @@ def _check_sources(plan: Plan) -> None:
                 file=source.name,
                 hint="wait until whoever writes it is done, and run again",
             )
+
+
+def _check_promise(plan: Plan, leaves: Mapping[str, LeafContent]) -> None:
+    found = fingerprint(plan.family, leaves)
+    if plan.promised is not None and found != plan.promised:
+        raise CheckpointError(
+            "the result is not the model that the certificates name",
+            source=plan.source,
+            expected=plan.promised,
+            found=found,
+            hint="a file was changed after it was written: `dovetail validate --values` names the tensors",
+        )
 
 
 def _write_texts(plan: Plan, folder: str, leaves: Mapping[str, LeafContent]) -> list[str]:

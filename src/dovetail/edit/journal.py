@@ -23,34 +23,23 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The journal of a folder that is being written."""
+    """The journal of a folder that is being written; what a kill tore off at its end is cut off."""
 
     def __init__(self, folder: str, plan: str) -> None:
         self._path = os.path.join(folder, NAME)
-        self.tensors: dict[tuple[str, str], Entry] = {}
-        self.files: set[str] = set()
-        for line in _lines(self._path)[1:]:
-            if "tensor" in line:
-                entry = Entry(line["start"], line["leaves"], line.get("stored"))
-                self.tensors[line["file"], line["tensor"]] = entry
-            else:
-                self.files.add(line["file"])
-        is_new = not os.path.exists(self._path)
+        first, self.tensors, end = _read(self._path)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if is_new:
+        os.ftruncate(self._fd, end)
+        if first is None:
             self._add(plan=plan)
 
-    def add_tensor(self, file: str, tensor: str, entry: Entry) -> None:
+    def add(self, file: str, tensor: str, entry: Entry) -> None:
         """Notes that a tensor is in its file."""
         stored = {"stored": entry.stored} if entry.stored else {}
         self._add(file=file, tensor=tensor, start=entry.start, leaves=dict(entry.leaves), **stored)
 
-    def add_file(self, file: str) -> None:
-        """Notes that a file is complete."""
-        self._add(file=file)
-
     def _add(self, **line: Any) -> None:
-        os.write(self._fd, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        os.write(self._fd, json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
 
     def remove(self) -> None:
         """Takes the journal away: the folder is complete."""
@@ -65,24 +54,39 @@ class Journal:
 
 
 def check_same_plan(folder: str, plan: str) -> None:
-    """Refuses to go on with what another plan has begun.
+    """Refuses to go on with what another plan has begun, and with what no run has.
 
     Raises:
-        UsageError: it has, or the sources have changed since.
+        UsageError: `folder` is not what a killed run of this plan left.
     """
-    lines = _lines(os.path.join(folder, NAME))
-    if lines and lines[0].get("plan") != plan:
+    first, _, _ = _read(os.path.join(folder, NAME))
+    if first is None and set(os.listdir(folder)) - {NAME}:
+        raise UsageError(
+            f"`{folder}` has no journal that says what was written into it",
+            hint="if nothing in it is needed, remove it and run without --resume",
+        )
+    if first is not None and first != plan:
         raise UsageError(
             f"`{folder}` was begun with other options, or of a source that has changed since",
-            hint="remove it, or repeat the command that began it",
+            hint="repeat the command that began it, or remove the folder",
         )
 
 
-def _lines(path: str) -> list[dict[str, Any]]:
-    """The whole lines of a journal; the last one may have been cut off."""
-    lines = []
+def _read(path: str) -> tuple[str | None, dict[tuple[str, str], Entry], int]:
+    """The plan, the tensors, and how many bytes of whole lines there are."""
+    plan, tensors, end = None, dict[tuple[str, str], Entry](), 0
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for text in file:
-            with suppress(ValueError):
-                lines.append(json.loads(text))
-    return lines
+            try:
+                line = json.loads(text.decode("utf-8", "surrogatepass"))
+                if plan is None:
+                    plan = str(line["plan"])
+                else:
+                    entry = Entry(int(line["start"]), dict(line["leaves"]), line.get("stored"))
+                    tensors[line["file"], line["tensor"]] = entry
+            except (ValueError, KeyError, TypeError):
+                break
+            if not text.endswith(b"\n"):
+                break
+            end += len(text)
+    return plan, tensors, end

@@ -90,7 +90,7 @@ def index_of(files: Sequence[OutputFile]) -> str | None:
 def write_file(path: str, file: OutputFile, blocks: Blocks, *, start: int = 0) -> None:
     """Writes one file; `blocks` gives the bytes of each tensor, None for a hole.
 
-    What comes before `start` is in place already and only counted.
+    What `blocks` leaves out before `start` is in place already.
 
     Raises:
         WriteError: a tensor gives more or fewer bytes than it should.

@@ -3,6 +3,7 @@
 A plan is the same object for `--dry-run`, which prints it, and for the run, which follows it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -40,7 +41,8 @@ class Output(NamedTuple):
     """Files that belong together, and their certificate.
 
     `folder` is where they go in the result, "" for the result itself; without `certificate` they have
-    none. `side_files` are texts by name and `facts` further entries of the certificate, such as the place among other nodes.
+    none. `side_files` are texts by name and `facts` further entries of the certificate, such as the place
+    among other nodes.
     """
 
     files: tuple[OutputFile, ...]
@@ -61,8 +63,9 @@ class Output(NamedTuple):
 class Plan(NamedTuple):
     """What is to be written.
 
-    `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are second names of tensors, with
-    the name that is kept: they must be equal. `findings` is damage that was let pass.
+    `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are
+    second names of tensors, with the name that is kept: they must be equal. `findings` is damage that
+    was let pass, `promised` the fingerprint that the result must have.
     """
 
     verb: str
@@ -77,6 +80,7 @@ class Plan(NamedTuple):
     lossy: tuple[Lossy, ...] = ()
     findings: tuple[Finding, ...] = ()
     copies: tuple[tuple[Store, str, str], ...] = ()
+    promised: str | None = None
 
     @property
     def tensors(self) -> list[Arranged]:
@@ -114,9 +118,9 @@ class Plan(NamedTuple):
     @property
     def digest(self) -> str:
         """What the plan is, in a word: a run may only be resumed by the same plan of unchanged sources."""
-        sources = [(source.name, source.size, source.changed) for source in self.sources]
+        sources = [(os.path.realpath(one.path), one.size, one.changed) for one in self.sources]
         tensors = [
-            (output.folder, file.name, tensor.name, tensor.dtype, tensor.shape)
+            (output.folder, file.name, file.kind, tensor.name, tensor.dtype, tensor.shape, _made_of(tensor))
             for output in self.outputs
             for file in output.files
             for tensor in file.tensors
@@ -174,6 +178,12 @@ def _unit(tensor: Arranged) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "bytes": tensor.size,
     }
+
+
+def _made_of(tensor: Arranged) -> list[Any]:
+    """What tells two plans apart that write tensors of the same names and shapes."""
+    order = [(one.material.name, one.start, one.length) for one in tensor.segments or ()]
+    return [*((one.name, one.source_dtype, one.init, one.spans) for one in tensor.materials), *order]
 
 
 def _word(tensor: Arranged) -> str:

@@ -23,7 +23,7 @@ _Job = tuple[mmap.mmap, int, int] | Call | None
 class BlockFile:
     """Takes bytes in order, as a binary file does. `expected` is about how many there will be.
 
-    `start` is where writing begins: what comes before is in place already and only counted.
+    `start` is where the file of an earlier run ends: what is left out before it stays as it is.
 
     Raises:
         OSError: the system refuses; what the writing thread meets comes out of a later call.
@@ -36,6 +36,8 @@ class BlockFile:
         self._direct_fd = _open_direct(path) if expected >= _DIRECT_FROM else -1
         self._position = 0
         self._base = start // BLOCK * BLOCK
+        if self._base:
+            os.ftruncate(self._fd, self._base)  # what comes after it may be anything
         self._fill = 0
         self._end_of_data = 0  # in the block; what comes after it up to `_fill` was left out
         self._calls: list[Call] = []
@@ -61,9 +63,11 @@ class BlockFile:
         """Takes the next bytes."""
         view = memoryview(data).cast("B")
         size = len(view)
-        in_place = min(size, max(0, self._base - self._position))
-        self._position += in_place
-        view = view[in_place:]
+        if in_place := min(size, max(0, self._base - self._position)):
+            self._check()
+            _write_all(self._fd, view[:in_place], self._position)
+            self._position += in_place
+            view = view[in_place:]
         while view:
             count = min(len(view), BLOCK - self._fill)
             self._zero_up_to(self._fill)
@@ -179,6 +183,12 @@ class BlockFile:
             view, offset = view[count:], offset + count
             if count % _PAGE:
                 descriptor = self._fd  # the rest is no longer aligned
+
+
+def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
 
 
 def _open_direct(path: str) -> int:
