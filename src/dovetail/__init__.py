@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dovetail.edit.convert import convert
     from dovetail.edit.identity import fingerprint
     from dovetail.edit.make import make
+    from dovetail.edit.merge import merge
+    from dovetail.edit.split import split
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
     from dovetail.report import Finding, Report
@@ -35,7 +37,9 @@ _HOMES = {
     "load": "dovetail.run.load",
     "load_part": "dovetail.run.load",
     "make": "dovetail.edit.make",
+    "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",
+    "split": "dovetail.edit.split",
     "validate": "dovetail.verbs",
 }
 
@@ -51,7 +55,9 @@ __all__ = [
     "load",
     "load_part",
     "make",
+    "merge",
     "open_checkpoint",
+    "split",
     "validate",
 ]
 

@@ -21,6 +21,7 @@ VERBS = {
     "convert": "the same weights in another layout, container, sharding or dtype",
     "split": "one model over several machines, balanced by bytes; or as LitGPT chunks",
     "fingerprint": "which model it is: the same for the same weights in every layout",
+    "merge": "the nodes of a split, or LitGPT chunks, as one model again",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 

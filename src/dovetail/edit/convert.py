@@ -192,15 +192,27 @@ def kept_materials(
 
 
 def _copied_ties(subject: Subject, layout: Layout, gone: Collection[str]) -> list[str]:
-    """Tied parts that the source stores only because its layout wants a copy."""
-    sources = subject.layouts
-    if layout.stores_ties or not sources or not all(source.stores_ties for source in sources):
+    """Tied parts that the source stores only because its layout, or a node of a split, wants a copy."""
+    if layout.stores_ties:
         return []
     return [
         role
         for role, leaf in subject.family.ties.items()
-        if role in subject.one.roles and role not in gone and _is_copy(subject, role, leaf)
+        if role in subject.one.roles
+        and role not in gone
+        and _is_copy_wanted(subject, role)
+        and _is_copy(subject, role, leaf)
     ]
+
+
+def _is_copy_wanted(subject: Subject, role: str) -> bool:
+    stamp = subject.documents.stamp
+    tags = stamp.values.get("init") if stamp else None
+    if isinstance(tags, dict) and any(
+        name.startswith(f"{role}.") and tag == "tied" for name, tag in tags.items()
+    ):
+        return True
+    return bool(subject.layouts) and all(source.stores_ties for source in subject.layouts)
 
 
 def _is_copy(subject: Subject, role: str, leaf: str) -> bool:

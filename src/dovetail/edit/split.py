@@ -10,7 +10,7 @@ Source of the chunk names: MDI-LLM@d647b97 `prepare_model.py` and system 2's for
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from dovetail.edit.arrange import arrange
@@ -40,7 +40,7 @@ _NO_CHANGES = Changes()
 class Stage(NamedTuple):
     """What one node has: its leaves, and its layers as numbered in the whole model."""
 
-    index: int
+    number: int
     of: int
     layers: range
     materials: list[Material]
@@ -48,12 +48,12 @@ class Stage(NamedTuple):
     @property
     def is_first(self) -> bool:
         """Whether it takes the input."""
-        return self.index == 0
+        return self.number == 0
 
     @property
     def is_last(self) -> bool:
         """Whether it gives the output."""
-        return self.index == self.of - 1
+        return self.number == self.of - 1
 
     @property
     def roles(self) -> list[str]:
@@ -173,8 +173,8 @@ def _given(layers: Sequence[int], nodes: int | None, total: int) -> list[int]:
 def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[int]:
     """How many layers each node has so that the largest node is as small as can be.
 
-    `sizes` are the bytes of the layers, `first` and `last` what the outer nodes have besides. Of equal
-    results it is the one whose earlier nodes have more.
+    `sizes` are the bytes of the layers, `first` and `last` what the outer nodes have besides. Of several
+    such ways it is the most even one.
 
     >>> balanced([10] * 28, 100, 0, 2)
     [9, 19]
@@ -190,21 +190,26 @@ def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[in
     def load(node: int, start: int, stop: int) -> int:
         return sums[stop] - sums[start] + (first if node == 0 else 0) + (last if node == nodes - 1 else 0)
 
-    # best[stop]: the largest load of the nodes so far when they have the layers before `stop`, and the cut
-    best = {stop: (load(0, 0, stop), [stop]) for stop in range(1, total + 1)}
-    for node in range(1, nodes):
-        best = {
-            stop: min(
-                (
-                    (max(best[start][0], load(node, start, stop)), [*best[start][1], stop])
-                    for start in range(node, stop)
-                ),
-                key=lambda one: (one[0], [-cut for cut in one[1]]),
-            )
-            for stop in range(node + 1, total + 1)
-        }
-    cuts = best[total][1]
-    return [stop - start for start, stop in zip([0, *cuts[:-1]], cuts, strict=True)]
+    def cheapest(cost: Callable[[int, int], int], limit: int | None = None) -> tuple[int, list[int]]:
+        """The cut with the least cost, `cost` joining that of the nodes so far with the load of the next."""
+        best = {0: (0, [0])}
+        for node in range(nodes):
+            ways = [
+                (cost(so_far, load(node, start, stop)), [*cuts, stop])
+                for start, (so_far, cuts) in best.items()
+                for stop in range(start + 1, total + 1)
+                if limit is None or load(node, start, stop) <= limit
+            ]
+            best = {}
+            for way in ways:
+                stop = way[1][-1]
+                if stop not in best or way[0] < best[stop][0]:
+                    best[stop] = way
+        return best[total]
+
+    largest, _ = cheapest(max)
+    _, cuts = cheapest(lambda so_far, next_load: so_far + next_load * next_load, largest)
+    return [stop - start for start, stop in pairwise(cuts)]
 
 
 def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> Output:
@@ -215,7 +220,8 @@ def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> O
         format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
     )
-    return Output(files, layout.id, folder=f"node{stage.index}", facts=_facts(stage))
+    flat = tuple(file._replace(name=os.path.basename(file.name)) for file in files)
+    return Output(flat, layout.id, folder=f"node{stage.number}", facts=_facts(stage))
 
 
 def _chunk(subject: Subject, layout: Layout, stage: Stage) -> Output:
@@ -226,7 +232,7 @@ def _chunk(subject: Subject, layout: Layout, stage: Stage) -> Output:
         else one
         for one in stage.materials
     ]
-    name = "model_starter.pth" if stage.is_first else f"model_secondary{stage.index - 1}.pth"
+    name = "model_starter.pth" if stage.is_first else f"model_secondary{stage.number - 1}.pth"
     tensors = arrange(counted, target(subject, layout))
     return Output(
         (OutputFile(name, "torch", tuple(tensors)),),
@@ -241,7 +247,7 @@ def _facts(stage: Stage, numbered_from: int | None = None) -> dict[str, Any]:
     """The place of a node among the others, for its certificate."""
     return {
         "node": {
-            "index": stage.index,
+            "index": stage.number,
             "of": stage.of,
             "layers": [stage.layers.start, stage.layers.stop - 1],
             "numbered_from": stage.layers.start if numbered_from is None else numbered_from,

@@ -17,7 +17,7 @@ from dovetail.layout.infer import vote_shape
 from dovetail.layout.inventory import Group, top_modules
 from dovetail.layout.match import PartMatch
 from dovetail.layout.part import Part
-from dovetail.layout.search import places_of
+from dovetail.layout.search import Sighting, places_of
 from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
 from dovetail.store.store import Entry
 
@@ -120,13 +120,8 @@ def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -
     expected = sum(len(row.found) for row in match.rows) + len(match.missing)
     names = match.missing
     hint = None
-    elsewhere = [
-        place
-        for place in places_of(match.part, match.mount.naming, one.inventory)
-        if place.prefix != match.mount.prefix
-    ]
-    if elsewhere:
-        place = elsewhere[0]
+    elsewhere = _free_places(one, role, match.part, match.mount.naming)
+    if place := next((place for place in elsewhere if place.prefix != match.mount.prefix), None):
         renamed |= set(place.match.claimed())
         return _moved(role, match.mount.prefix, place.prefix, place.match.num_claimed, names)
     if len(names) <= 3 and (near := _near(names[0], one.unexplained)):
@@ -173,7 +168,7 @@ def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Findin
     mount = one.family.layout(ids[0]).mounts[role][0] if ids else None
     for part in one.family.parts[role]:
         if mount and mount.naming in part.namings and "{" in part.table:
-            for place in places_of(part, mount.naming, one.inventory):
+            for place in _free_places(one, role, part, mount.naming):
                 names = tuple(place.match.claimed())
                 renamed |= set(names)
                 return _moved(role, mount.prefix, place.prefix, len(names), names)
@@ -186,6 +181,14 @@ def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Findin
         message=f"{role} is missing altogether: at least {counted(rows, 'kind')} of tensors{first}",
         tensors=names,
         hint="the checkpoint was saved without it, or its tensors are in another file",
+    )
+
+
+def _free_places(one: Explanation, role: str, part: Part, naming: str) -> Iterator[Sighting]:
+    """Where a part is whole, in tensors that no other role has."""
+    taken = {name for other, match in one.roles.items() if other != role for name in match.claimed()}
+    return (
+        place for place in places_of(part, naming, one.inventory) if taken.isdisjoint(place.match.claimed())
     )
 
 

@@ -27,7 +27,8 @@ class Explanation(NamedTuple):
     """One family held against a file.
 
     `roles` maps each role that is there to its match, `layouts` each role to the ids of the layouts
-    that put it there. `absent` are roles without any tensor, with how many templates they would have.
+    that put it there. `absent` are roles without any tensor, with how many leaves they would have: the same
+    in every layout, so that what is not there does not speak for one.
     """
 
     family: Family
@@ -101,7 +102,7 @@ def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str 
     A family of several parts that explains every tensor ends the search: no two such families write the
     same names (`lookalikes.same_families`, checked for all of them by the tests).
     """
-    unwrapped = inventory.without(_MAYBE_WRAPPER)
+    unwrapped = without_wrapper(inventory)
     candidates: list[Explanation] = []
     for family in families:
         here = explain(inventory, family)
@@ -121,6 +122,11 @@ def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str 
     rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)
     is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)
     return Detection(closest if is_claim else None, closest, rivals, closest.inventory)
+
+
+def without_wrapper(inventory: Inventory) -> Inventory | None:
+    """The names without the wrapper that may be one, None if not all have it."""
+    return inventory.without(_MAYBE_WRAPPER)
 
 
 def _cost_with_moves(one: Explanation) -> tuple[int, int]:
@@ -220,7 +226,7 @@ def _explanation(
     may_be_absent = {*family.optional, *one.optional}
     present = {role: match for role, match in chosen.items() if match.rows}
     absent = {
-        role: match.missing_rows
+        role: match.part.num_required
         for role, match in chosen.items()
         if not match.rows and role not in may_be_absent
     }

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.errors import CheckpointError
+from dovetail.layout.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
 from dovetail.store.safetensors import twice
 from dovetail.store.store import Store
@@ -47,13 +48,22 @@ class Found(NamedTuple):
 class Documents(NamedTuple):
     """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
 
-    `given` are values by `role.name` that the caller says; they come before any document.
+    `given` are values by `role.name` that the caller says; they come before any document. `nodes` are
+    the certificates of a model that is cut over several.
     """
 
     configs: tuple[Document, ...] = ()
     stamp: Document | None = None
     findings: tuple[Finding, ...] = ()
     given: Mapping[str, Any] = MappingProxyType({})
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def node(self) -> Node | None:
+        """The one node that the stamp says this is."""
+        if self.stamp is None or self.nodes or not isinstance(self.stamp.values.get("node"), dict):
+            return None
+        return Node(self.stamp.name, self.stamp.values)
 
     @property
     def model_type(self) -> str | None:
@@ -120,7 +130,11 @@ def read_documents(store: Store) -> Documents:
         else:
             configs.append(Document(name, values))
     configs += _inside(store)
-    return Documents(tuple(configs), stamp, tuple(findings))
+    nodes = read_nodes(store)
+    if nodes:
+        stamp = Document(STAMP, joined_certificate(nodes))
+    findings += node_findings(store, nodes)
+    return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
 
 
 def _inside(store: Store) -> Iterator[Document]:

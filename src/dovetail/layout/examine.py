@@ -9,11 +9,12 @@ from dovetail.errors import listed
 from dovetail.layout import account
 from dovetail.layout.chunks import join_chunks
 from dovetail.layout.config import fill_config
-from dovetail.layout.detect import Detection, Explanation, detect, explain
+from dovetail.layout.detect import Detection, Explanation, detect, explain, without_wrapper
 from dovetail.layout.documents import Documents, read_documents
 from dovetail.layout.family import Family
 from dovetail.layout.infer import Inference, infer, num_misfits
 from dovetail.layout.inventory import Inventory, take_inventory, top_modules
+from dovetail.layout.nodes import Node, as_node, as_of_node, place_of
 from dovetail.layout.part import Part
 from dovetail.layout.search import find_parts
 from dovetail.report import (
@@ -72,6 +73,8 @@ def examine(
         if detection.claim is None and (extra := tuple(more_families())):
             detection = detect(inventory, (*families(), *extra), model_type=documents.model_type)
     clock.lap("detect")
+    if documents.node is not None and as_family is None:
+        detection = _as_node(detection, documents.node, (*families(), *more_families()))
     detection = _with_settled_kinds(detection, store.entries, documents)
     is_known = as_family is not None or _is_close(detection)
     subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
@@ -83,13 +86,28 @@ def examine(
         path=store.path,
         format=store.format,
         files=store.files,
-        chunks=tuple(chunk.as_json() for chunk in chunks),
+        chunks=_nodes(store, documents) or tuple(chunk.as_json() for chunk in chunks),
         unchecked=store.limits or (VALUES_UNREAD,),
         seconds=clock.seconds,
         **facts,
         **_totals(store, detection.inventory),
     )
     return Examination(report, store, detection.closest if inference else None, inference, documents)
+
+
+def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:
+    """The detection of a single node of a split, held against the family that its certificate names."""
+    for family in families:
+        if family.id != node.values.get("family"):
+            continue
+        ids = {one.id for one in family.layouts}
+        named = node.values.get("layout")
+        layout = family.layout(named) if isinstance(named, str) and named in ids else None
+        for inventory in filter(None, (detection.inventory, without_wrapper(detection.inventory))):
+            one = as_node(explain(inventory, family, layout), node)
+            if one is not None:
+                return Detection(one, one, (), inventory)
+    return detection
 
 
 def _with_settled_kinds(
@@ -121,6 +139,14 @@ def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
     *keys, ending = part.facts.named_by
     found = documents.find(keys, roots)
     return found is not None and str(found.value).endswith(ending)
+
+
+def _nodes(store: Store, documents: Documents) -> tuple[dict[str, Any], ...]:
+    """The nodes of a split folder."""
+    if store.format != "nodes":
+        return ()
+    counts = Counter(place_of(store, store.files[entry.file]) for entry in store.entries.values())
+    return tuple(node.as_chunk(counts[node.place]) for node in documents.nodes)
 
 
 class _Clock:
@@ -185,6 +211,10 @@ class _Subject(NamedTuple):
         closest = None if is_claim else self._closest(one)
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, store.entries, documents)
+        parts = account.part_reports(one, store.entries, store.aliases)
+        if documents.node is not None:
+            config, findings = as_of_node(config, findings, one, documents.node)
+            parts = {role: part for role, part in parts.items() if part.tied_to is None}
         findings += self._family_findings(one)
         if closest is not None and not one.is_whole:
             findings.insert(0, self._incomplete(closest))
@@ -197,9 +227,9 @@ class _Subject(NamedTuple):
             "same_layouts": one.common_layouts[1:],
             "candidates": tuple(rival.family.id for rival in (one, *rivals)) if rivals else (),
             "wrappers": one.inventory.wrappers,
-            "parts": account.part_reports(one, store.entries, store.aliases),
+            "parts": parts,
             "config": config,
-            "ties": account.ties(one, documents),
+            "ties": account.ties(one, documents) if documents.node is None else (),
             "accounting": account.accounting(one, one.inventory.set_aside, store.aliases),
             "findings": sort_findings(findings),
             "closest": closest,

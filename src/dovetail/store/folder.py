@@ -80,6 +80,22 @@ def check_name(name: str, folder: str, named_by: str | None = None) -> None:
         )
 
 
+class Within(Folder):
+    """A folder in another one."""
+
+    def __init__(self, outer: Folder, name: str) -> None:
+        self._outer = outer
+        self._inner = name
+        self.name = f"{outer.name}/{name}"
+
+    def files(self) -> dict[str, int]:
+        start = f"{self._inner}/"
+        return {n.removeprefix(start): size for n, size in self._outer.files().items() if n.startswith(start)}
+
+    def open(self, name: str) -> ByteSource:
+        return self._outer.open(f"{self._inner}/{name}")
+
+
 class LocalFolder(Folder):
     """A folder on this machine."""
 

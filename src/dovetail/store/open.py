@@ -7,7 +7,7 @@ from typing import Any
 
 from dovetail.errors import FormatError, MissingError, UsageError, listed
 from dovetail.report import Finding, counted
-from dovetail.store.folder import Folder, LocalFolder, check_name
+from dovetail.store.folder import Folder, LocalFolder, Within, check_name
 from dovetail.store.index import compare_with_index, missing_shards, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
 from dovetail.store.safetensors import read_safetensors
@@ -18,6 +18,7 @@ from dovetail.store.store import Entry, Shard, Store
 _SHARD = re.compile(r".*?-?([0-9]{5})-of-([0-9]{5})\.[a-z]+")
 _TORCH = (".bin", ".pth", ".pt", ".ckpt")
 _WEIGHTS = (".safetensors", *_TORCH)
+_NODE = re.compile(r"node([0-9]+)/")
 _CHUNK = re.compile(r"model_(starter|secondary[0-9]+)\.pth")
 # Files that are no weights of the model although they end like weights.
 _NOT_WEIGHTS = re.compile(
@@ -106,6 +107,8 @@ def open_folder(folder: Folder, path: str) -> Store:
         if weights := [name for name in here if name.endswith(suffixes)]:
             return _open_weights(folder, weights, path)
     if nested := [name for name in files if name.endswith(_WEIGHTS)]:
+        if all(_NODE.match(name) for name in nested):
+            return _open_nodes(folder, nested, path)
         preferred = [name for name in nested if name == "checkpoints/latest-checkpoint.pt"]
         return _open_weights(folder, preferred or nested, path)
     raise MissingError(
@@ -219,6 +222,15 @@ def _open_shards(folder: Folder, names: list[str], path: str, total: int) -> Sto
             message=f"{len(names)} shards and no index; they were read by their numbers",
         )
     )
+    return store
+
+
+def _open_nodes(folder: Folder, names: list[str], path: str) -> Store:
+    """The folders that `dovetail split` writes, one for each node, as one model."""
+    names = sorted(names, key=lambda name: (int(_NODE.match(name)[1]), name))  # type: ignore[index]
+    shards = [_read(folder, name, i) for i, name in enumerate(names)]
+    store = _store(path, "nodes", names, shards, folder)
+    store.beside += (Within(folder, names[0].split("/", maxsplit=1)[0]),)
     return store
 
 

@@ -1,0 +1,34 @@
+"""`dovetail merge DIR OUT`."""
+
+import argparse
+
+from dovetail.cli.sizes import parse_size
+from dovetail.cli.writing import add_source_options, add_writing_options, assignments, carry_out
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("directory", metavar="DIR", help="what `dovetail split` wrote, or LitGPT chunks")
+    parser.add_argument("out", metavar="OUT", help="the folder to write")
+    parser.add_argument("--to", metavar="LAYOUT", help="a layout; the one that was split by default")
+    parser.add_argument("--format", metavar="FORMAT", help="safetensors or pth")
+    parser.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
+    )
+    add_source_options(parser)
+    add_writing_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the model, or prints what would be written."""
+    from dovetail.edit.convert import Changes
+    from dovetail.edit.merge import nodes_folder, plan_merge
+    from dovetail.edit.subject import opened_subject
+
+    changes = Changes(format=options.format, max_shard_size=parse_size(options.max_shard_size))
+    folder = nodes_folder(options.directory)
+    with opened_subject(
+        folder, as_=options.as_, allow=options.allow, given=assignments(options.given)
+    ) as subject:
+        return carry_out(plan_merge(subject, to=options.to, changes=changes), options)

@@ -1,0 +1,86 @@
+"""`merge`: the nodes of a split put together again, the exact inverse of `split`.
+
+Nodes with certificates must be all nodes of one model, and the result must have the fingerprint that
+they name, or nothing is published. Chunk folders that others wrote say nothing of their origin: their
+layers are numbered by the order of the files, and the config beside them says how many there must be.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from dovetail.edit.convert import Changes, plan_convert
+from dovetail.edit.execute import Done, execute
+from dovetail.edit.plan import Plan
+from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.errors import UsageError
+
+_NO_CHANGES = Changes()
+
+
+def merge(
+    directory: Path,
+    out: Path,
+    *,
+    to: str | None = None,
+    changes: Changes = _NO_CHANGES,
+    allow: Collection[str] = (),
+    given: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+    resume: bool = False,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Done:
+    """Writes one model from the nodes in a folder, in the layout that it was split from or in another.
+
+    Raises:
+        CheckpointError: nodes are missing, of different models, overlap or have gaps.
+        UsageError: the folder holds no nodes, or `out` exists.
+        WriteError: there is no room or no permission; nothing is left behind.
+    """
+    with opened_subject(nodes_folder(directory), as_=as_, allow=allow, given=given) as subject:
+        plan = plan_merge(subject, to=to, changes=changes)
+        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+
+
+def plan_merge(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
+    """What `merge` would write.
+
+    Raises:
+        UsageError: the source is no split model.
+    """
+    if subject.store.format not in ("nodes", "chunks"):
+        raise UsageError(
+            f"`{subject.report.path}` is one checkpoint, not the nodes of one",
+            hint="give the folder that `dovetail split` wrote, or one of LitGPT chunks",
+        )
+    stamp = subject.documents.stamp.values if subject.documents.stamp else {}
+    origin = stamp.get("source")
+    split_from = origin.get("layout") if isinstance(origin, dict) else None
+    layout = to or (split_from if isinstance(split_from, str) and _is_writable(subject, split_from) else None)
+    plan = plan_convert(subject, to=layout, changes=changes)
+    promised = stamp.get("fingerprint")
+    is_exact = not plan.lossy and not changes.without and changes.pad_vocab == 1 and not subject.allowed
+    return plan._replace(verb="merge", promised=promised if is_exact else None)
+
+
+def nodes_folder(directory: Path) -> Path:
+    """The folder that has the nodes: LitGPT's are in `chunks/2nodes_finisher`.
+
+    Raises:
+        UsageError: there are chunks for several numbers of nodes.
+    """
+    chunks = os.path.join(directory, "chunks")
+    if not os.path.isdir(chunks):
+        return directory
+    found = sorted(entry.name for entry in os.scandir(chunks) if entry.is_dir())
+    if len(found) != 1:
+        raise UsageError(
+            f"`{chunks}` holds {len(found)} sets of chunks: {', '.join(found) or 'none'}",
+            hint=f"give one of them: {os.path.join(chunks, found[0]) if found else chunks}",
+        )
+    return os.path.join(chunks, found[0])
+
+
+def _is_writable(subject: Subject, id: str) -> bool:
+    return any(layout.id == id and layout.is_writable for layout in subject.family.layouts)
