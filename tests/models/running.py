@@ -1,6 +1,7 @@
 """What holds for every model that reads tokens, whatever its family."""
 
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,6 @@ def below(vocab: int, logits: torch.Tensor) -> torch.Tensor:
 def recomputed(model: Any, prompt: Any, row: Any, images: Any) -> dict[str, Any]:
     """The inputs of a row that begins with a prompt; what follows it is an answer."""
     suffix = row[len(prompt) :]
-    if hasattr(model, "prefixes"):
+    if "suffixes" in signature(model.prepare).parameters:
         return model.prepare([prompt], images, suffixes=[suffix])  # type: ignore[no-any-return]
     return model.prepare([row], images)  # type: ignore[no-any-return]

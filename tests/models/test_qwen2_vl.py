@@ -173,7 +173,7 @@ def test_inputs_that_do_not_fit_are_refused(model: Any, io: dict[str, np.ndarray
         "  expected  1 (one for each image) or 6 (one for each feature)\n\n"
         "hint: put the image token once where each image belongs"
     )
-    with pytest.raises(UsageError, match="images are given for 1 rows, tokens for 2"):
+    with pytest.raises(UsageError, match="images are given for 1 rows, there are 2"):
         model.prepare([[500], [3]], [[io["imageA"]]])
     inputs = model.prepare([[5, 7]])
     with pytest.raises(UsageError, match="the image tokens do not match the images"):

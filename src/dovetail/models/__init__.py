@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # family -> module and class; imported when a model is built
 MODELS = {
     "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
+    "paligemma": ("paligemma", "PaliGemma"),
     "llama": ("text", "TextModel"),
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),

@@ -7,6 +7,7 @@ A row may come with one placeholder for each image, or already expanded:
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -68,17 +69,18 @@ def filled(
     return x.masked_scatter(where[..., None], features.to(x.dtype))
 
 
-def images_of(
-    tokens: Sequence[Sequence[int]], images: Sequence[Sequence[object]]
-) -> Sequence[Sequence[object]]:
-    """The images of each row: none where none are given.
+Item = TypeVar("Item")
+
+
+def one_each(rows: Sequence[object], given: Sequence[Sequence[Item]], what: str) -> Sequence[Sequence[Item]]:
+    """What is given for each row (`images`), nothing for all of them where nothing is given.
 
     Raises:
-        UsageError: there are images for another number of rows.
+        UsageError: it is given for another number of rows.
     """
-    if images and len(images) != len(tokens):
+    if given and len(given) != len(rows):
         raise UsageError(
-            f"images are given for {len(images)} rows, tokens for {len(tokens)}",
-            hint="give one list of images for each row, empty for a row without any",
+            f"{what} are given for {len(given)} rows, there are {len(rows)}",
+            hint=f"give one list of {what} for each row, empty for a row without any",
         )
-    return images or [()] * len(tokens)
+    return given or [()] * len(rows)

@@ -30,7 +30,7 @@ from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.masks import causal_blocks
-from dovetail.models.placeholders import expand, filled, images_of
+from dovetail.models.placeholders import expand, filled, one_each
 from dovetail.models.qwen2_vit import Merger, MergerConfig, Qwen2Vit, Qwen2VitConfig
 from dovetail.models.rotary import Rotation, sectioned_rotation
 from dovetail.models.text import build_decoder, build_head, causal
@@ -83,7 +83,7 @@ class Qwen2VL(LanguageModel):
                 decoded or too long.
         """
         device = self.head_weight.device
-        cut = [[self.patches(image) for image in row] for row in images_of(tokens, images)]
+        cut = [[self.patches(image) for image in row] for row in one_each(tokens, images, "images")]
         grids = [[one.grid for one in row] for row in cut]
         counts = [[self.num_features(grid) for grid in row] for row in grids]
         image_token = self.config.image_token
