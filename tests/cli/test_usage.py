@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "dtype of half a byte": (
         "make qwen2_vl OUT --dtype F4 --sparse",
         2,
-        "cannot make values of dtype F4: they share bytes",
+        f"cannot make values of dtype F4: they share bytes\n\nhint: dtypes: {DTYPES}",
     ),
     "dtype without random values": (
         "make qwen2 OUT --dtype int8 --set text.layers=1 --set text.vocab=7",

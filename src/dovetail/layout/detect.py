@@ -226,7 +226,7 @@ def _explanation(
     may_be_absent = {*family.optional, *one.optional}
     present = {role: match for role, match in chosen.items() if match.rows}
     absent = {
-        role: match.part.num_required
+        role: match.part.num_required_leaves
         for role, match in chosen.items()
         if not match.rows and role not in may_be_absent
     }

@@ -279,6 +279,11 @@ class Part:
         found = self.leaves[leaf]
         return not found.is_dead and found.feature not in self.optional
 
+    @cached_property
+    def num_required_leaves(self) -> int:
+        """How many leaves a whole checkpoint must have, each stack counted once."""
+        return sum(map(self.is_required, self.leaves))
+
     def count_name(self, index: str) -> str:
         """The dim that counts an index."""
         return self.facts.counts.get(index, f"{index}s")
