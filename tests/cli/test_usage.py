@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from commands import dovetail
+from dovetail.cli import VERBS
 
 FAMILIES = "qwen2_vl, llava_onevision, paligemma, prismatic, pi0, pi05, panovlm, siglip, dinov2, llama, qwen2, qwen3, gemma"
 LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fork"
@@ -160,7 +161,7 @@ def test_wrong_usage_says_this(case: str, tmp_path: Path) -> None:
         (
             "convrt a b",
             "dovetail: error: argument VERB: invalid choice: 'convrt' "
-            "(choose from 'inspect', 'validate', 'families', 'convert', 'make')",
+            f"(choose from {', '.join(map(repr, VERBS))})",
         ),
         ("inspect", "dovetail inspect: error: the following arguments are required: CKPT"),
         ("inspect a --colour", "dovetail inspect: error: unrecognized arguments: --colour"),
