@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         dtypes=options.dtype,
         without=options.without,
         pad_vocab=options.pad_vocab,
+        allow=options.allow,
     )
     with opened_subject(
         options.checkpoint, as_=options.as_, allow=options.allow, given=assignments(options.given)

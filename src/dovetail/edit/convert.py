@@ -26,7 +26,8 @@ class Changes(NamedTuple):
     """What is asked for beyond the layout.
 
     `format` overrides the layout's container; `dtypes` are `DTYPE` or `PATTERN=DTYPE`, the last that fits
-    wins; `without` are parts to leave out; `pad_vocab` is the multiple that token rows are filled up to.
+    wins, and numbers of tensors in `allow` may become infinite; `without` are parts to leave out;
+    `pad_vocab` is the multiple that token rows are filled up to.
     """
 
     format: str | None = None
@@ -34,6 +35,7 @@ class Changes(NamedTuple):
     dtypes: Sequence[str] = ()
     without: Collection[str] = ()
     pad_vocab: int = 1
+    allow: Collection[str] = ()
 
 
 _NO_CHANGES = Changes()
@@ -62,7 +64,7 @@ def convert(
         WriteError: there is no room or no permission; nothing is left behind.
     """
     with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
-        plan = plan_convert(subject, to=to, changes=changes)
+        plan = plan_convert(subject, to=to, changes=changes._replace(allow=allow))
         return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
 
 
@@ -78,7 +80,7 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     vocab = padded_vocab(subject, changes.pad_vocab) if changes.pad_vocab > 1 else None
     if vocab:
         materials = padded(materials, vocab)
-    materials, lossy = cast_materials(materials, changes.dtypes)
+    materials, lossy = cast_materials(materials, changes.dtypes, allow=changes.allow)
     files = output_files(
         arrange(materials, target(subject, layout)),
         layout.container,
@@ -118,6 +120,7 @@ def plan_of(
         dropped=(*dropped, *_left_out(subject)),
         lossy=lossy,
         findings=subject.allowed,
+        inherited=subject.let_pass_before,
         copies=tuple(
             (subject.store, *pair) for match in subject.one.roles.values() for pair in match.duplicates
         ),
@@ -246,9 +249,9 @@ def tied_copies(subject: Subject, materials: list[Material]) -> list[Material]:
 
 
 def cast_materials(
-    materials: list[Material], dtypes: Sequence[str]
+    materials: list[Material], dtypes: Sequence[str], *, allow: Collection[str] = ()
 ) -> tuple[list[Material], tuple[Lossy, ...]]:
-    """The same with other dtypes; only floating-point tensors change.
+    """The same with other dtypes; only floating-point tensors change. `allow` are those that may overflow.
 
     Raises:
         UsageError: there is no such dtype, or a pattern fits no tensor.
@@ -269,7 +272,8 @@ def cast_materials(
         if wanted is None or material.source_dtype not in CASTABLE or wanted == material.dtype:
             changed.append(material)
             continue
-        changed.append(material._replace(dtype=wanted))
+        may_overflow = any(_fits(material, pattern) for pattern in allow)
+        changed.append(material._replace(dtype=wanted, may_overflow=may_overflow))
         if not is_lossless(material.source_dtype, wanted):
             counts[material.source_dtype, wanted] = counts.get((material.source_dtype, wanted), 0) + 1
     return changed, tuple(Lossy(f"{a} rounded to {b}", number) for (a, b), number in counts.items())

@@ -16,9 +16,11 @@ from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerp
 from dovetail.edit.journal import Entry, Journal, check_same_plan
 from dovetail.edit.material import Block, plain
 from dovetail.edit.output_files import OutputFile, write_file
+from dovetail.edit.overflow import Overflows
 from dovetail.edit.place import check_place
 from dovetail.edit.plan import Output, Plan
 from dovetail.errors import CheckpointError
+from dovetail.report import counted
 from dovetail.store.block_file import BLOCK, BlockFile
 from dovetail.store.content import ContentHash, content_hash, hash_of
 from dovetail.store.publish import publishing
@@ -30,7 +32,9 @@ _ZEROS = bytes(1 << 20)
 
 
 class Done(NamedTuple):
-    """What was written. `resumed` counts tensors that an earlier run had finished."""
+    """What was written. `resumed` counts tensors that an earlier run had finished, `overflowed` the
+    numbers of each tensor that became infinite.
+    """
 
     path: str
     files: tuple[str, ...]
@@ -39,6 +43,7 @@ class Done(NamedTuple):
     fingerprint: str
     resumed: int
     seconds: float
+    overflowed: Mapping[str, int] = {}
 
     def as_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -79,14 +84,23 @@ def execute(
                     run.write(os.path.join(output.folder, file.name), file)
             _check_sources(plan)
             _check_promise(plan, run.leaves)
-            names = _write_texts(plan, folder, run.leaves)
+            names = _write_texts(plan, folder, run.leaves, run.overflows.counts)
             journal.remove()
         finally:
             journal.close()
     files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)
     whole = fingerprint(plan.family, run.leaves)
     seconds = perf_counter() - begin
-    return Done(out, (*files, *names), len(plan.tensors), plan.size, whole, run.resumed, seconds)
+    return Done(
+        out,
+        (*files, *names),
+        len(plan.tensors),
+        plan.size,
+        whole,
+        run.resumed,
+        seconds,
+        run.overflows.counts,
+    )
 
 
 class _Run:
@@ -101,6 +115,7 @@ class _Run:
         self._total = plan.size
         self._done = self._shown = 0
         self._zero_hashes: dict[int, str] = {}
+        self.overflows = Overflows(one for tensor in plan.tensors for one in tensor.materials)
 
     def write(self, name: str, file: OutputFile) -> None:
         """Writes one file, or what is missing of it."""
@@ -111,6 +126,8 @@ class _Run:
         for tensor in file.tensors:
             if tensor.name in in_place:
                 self._take(tensor, self._journal.tensors[name, tensor.name].leaves)
+                for one in tensor.materials:
+                    self.overflows.count(one)
                 self._advance(tensor.size)
         self.resumed += len(in_place)
         if start == 0 and os.path.exists(path):
@@ -129,6 +146,7 @@ class _Run:
         hashes = _Hashes(self._zero_hashes)
         for leaf, block in tensor.blocks():
             hashes.add(leaf, block)
+            self.overflows.watch(leaf, block)
             yield block
             self._advance(block.size if isinstance(block, Skip) else len(block))
         digests = {one.name: hash_of(()) for one in tensor.materials if not one.size} | hashes.digests()
@@ -265,13 +283,15 @@ def _check_promise(plan: Plan, leaves: Mapping[str, LeafContent]) -> None:
         )
 
 
-def _write_texts(plan: Plan, folder: str, leaves: Mapping[str, LeafContent]) -> list[str]:
+def _write_texts(
+    plan: Plan, folder: str, leaves: Mapping[str, LeafContent], overflowed: Mapping[str, int]
+) -> list[str]:
     """Side files, indexes and certificates; gives their names."""
     names = []
     for output in plan.outputs:
         texts = dict(output.texts)
         if output.certificate:
-            texts[output.certificate] = as_text(_certificate(plan, output, leaves))
+            texts[output.certificate] = as_text(_certificate(plan, output, leaves, overflowed))
         for name, data in texts.items():
             names.append(os.path.join(output.folder, name))
             path = os.path.join(folder, names[-1])
@@ -281,11 +301,13 @@ def _write_texts(plan: Plan, folder: str, leaves: Mapping[str, LeafContent]) -> 
     return names
 
 
-def _certificate(plan: Plan, output: Output, leaves: Mapping[str, LeafContent]) -> dict[str, Any]:
+def _certificate(
+    plan: Plan, output: Output, leaves: Mapping[str, LeafContent], overflowed: Mapping[str, int]
+) -> dict[str, Any]:
     materials = [one for file in output.files for tensor in file.tensors for one in tensor.materials]
     facts = {
         "source": {"path": plan.source, "layout": plan.source_layout, "verb": plan.verb},
-        "allowed": [finding.message for finding in plan.findings],
+        "allowed": list(dict.fromkeys((*plan.inherited, *_let_pass(plan, overflowed)))),
         "dropped": [{"reason": one.reason, "tensors": len(one.names)} for one in plan.dropped],
         "lossy": [one._asdict() for one in plan.lossy],
         **output.facts,
@@ -301,3 +323,10 @@ def _certificate(plan: Plan, output: Output, leaves: Mapping[str, LeafContent]) 
         init=tagged(materials),
         facts=facts,
     )
+
+
+def _let_pass(plan: Plan, overflowed: Mapping[str, int]) -> list[str]:
+    infinite = [
+        f"{counted(number, 'number')} of `{name}` became infinite" for name, number in overflowed.items()
+    ]
+    return [finding.message for finding in plan.findings] + infinite

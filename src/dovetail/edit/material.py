@@ -36,7 +36,8 @@ _scratch = _Scratch()
 class Material(NamedTuple):
     """One leaf: `store` and `spans` say where its bytes are, or `make` gives them, as `source_dtype`.
 
-    `dtype` is what it will be written as, `source_dtype` what it is.
+    `dtype` is what it will be written as, `source_dtype` what it is; `may_overflow` lets numbers that the
+    one has no room for become infinite.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Material(NamedTuple):
     store: Store | None = None
     spans: tuple[Span, ...] = ()
     make: Callable[[], Iterable[bytes | memoryview]] | None = None
+    may_overflow: bool = False
 
     @property
     def elements(self) -> int:

@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
     `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are
     second names of tensors, with the name that is kept: they must be equal. `findings` is damage that
-    was let pass, `promised` the fingerprint that the result must have.
+    is let pass, `inherited` what was let pass before, `promised` the fingerprint that the result must have.
     """
 
     verb: str
@@ -81,6 +81,7 @@ class Plan(NamedTuple):
     findings: tuple[Finding, ...] = ()
     copies: tuple[tuple[Store, str, str], ...] = ()
     promised: str | None = None
+    inherited: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> list[Arranged]:

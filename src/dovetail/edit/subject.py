@@ -48,6 +48,13 @@ class Subject(NamedTuple):
         return self.one.family
 
     @property
+    def let_pass_before(self) -> tuple[str, ...]:
+        """The damage that was let pass when it was written."""
+        stamp = self.documents.stamp
+        allowed = stamp.values.get("allowed") if stamp else None
+        return tuple(one for one in allowed if isinstance(one, str)) if isinstance(allowed, list) else ()
+
+    @property
     def layouts(self) -> tuple[Layout, ...]:
         """The layouts that the file may be in."""
         return tuple(self.family.layout(id) for id in self.one.common_layouts)

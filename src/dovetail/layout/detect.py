@@ -96,8 +96,16 @@ class Detection(NamedTuple):
     inventory: Inventory
 
 
-def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str | None = None) -> Detection:
-    """Finds the family and layout of a file. `model_type` of a config file settles ties only.
+def detect(
+    inventory: Inventory,
+    families: Iterable[Family],
+    *,
+    model_type: str | None = None,
+    likely: str | None = None,
+) -> Detection:
+    """Finds the family and layout of a file.
+
+    `model_type` of a config file and, before it, the `likely` family settle ties only.
 
     A family of several parts that explains every tensor ends the search: no two such families write the
     same names (`lookalikes.same_families`, checked for all of them by the tests).
@@ -117,7 +125,8 @@ def detect(inventory: Inventory, families: Iterable[Family], *, model_type: str 
     if not ranked[0].is_whole:
         ranked = sorted(ranked[:_CLOSE], key=_cost_with_moves)
     best = [one for one in ranked if one.cost == ranked[0].cost]
-    named = [one for one in best if model_type in one.family.config.model_types]
+    named = [one for one in best if one.family.id == likely]
+    named = named or [one for one in best if model_type in one.family.config.model_types]
     closest = (named or best)[0]
     rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)
     is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)

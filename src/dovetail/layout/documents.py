@@ -22,6 +22,8 @@ GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
 _MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
+# What tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
+_LITGPT_FAMILIES = {"GemmaMLP": "gemma", "LLaMAMLP": "llama"}
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
 
 
@@ -73,6 +75,14 @@ class Documents(NamedTuple):
                 if isinstance(value := document.values.get(key), str):
                     return str(_brief(value))
         return None
+
+    @property
+    def likely_family(self) -> str | None:
+        """The family that the stamp names, or the one of two alike that LitGPT's config shows."""
+        if self.stamp and isinstance(family := self.stamp.values.get("family"), str):
+            return family
+        said = self.find(("mlp_class_name",), ("",))
+        return _LITGPT_FAMILIES.get(str(said.value)) if said else None
 
     def find(self, spellings: Iterable[str], roots: Iterable[str]) -> Found | None:
         """The first value that one of the spellings has under one of the sections."""

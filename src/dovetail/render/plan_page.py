@@ -32,6 +32,10 @@ def done_page(plan: Plan, done: Done) -> Page:
     page: Page = [_title(plan), Line(f"{plan.source} -> {done.path}", "dim"), Line("")]
     page.append(_files(plan))
     page += _said(plan)
+    page += [
+        Line(f"lossy: {counted(number, 'number')} of `{name}` became infinite", "warning")
+        for name, number in done.overflowed.items()
+    ]
     speed = quantity(int(done.bytes / done.seconds), "B/s") if done.seconds else ""
     resumed = f", {counted(done.resumed, 'tensor')} of an earlier run kept" if done.resumed else ""
     page += [

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 CASTABLE = ("BF16", "F16", "F32", "F64")
 # (exponent bits, fraction bits): a cast loses nothing if neither shrinks
 _BITS = {"F64": (11, 52), "F32": (8, 23), "F16": (5, 10), "BF16": (8, 7)}
+# The largest finite number of each.
+LARGEST = {
+    "F64": 1.7976931348623157e308,
+    "F32": 3.4028234663852886e38,
+    "BF16": 3.3895313892515355e38,
+    "F16": 65504.0,
+}
+# The bits of infinity without its sign, and the integer to read them with.
+_INFINITE: dict[str, tuple[Any, int]] = {
+    "F64": (np.uint64, 0x7FF0_0000_0000_0000),
+    "F32": (np.uint32, 0x7F80_0000),
+    "BF16": (np.uint16, 0x7F80),
+    "F16": (np.uint16, 0x7C00),
+}
 _NUMPY: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 
@@ -34,6 +48,14 @@ def cast(block: Any, source: str, target: str) -> bytes:
         if dtype not in CASTABLE:
             raise UsageError(f"cannot change {source} to {target}", hint=f"dtypes: {', '.join(CASTABLE)}")
     return to_bytes(to_numbers(block, source), target)
+
+
+def num_infinite(block: Any, dtype: str) -> int:
+    """How many numbers of a block of bytes are infinite."""
+    integer, bits = _INFINITE[dtype]
+    numbers = np.frombuffer(block, integer)
+    without_sign = numbers & integer(np.iinfo(integer).max >> 1)
+    return int(np.count_nonzero(without_sign == integer(bits)))
 
 
 def to_numbers(block: Any, dtype: str) -> "NDArray[Any]":
