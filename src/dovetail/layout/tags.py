@@ -22,7 +22,7 @@ def tag_findings(documents: Documents) -> Iterator[Finding]:
     for tag, names in tags.items():
         yield Finding(
             code="tagged",
-            severity="warning" if tag == "random" else "note",
+            severity="warning",
             message=f"{counted(len(names), 'parameter')} {'is' if len(names) == 1 else 'are'} {tag}: "
             f"{listed([f'`{name}`' for name in names], 3)}",
             hint=f"{stamp.name} says so: they did not come from trained weights as they are",
