@@ -17,6 +17,7 @@ from dovetail.layout.inventory import Inventory, take_inventory, top_modules
 from dovetail.layout.nodes import Node, as_node, as_of_node, place_of
 from dovetail.layout.part import Part
 from dovetail.layout.search import find_parts
+from dovetail.layout.tags import tag_findings
 from dovetail.report import (
     Accounting,
     Closest,
@@ -69,9 +70,10 @@ def examine(
         one = explain(inventory, as_family, as_family.layout(as_layout) if as_layout else None)
         detection = Detection(one if one.is_whole else None, one, (), inventory)
     else:
-        detection = detect(inventory, families(), model_type=documents.model_type)
+        said = {"model_type": documents.model_type, "likely": documents.likely_family}
+        detection = detect(inventory, families(), **said)
         if detection.claim is None and (extra := tuple(more_families())):
-            detection = detect(inventory, (*families(), *extra), model_type=documents.model_type)
+            detection = detect(inventory, (*families(), *extra), **said)
     clock.lap("detect")
     if documents.node is not None and as_family is None:
         detection = _as_node(detection, documents.node, (*families(), *more_families()))
@@ -104,7 +106,7 @@ def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> De
         named = node.values.get("layout")
         layout = family.layout(named) if isinstance(named, str) and named in ids else None
         for inventory in filter(None, (detection.inventory, without_wrapper(detection.inventory))):
-            one = as_node(explain(inventory, family, layout), node)
+            one = as_node(explain(inventory, family.narrowed(node.kinds), layout), node)
             if one is not None:
                 return Detection(one, one, (), inventory)
     return detection
@@ -211,6 +213,7 @@ class _Subject(NamedTuple):
         closest = None if is_claim else self._closest(one)
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, store.entries, documents)
+        findings += tag_findings(documents)
         parts = account.part_reports(one, store.entries, store.aliases)
         if documents.node is not None:
             config, findings = as_of_node(config, findings, one, documents.node)
@@ -244,13 +247,11 @@ class _Subject(NamedTuple):
         rest = {
             key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
         }
-        first = self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY
-        findings = (
-            first,
-            *account.foreign_kinds(inventory.groups.values()),
-            *self.store.findings,
-            *self.documents.findings,
-        )
+        findings = [self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY]
+        findings += account.foreign_kinds(inventory.groups.values())
+        if adapter := account.lone_adapter(inventory.groups.values()):
+            findings = [adapter]
+        findings += [*self.store.findings, *self.documents.findings]
         return {
             "family": None,
             "title": None,

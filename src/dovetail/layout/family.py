@@ -15,6 +15,7 @@ A role (`text`) is filled by one of several parts: a tuple lists the kinds it ma
 """
 
 from collections.abc import Collection, Mapping
+from copy import copy
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -224,6 +225,15 @@ class Family:
                 return one
         known = ", ".join(one.id for one in self.layouts)
         raise UsageError(f"family `{self.id}` has no layout `{id}`", hint=f"its layouts: {known}")
+
+    def narrowed(self, kinds: Mapping[str, str]) -> "Family":
+        """The family with one kind of part in each role that is named."""
+        family = copy(self)
+        family.parts = {
+            role: tuple(part for part in parts if part.id == kinds.get(role, part.id)) or parts
+            for role, parts in self.parts.items()
+        }
+        return family
 
     def kind(self, role: str, id: str) -> Part:
         """The part of this id that may fill a role.

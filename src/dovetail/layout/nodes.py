@@ -39,6 +39,11 @@ class Node(NamedTuple):
         return found if isinstance(found, str) else None
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of part in each role."""
+        return {role: kind for role, kind in _dict(self.values.get("parts")).items() if isinstance(kind, str)}
+
+    @property
     def layers(self) -> tuple[int, int] | None:
         """Its first and last layer, numbered over the whole model."""
         match self.fact.get("layers"):
