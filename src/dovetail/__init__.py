@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dovetail.edit.convert import convert
+    from dovetail.edit.diff import diff
     from dovetail.edit.identity import fingerprint
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
@@ -31,6 +32,7 @@ _HOMES = {
     "Finding": "dovetail.report",
     "Report": "dovetail.report",
     "convert": "dovetail.edit.convert",
+    "diff": "dovetail.edit.diff",
     "families": "dovetail.verbs",
     "fingerprint": "dovetail.edit.identity",
     "inspect": "dovetail.verbs",
@@ -49,6 +51,7 @@ __all__ = [
     "Finding",
     "Report",
     "convert",
+    "diff",
     "families",
     "fingerprint",
     "inspect",

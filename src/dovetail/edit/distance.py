@@ -1,0 +1,103 @@
+"""How far two tensors are apart, read in pieces: equal to the byte, or by how much they differ."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dovetail.dtypes import BITS
+from dovetail.edit.difference import Distance
+from dovetail.edit.material import Block, Material
+from dovetail.layout.values import as_float
+from dovetail.store.tensor_data import Skip
+
+# elements at once: a few MiB whatever the dtype
+_PIECE = 1 << 19
+Bytes = bytes | bytearray | memoryview
+_INTEGERS = {
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.uint8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+}  # fmt: skip
+_AS_FLOAT32 = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
+
+
+SAME = Distance(0.0, 0.0)
+UNKNOWN = Distance(math.nan, math.nan)
+
+
+def distance(a: Material, b: Material) -> Distance:
+    """The distance of two tensors of one shape; what differs at all is read a second time."""
+    read_a, read_b = _reader(a), _reader(b)
+    if a.dtype == b.dtype and all(
+        read_a(start, count) == read_b(start, count) for start, count in _pieces(a)
+    ):
+        return SAME
+    largest = squares = norm = 0.0
+    for start, count in _pieces(a):
+        x, y = _numbers(read_a(start, count), a.dtype), _numbers(read_b(start, count), b.dtype)
+        if x is None or y is None:
+            return UNKNOWN
+        off = _apart(x, y)
+        largest = float(np.maximum(largest, off.max(initial=0.0)))
+        squares += _sum_of_squares(off)
+        norm += _sum_of_squares(x)
+    return Distance(largest, math.sqrt(squares / norm) if norm else math.inf if squares else 0.0)
+
+
+def _pieces(material: Material) -> Iterator[tuple[int, int]]:
+    for start in range(0, material.elements, _PIECE):
+        yield start, min(_PIECE, material.elements - start)
+
+
+def _apart(x: Any, y: Any) -> Any:
+    """|x - y|; nothing where both are NaN, or the same infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.abs(x - y)
+    off[(x == y) | (np.isnan(x) & np.isnan(y))] = 0.0
+    return off
+
+
+def _sum_of_squares(x: Any) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.dot(x, x))
+
+
+def _numbers(data: Bytes, dtype: str) -> Any:
+    """The values as float64, None for a dtype that numpy cannot read."""
+    if dtype in _AS_FLOAT32:
+        width = {8: np.uint8, 16: np.uint16, 32: np.uint32}[BITS[dtype]]
+        return as_float(np.frombuffer(data, dtype=width), dtype).astype(np.float64)
+    if dtype == "F64":
+        return np.frombuffer(data, dtype=np.float64)
+    if dtype in _INTEGERS:
+        return np.frombuffer(data, dtype=_INTEGERS[dtype]).astype(np.float64)
+    return None
+
+
+def _reader(material: Material) -> Callable[[int, int], Bytes]:
+    """Reads some elements; one that cannot be read in part is held as a whole."""
+    store, width = material.store, BITS[material.dtype]
+    if store is None or any(store.entries[span.tensor].strides is not None for span in material.spans):
+        data = memoryview(material.whole())
+        return lambda start, count: data[start * width // 8 : (start + count) * width // 8]
+    return lambda start, count: _joined(material.blocks(start, count), count * width // 8)
+
+
+def _joined(blocks: Iterable[Block], size: int) -> Bytes:
+    """The bytes of some blocks; of a hole always the same zeros, which are equal without a look."""
+    data = bytearray()
+    for block in blocks:
+        if isinstance(block, Skip):
+            if block.size == size:
+                return _zeros(size)
+            data += bytes(block.size)
+        else:
+            data += block  # a copy: the next block comes in the same buffer
+    return data
+
+
+@lru_cache(maxsize=4)
+def _zeros(size: int) -> bytes:
+    return bytes(size)
