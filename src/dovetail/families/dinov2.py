@@ -51,13 +51,13 @@ DINOV2 = Part(
     namings={"timm": TIMM, "openvla": OPENVLA},
     optional=("registers",),
     facts=Facts(
-        spellings=parse_spellings("d_vision  embed_dim"),
+        spellings=parse_spellings("d_vision  embed_dim\nheads  num_attention_heads | num_heads"),
         open_dims={"heads": "d_vision"},
         settings=(
             Setting("norm_eps", ("layer_norm_eps",), 1e-6, "dinov2 convention"),
             Setting("activation", ("hidden_act",), "gelu", "dinov2 convention, exact"),
             Setting("antialias", (), True, "as timm interpolates positions"),
-            IMAGE_SIZE,
+            IMAGE_SIZE._replace(spellings=()),
         ),
         sizes=SIZES,
         conventions=(("heads", 16, "dinov2 large convention"),),

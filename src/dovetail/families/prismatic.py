@@ -18,6 +18,7 @@ from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import IMAGE_SIZE, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
+from dovetail.layout.blueprint import Blueprint
 from dovetail.layout.family import ConfigKeys, Container, Family, Mount, Pipeline, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting
 
@@ -110,7 +111,17 @@ SETTINGS = (
     Setting("image_token", ("image_token_index", "image_token_id"), -200, "Open-Qwen2VL's placeholder"),
     Setting("image_resize_strategy", _RESIZE, "resize-naive", "as OpenVLA and the SigLIP2 + Qwen3 model"),
     Setting("vision_output", ("vision_output",), "penultimate", "prismatic: the second-to-last block"),
+    Setting("vision_backbone_id", ("model.vision_backbone_id", "vision_backbone_id"), None),
 )
+
+_ARCH_OF = {"linear": "linear", "gelu_mlp": "no-align+gelu-mlp", "fused_gelu_mlp": "no-align+fused-gelu-mlp"}
+
+
+def arch_specifier(plan: Blueprint) -> str:
+    """What a config calls the projector; an average pool keeps all patches."""
+    kind = plan.kinds["projector"].id
+    return _ARCH_OF.get(kind) or f"no-align+{plan.sizes['vision.positions']}-avgpool"
+
 
 FAMILY = Family(
     pipeline=Pipeline(("llm",), ("llm.norm", "head")),
@@ -193,6 +204,7 @@ FAMILY = Family(
     ),
     config=ConfigKeys(
         model_types=("prismatic", "openvla"),
+        constants={"arch_specifier": arch_specifier},
         roots={
             "vision": ("vision", "vision_config", "model", ""),
             "fused": ("fused",),

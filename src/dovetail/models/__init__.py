@@ -21,6 +21,7 @@ MODELS = {
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
+    "prismatic": ("prismatic", "Prismatic"),
     "pi0": ("pi0", "Pi0"),
     "pi05": ("pi05", "Pi05"),
     "siglip": ("siglip", "SiglipModel"),

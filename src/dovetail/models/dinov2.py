@@ -13,6 +13,7 @@ Sources: arXiv:2304.07193, arXiv:2309.16588 (registers); timm@1.0.31 `vision_tra
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,15 +112,15 @@ class Dinov2Tower(nn.Module):
         return x[:, 1 + self.config.registers :]
 
 
-def build_tower(values: Values, role: str) -> Dinov2Tower:
-    """The tower that fills a role.
+def build_tower(values: Values, role: str, **more: Any) -> Dinov2Tower:
+    """The tower that fills a role; `more` are values known otherwise.
 
     Raises:
         UsageError: the role is not there, or a value that it needs is not known.
     """
     assert values.kind(role) == "dinov2"
     count = values.values[f"{role}.registers"].value if "registers" in values.features[role] else 0
-    return Dinov2Tower(fill(Dinov2Config, values, role, registers=count))
+    return Dinov2Tower(fill(Dinov2Config, values, role, registers=count, **more))
 
 
 class Dinov2Model(nn.Module):

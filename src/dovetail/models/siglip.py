@@ -18,6 +18,7 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,15 +108,15 @@ class SiglipTower(nn.Module):
         return through(self.blocks, self.norm, self.embed(pixels), output)
 
 
-def build_tower(values: Values, role: str) -> SiglipTower:
-    """The tower that fills a role.
+def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:
+    """The tower that fills a role; `more` are values known otherwise.
 
     Raises:
         UsageError: the role is not there, a value that it needs is not known, or it is a NaFlex tower.
     """
     if values.kind(role) != "siglip":
         raise UsageError(f"{role} is a {values.kind(role)}; dovetail runs siglip towers with square patches")
-    return SiglipTower(fill(SiglipConfig, values, role))
+    return SiglipTower(fill(SiglipConfig, values, role, **more))
 
 
 class SiglipModel(nn.Module):
