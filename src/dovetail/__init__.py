@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dovetail.edit.convert import convert
     from dovetail.edit.diff import diff
     from dovetail.edit.identity import fingerprint
+    from dovetail.edit.graft import graft
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
     from dovetail.edit.split import split
@@ -35,6 +36,7 @@ _HOMES = {
     "diff": "dovetail.edit.diff",
     "families": "dovetail.verbs",
     "fingerprint": "dovetail.edit.identity",
+    "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
     "load": "dovetail.run.load",
     "load_part": "dovetail.run.load",
@@ -54,6 +56,7 @@ __all__ = [
     "diff",
     "families",
     "fingerprint",
+    "graft",
     "inspect",
     "load",
     "load_part",

@@ -23,6 +23,7 @@ VERBS = {
     "diff": "two checkpoints tensor by tensor, in whatever layout each is; --values compares the data",
     "fingerprint": "which model it is: the same for the same weights in every layout",
     "merge": "the nodes of a split, or LitGPT chunks, as one model again",
+    "graft": "a new model with the weights of one or more others, and an account of both sides",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 

@@ -6,6 +6,7 @@ declares, under the sections that a family declares; nothing is guessed from a f
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 from dovetail.errors import CheckpointError
 from dovetail.layout.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
+from dovetail.store.folder import LocalFolder
 from dovetail.store.safetensors import twice
 from dovetail.store.store import Store
 
 STAMP = "dovetail.json"
+STAMP_SCHEMA = 1
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
@@ -113,7 +116,8 @@ class Documents(NamedTuple):
             return None
         value = config[name]
         value = value.get("value") if isinstance(value, dict) else value
-        return None if value is None else Found(_brief(value), STAMP, f"config.{name}")
+        where = self.stamp.name if self.stamp else STAMP
+        return None if value is None else Found(_brief(value), where, f"config.{name}")
 
 
 def read_documents(store: Store) -> Documents:
@@ -121,7 +125,9 @@ def read_documents(store: Store) -> Documents:
     configs: list[Document] = []
     findings: list[Finding] = []
     stamp = None
-    for name in (*_JSON_FILES, *_YAML_FILES, STAMP):
+    for name in (*_JSON_FILES, *_YAML_FILES, *stamp_names(store)):
+        if name.endswith(STAMP) and stamp is not None:
+            continue
         try:
             raw = store.side_file(name, _limit(name))
             if raw is None:
@@ -135,7 +141,9 @@ def read_documents(store: Store) -> Documents:
         except (ValueError, RecursionError) as error:
             findings.append(_unreadable(name, str(error)))
             continue
-        if name == STAMP:
+        if name.endswith(STAMP) and values.get("schema", STAMP_SCHEMA) != STAMP_SCHEMA:
+            findings.append(_unknown_schema(name, values["schema"]))
+        elif name.endswith(STAMP):
             stamp = Document(name, values)
         else:
             configs.append(Document(name, values))
@@ -145,6 +153,27 @@ def read_documents(store: Store) -> Documents:
         stamp = Document(STAMP, joined_certificate(nodes))
     findings += node_findings(store, nodes)
     return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
+
+
+def stamp_names(store: Store) -> tuple[str, ...]:
+    """The names that a stamp of this checkpoint may have, the nearest first: of its one file, of its folder.
+
+    >>> stamp_names(Store("a", "torch", files=["last.ckpt"], entries={}))
+    ('last.dovetail.json', 'dovetail.json')
+    """
+    if len(store.files) != 1:
+        return (STAMP,)
+    return f"{os.path.splitext(store.files[0])[0]}.{STAMP}", STAMP
+
+
+def _unknown_schema(name: str, schema: object) -> Finding:
+    return Finding(
+        code="certificate-schema",
+        severity="error",
+        message=f"{name} has schema {_brief(schema)!r}, this dovetail reads schema {STAMP_SCHEMA}: "
+        "what it says is not known here",
+        hint=f"update dovetail; without {name} nobody can tell which parameters were never trained",
+    )
 
 
 def _inside(store: Store) -> Iterator[Document]:
@@ -159,7 +188,7 @@ def _inside(store: Store) -> Iterator[Document]:
 
 def _limit(name: str) -> int:
     """How long a file may be. The stamp has a line for each tensor; yaml is slow."""
-    return 64 << 20 if name == STAMP else 256 << 10 if name.endswith(".yaml") else 4 << 20
+    return 64 << 20 if name.endswith(STAMP) else 256 << 10 if name.endswith(".yaml") else 4 << 20
 
 
 def _parse(name: str, text: str) -> Any:
@@ -270,3 +299,31 @@ def _brief(value: Any) -> Any:
     if isinstance(value, int) and abs(value) > _MAX_NUMBER:
         return "a number of more than 64 bits"
     return value
+
+
+def config_documents(path: str) -> Documents:
+    """The documents of a model that has no weights yet: one config file, or the folder with it.
+
+    Raises:
+        CheckpointError: there is no config, or it cannot be read.
+    """
+    outer, inner = os.path.split(path)
+    folder = LocalFolder(path) if os.path.isdir(path) else LocalFolder(outer or ".")
+    there = folder.files()
+    names = (
+        [name for name in (*_JSON_FILES, *_YAML_FILES) if name in there] if os.path.isdir(path) else [inner]
+    )
+    configs = []
+    for name in names:
+        try:
+            values = _parse(name, folder.read(name, _limit(name)).decode())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"the config cannot be read: {error}", file=os.path.join(folder.name, name)
+            ) from None
+        if not isinstance(values, dict):
+            raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, name))
+        configs.append(Document(name, values))
+    if not configs:
+        raise CheckpointError("there is no config in the folder", folder=path, hint="looked for config.json")
+    return Documents(tuple(configs))

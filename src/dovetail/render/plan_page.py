@@ -52,11 +52,12 @@ def done_page(plan: Plan, done: Done) -> Page:
 
 def _title(plan: Plan) -> Line:
     to = listed(dict.fromkeys(output.layout for output in plan.outputs), 3)
-    return Line(f"{plan.verb} {plan.family.id}: {_layout(plan.source_layout)} -> {to}", "title")
+    layouts = f"{_layout(plan.source_layout)} -> {to}" if plan.source_layout else f"layout {to}"
+    return Line(f"{plan.verb} {plan.family.id}: {layouts}", "title")
 
 
-def _layout(layout: str | Mapping[str, str] | None) -> str:
-    return layout if isinstance(layout, str) else "mixed" if layout else "nothing"
+def _layout(layout: str | Mapping[str, str]) -> str:
+    return layout if isinstance(layout, str) else "mixed"
 
 
 def _files(plan: Plan) -> Table:

@@ -1,0 +1,427 @@
+"""`graft`: a new model, its parts from one or more donors, with an account of both sides.
+
+A leaf is taken from the first donor that has one of the same canonical name, in the same kind of part,
+with the same shape. What differs in shape stops the run unless the user said what to do about it; what no
+donor has begins as the family declares, from a seed, and carries a tag for as long as the model lives.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from dovetail.edit.arrange import Target, arrange
+from dovetail.edit.config_json import config_json
+from dovetail.edit.convert import cast_materials, format_of
+from dovetail.edit.execute import Done, Progress, execute
+from dovetail.edit.fresh import fresh
+from dovetail.edit.interpolate import interpolated, resized
+from dovetail.edit.material import Material
+from dovetail.edit.output_files import DEFAULT_SHARD, output_files
+from dovetail.edit.plan import Output, Plan
+from dovetail.edit.side_files import CONFIG, travelling
+from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.errors import CheckpointError, UsageError, listed
+from dovetail.families import all_families, family
+from dovetail.layout.blueprint import Blueprint, PlannedLeaf
+from dovetail.layout.documents import Documents, config_documents
+from dovetail.layout.family import Family, Layout
+from dovetail.layout.from_config import Described, described, family_of
+from dovetail.layout.leaves import KnownSizes, canonical_name
+from dovetail.names import star
+from dovetail.store.folder import LocalFolder
+
+
+class Wanted(NamedTuple):
+    """What the user allows beyond plain copies.
+
+    `only` are the parts that donors fill (all by default), `resize_vocab` the rows of the token tables,
+    `interpolate` whether position tables may be made to fit.
+    """
+
+    only: Collection[str] = ()
+    interpolate: bool = False
+    resize_vocab: int | None = None
+    seed: int = 0
+    to: str | None = None
+    dtypes: Sequence[str] = ()
+    format: str | None = None
+    max_shard_size: int = DEFAULT_SHARD
+
+
+class Row(NamedTuple):
+    """Leaves of one part with one fate: on the new model's side, or left over on a donor's."""
+
+    side: str
+    part: str
+    template: str
+    fate: str
+    leaves: int
+    first: str
+    donor: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain JSON values."""
+        return self._asdict()
+
+
+class Graft(NamedTuple):
+    """A planned graft: the account of both sides, and the plan unless `problems` forbid it."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...]
+    plan: Plan
+
+    def as_json(self) -> dict[str, Any]:
+        """The graft as plain JSON values."""
+        return {
+            **self.plan.as_json(),
+            "rows": [row.as_json() for row in self.rows],
+            "problems": list(self.problems),
+        }
+
+
+_PLAIN = Wanted()
+
+
+def graft(
+    donors: Sequence[Path],
+    out: Path,
+    *,
+    config: Path,
+    wanted: Wanted = _PLAIN,
+    given: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
+    resume: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Done:
+    """Writes a new model with what donors have of it; the rest begins fresh and is tagged.
+
+    Raises:
+        CheckpointError: a donor is damaged, nothing of it is wanted, or something does not fit.
+        UsageError: the target is not known, or its sizes are not.
+        WriteError: there is no room or no permission; nothing is left behind.
+    """
+    with opened_graft(donors, config, wanted=wanted, given=given, allow=allow) as planned:
+        return execute(
+            checked(planned), os.fspath(out), is_resumed=resume, replaces=replace, progress=progress
+        )
+
+
+@contextmanager
+def opened_graft(
+    donors: Sequence[Path],
+    config: Path,
+    *,
+    wanted: Wanted = _PLAIN,
+    given: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
+) -> Iterator[Graft]:
+    """Opens donors and target and says what would go where.
+
+    `config` is a config.json, a folder with one, or a published size as FAMILY/SIZE; `given` are sizes
+    and settings that it does not say.
+
+    Raises:
+        CheckpointError: a donor is of no known family or damaged.
+        UsageError: the target is not known, or its sizes are not.
+    """
+    with ExitStack() as stack:
+        subjects = [stack.enter_context(opened_subject(donor, allow=allow)) for donor in donors]
+        yield _planned(subjects, os.fspath(config), wanted, given or {})
+
+
+def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
+    one, documents, published = _target(config, given)
+    if wanted.resize_vocab:
+        given = {**given, **{f"{role}.vocab": wanted.resize_vocab for role in _with_vocab(one)}}
+        documents = documents._replace(given=given)
+    model = described(one, documents, donated=_donated(one, subjects), published=published)
+    work = _Work(subjects, model, wanted)
+    for leaf in model.plan.leaves():
+        work.fill(leaf)
+    materials, lossy = cast_materials(work.materials, wanted.dtypes)
+    layout = _layout(one, wanted.to)
+    target = Target(
+        one, layout, model.plan.kinds, {role: KnownSizes(model.plan.dims(role)) for role in model.plan.kinds}
+    )
+    files = output_files(
+        arrange(materials, target),
+        layout.container,
+        format=format_of(wanted.format),
+        max_shard_size=wanted.max_shard_size,
+    )
+    texts = _side_files(config, model, materials, subjects, wanted)
+    plan = Plan(
+        verb="graft",
+        source=" + ".join(subject.report.path for subject in subjects),
+        family=one,
+        source_layout=None,
+        parts={role: part.id for role, part in model.plan.kinds.items()},
+        outputs=(Output(files, layout.id, texts, facts={"donors": _donor_facts(subjects)}),),
+        stores=tuple(subject.store for subject in subjects),
+        config=model.config,
+        lossy=lossy,
+        findings=tuple(finding for subject in subjects for finding in subject.allowed),
+    )
+    rows = (*work.rows(), *work.left_over())
+    return Graft(rows, tuple(work.problems()), plan)
+
+
+def checked(graft: Graft) -> Plan:
+    """The plan of a graft that may be carried out.
+
+    Raises:
+        CheckpointError: something does not fit.
+    """
+    if graft.problems:
+        raise CheckpointError(
+            graft.problems[0], more=listed(graft.problems[1:], 3) or None, hint="--dry-run shows both sides"
+        )
+    return graft.plan
+
+
+def _target(
+    config: str, given: Mapping[str, Any]
+) -> tuple[Family, Documents, Mapping[str, int | str] | None]:
+    """The family to build, what is said about it, and its published sizes if these were asked for."""
+    if os.path.exists(config):
+        documents = config_documents(config)._replace(given=dict(given))
+        return family_of(documents, all_families(), config), documents, None
+    id, _, size = config.partition("/")
+    one = family(id)
+    if size not in one.sizes:
+        raise UsageError(
+            f"`{config}` is no file, and {id} has no published size `{size}`",
+            hint=f"published sizes: {', '.join(f'{id}/{name}' for name in one.sizes)}",
+        )
+    return one, Documents(given=dict(given)), one.sizes[size]
+
+
+def _with_vocab(one: Family) -> list[str]:
+    return [
+        role
+        for role, parts in one.parts.items()
+        if "vocab" in parts[0].dims and role in (*one.pipeline.spine, *one.ties)
+    ]
+
+
+def _donated(one: Family, subjects: Sequence[Subject]) -> dict[str, dict[str, int]]:
+    """The sizes of the parts that donors have, by the role that they would fill."""
+    sizes: dict[str, dict[str, int]] = {}
+    for role, parts in one.parts.items():
+        for subject in subjects:
+            for theirs, match in subject.one.roles.items():
+                if role not in sizes and any(match.part.id == part.id for part in parts):
+                    known = subject.sizes(theirs)
+                    sizes[role] = {dim: known[dim] for dim in known}
+    return sizes
+
+
+def _layout(one: Family, to: str | None) -> Layout:
+    if to is None:
+        return next(layout for layout in one.layouts if layout.is_writable)
+    layout = one.layout(to)
+    if not layout.is_writable:
+        raise UsageError(f"layout {layout.id} is only read: {layout.note}")
+    return layout
+
+
+class _Misfit(NamedTuple):
+    """A leaf whose shape differs, and what the user could say about it."""
+
+    name: str
+    donor: tuple[int, ...]
+    target: tuple[int, ...]
+    hint: str
+
+
+def _way_out(planned: PlannedLeaf, material: Material) -> str:
+    if _is_table(planned, material, "vocab"):
+        return "give --resize-vocab N, or the donor's vocab in the config"
+    if _is_grid(planned, material):
+        return "give --interpolate"
+    return "take another donor, or name with --only the parts that fit"
+
+
+class _Work:
+    """The new model's leaves, as they are found."""
+
+    def __init__(self, subjects: Sequence[Subject], model: Described, wanted: Wanted) -> None:
+        self.materials: list[Material] = []
+        self._subjects = subjects
+        self._model = model
+        self._wanted = wanted
+        self._fates: dict[tuple[str, str, str, str | None], list[str]] = {}
+        self._used: list[set[str]] = [set() for _ in subjects]
+        self._misfits: dict[tuple[str, str], list[_Misfit]] = {}
+        self._filled: dict[str, int] = dict.fromkeys(model.plan.kinds, 0)
+        if unknown := [role for role in wanted.only if role not in model.plan.kinds]:
+            raise UsageError(
+                f"the new model has no part `{unknown[0]}`", hint=f"its parts: {', '.join(model.plan.kinds)}"
+            )
+
+    def fill(self, planned: PlannedLeaf) -> None:
+        """Finds the values of one leaf."""
+        name = canonical_name(planned.role, planned.leaf, planned.indices)
+        found = self._found(planned)
+        if found is None:
+            self._keep(fresh(planned, self._dtype(), self._wanted.seed), "fresh", None)
+            return
+        number, material = found
+        donor = self._subjects[number].report.path
+        self._used[number].add(material.name)
+        self._filled[planned.role] += 1
+        as_mine = material._replace(name=name, role=planned.role, leaf=planned.leaf, indices=planned.indices)
+        if material.shape == planned.shape:
+            fate = "tied" if as_mine.init == "tied" else "copied"
+            self._keep(as_mine, fate, donor)
+        else:
+            self._fit(planned, as_mine, donor)
+
+    def _fit(self, planned: PlannedLeaf, material: Material, donor: str) -> None:
+        """What to do about another shape, if the user said it."""
+        if self._wanted.resize_vocab and _is_table(planned, material, "vocab"):
+            made = resized(material, fresh(planned, material.dtype, self._wanted.seed))
+            self._keep(made, f"resized from {material.shape[0]} rows", donor)
+        elif self._wanted.interpolate and _is_grid(planned, material):
+            self._keep(
+                interpolated(material, planned.shape[0]), f"interpolated from {material.shape[0]}", donor
+            )
+        else:
+            misfit = _Misfit(material.name, material.shape, planned.shape, _way_out(planned, material))
+            self._misfits.setdefault((planned.role, donor), []).append(misfit)
+            self._keep(fresh(planned, material.dtype, self._wanted.seed), "does not fit", donor)
+
+    def _keep(self, material: Material, fate: str, donor: str | None) -> None:
+        self.materials.append(material)
+        key = (material.role, star(material.name), fate, donor)
+        self._fates.setdefault(key, []).append(material.name)
+
+    def _found(self, planned: PlannedLeaf) -> tuple[int, Material] | None:
+        """The first donor's leaf for a planned one: of the same role, else of the same kind of part."""
+        if self._wanted.only and planned.role not in self._wanted.only:
+            return None
+        inside = planned.leaf.template.format(**planned.indices)
+        for number, subject in enumerate(self._subjects):
+            roles = [role for role, match in subject.one.roles.items() if match.part.id == planned.part.id]
+            for role in sorted(roles, key=lambda role: role != planned.role):
+                if (material := subject.materials.get(f"{role}.{inside}")) is not None:
+                    return number, material
+            if (tied := self._tied(planned, subject)) is not None:
+                return number, tied
+        return None
+
+    def _tied(self, planned: PlannedLeaf, subject: Subject) -> Material | None:
+        """The matrix that a donor uses for a head that it does not store."""
+        if planned.role not in self._model.plan.family.ties or planned.role in subject.one.roles:
+            return None
+        leaf = subject.family.ties.get(planned.role)
+        material = subject.materials.get(leaf) if leaf else None
+        return None if material is None else material._replace(init="tied")
+
+    def _dtype(self) -> str:
+        """The dtype of fresh leaves: that of most donated ones."""
+        kinds = [material.dtype for subject in self._subjects for material in subject.materials.values()]
+        return max(set(kinds), key=kinds.count)
+
+    def rows(self) -> Iterator[Row]:
+        """The new model's side."""
+        for (role, template, fate, donor), names in self._fates.items():
+            yield Row("target", role, template, fate, len(names), names[0], donor)
+        for role, leaf in self._model.plan.family.ties.items():
+            if role not in self._model.plan.kinds:
+                yield Row("target", role, role, f"tied to {leaf}", 0, leaf)
+
+    def left_over(self) -> Iterator[Row]:
+        """What donors have and the new model did not take."""
+        for subject, used in zip(self._subjects, self._used, strict=True):
+            groups: dict[tuple[str, str], list[str]] = {}
+            for name, material in subject.materials.items():
+                if name not in used:
+                    groups.setdefault((material.role, star(name)), []).append(name)
+            for (role, template), names in groups.items():
+                yield Row("donor", role, template, "left over", len(names), names[0], subject.report.path)
+
+    def problems(self) -> Iterator[str]:
+        """Why the graft cannot be carried out."""
+        for (role, donor), misfits in self._misfits.items():
+            one = misfits[0]
+            shapes = f"`{one.name}` is {list(one.donor)} there and {list(one.target)} in the new model"
+            many = f"{len(misfits)} parameters of {role} do" if len(misfits) > 1 else f"{role} does"
+            yield f"{many} not fit from {donor}: {shapes}; {one.hint}"
+        if not any(self._filled.values()):
+            yield "no donor has anything that the new model takes"
+        for role in self._wanted.only:
+            if not self._filled[role]:
+                yield f"no donor has anything for the part {role}, which was asked for by --only"
+
+
+def _is_table(planned: PlannedLeaf, material: Material, dim: str) -> bool:
+    """Whether two leaves are tables of the same width whose rows a dim counts."""
+    is_table = len(planned.shape) > 0 and str(planned.leaf.shape[0]) == dim
+    return is_table and planned.shape[1:] == material.shape[1:]
+
+
+def _is_grid(planned: PlannedLeaf, material: Material) -> bool:
+    """Whether two leaves are position tables of images."""
+    spelled = planned.part.facts.spellings.get("positions", ("",))[0]
+    return spelled.startswith("(") and _is_table(planned, material, "positions")
+
+
+def _donor_facts(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    return [
+        {"path": subject.report.path, "family": subject.family.id, "layout": subject.one.layout}
+        for subject in subjects
+    ]
+
+
+def _side_files(
+    config: str,
+    model: Described,
+    materials: Sequence[Material],
+    subjects: Sequence[Subject],
+    wanted: Wanted,
+) -> dict[str, bytes]:
+    """The target's own files, then what a donor of the language model has of a tokenizer."""
+    texts: dict[str, bytes] = {}
+    for subject in subjects:
+        if any(role in subject.family.pipeline.spine for role in subject.one.roles):
+            for name, data in travelling(subject.store).items():
+                if "config" not in name or "token" in name:
+                    texts.setdefault(name, data)
+    if os.path.isdir(config):
+        folder = LocalFolder(config)
+        texts |= {
+            name: folder.read(name) for name in folder.files() if name.endswith((".json", ".jinja", ".model"))
+        }
+        texts = {name: data for name, data in texts.items() if not name.endswith("index.json")}
+    elif os.path.exists(config):
+        with open(config, "rb") as file:
+            texts[CONFIG] = file.read()
+    if CONFIG in texts:
+        texts[CONFIG] = _adapted(texts[CONFIG], wanted)
+    else:
+        dtype = max({one.dtype for one in materials}, key=[one.dtype for one in materials].count)
+        texts[CONFIG] = _generated(model.plan, dtype)
+    return texts
+
+
+def _adapted(text: bytes, wanted: Wanted) -> bytes:
+    values = json.loads(text)
+    if wanted.resize_vocab:
+        for section in (values, *(values[key] for key in ("text_config", "llm_config") if key in values)):
+            if "vocab_size" in section:
+                section["vocab_size"] = wanted.resize_vocab
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def _generated(plan: Blueprint, dtype: str) -> bytes:
+    from dovetail.dtypes import DTYPES
+
+    is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
+    return (
+        json.dumps(config_json(plan, dtype=DTYPES[dtype].torch, is_tied=is_tied), indent=2) + "\n"
+    ).encode()
