@@ -181,7 +181,7 @@ def _arranged(name: str, role: str, row: Row, materials: tuple[Material, ...], *
     if row.op.word == "rename":
         shape = shapes[0]
     else:
-        if missing := [dim for dim in row.op.needs if dim not in sizes]:
+        if missing := sizes.unproved(row.op.needs):
             raise UsageError(
                 f"`{name}` can only be put together when {role}.{missing[0]} is known, and nothing says it",
                 hint=f"put the config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",

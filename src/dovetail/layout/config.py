@@ -49,6 +49,8 @@ def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str
         return Value(stamped.value, "stamp", stamped.place)
     if configured := documents.find(setting.spellings, roots):
         return Value(configured.value, "config", configured.place)
+    if setting.unsaid is not None and (kind := documents.model_type):
+        return Value(setting.unsaid, "default", f"what transformers takes where a config ({kind}) is silent")
     if setting.default is not None:
         return Value(setting.default, "default", setting.why)
     return Value(None, "undetermined", "weights cannot show it")
@@ -83,15 +85,14 @@ class _PartConfig:
         return self.solver.get(f"{self.role}.{dim}")
 
     def settle(self) -> None:
-        """Gives every open dim a value from the first source that has one that fits."""
+        """Gives every open dim a value from the first source that has one that fits; conventions come last."""
         for dim in self.part.dims:
-            if self.size(dim) is not None:
-                continue
-            for found, source in self.said(dim):
+            for found, source in self.said(dim) if self.size(dim) is None else ():
                 if self._assign(dim, found.value, source, found.place):
                     break
                 self.findings.append(self._impossible(dim, found))
-            else:
+        for dim in self.part.dims:
+            if self.size(dim) is None:
                 self._default(dim)
 
     def said(self, dim: str) -> Iterator[tuple[Found, Source]]:

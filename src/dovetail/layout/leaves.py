@@ -5,7 +5,7 @@ layout. Its bytes are spans of stored tensors; nearly always one span, the whole
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -63,6 +63,10 @@ class Sizes(Mapping[str, int]):
             KeyError: nothing decides an axis.
         """
 
+    def unproved(self, needs: Iterable[str]) -> list[str]:
+        """Those of some dims that bytes must not depend on: nothing says them, or a mere convention."""
+        return [dim for dim in needs if dim not in self]
+
 
 class KnownSizes(Sizes):
     """Sizes that are all given."""
@@ -110,6 +114,18 @@ class PartSizes(Sizes):
     def __contains__(self, dim: object) -> bool:
         return self._solver.get(f"{self._role}.{dim}") is not None
 
+    def unproved(self, needs: Iterable[str]) -> list[str]:
+        return [dim for dim in needs if dim not in self or self._is_guess(dim)]
+
+    def _is_guess(self, dim: str) -> bool:
+        """Whether a size is, or follows from, what a family only usually has."""
+        size = self._solver.get(f"{self._role}.{dim}")
+        if size is None or size.source != "default":
+            return False
+        usual = {name: why for name, _, why in self._part.facts.conventions}
+        known = {name: self._solver.get(f"{self._role}.{name}") for name in usual}
+        return any(one is not None and one.evidence[0] == usual[name] for name, one in known.items())
+
     def evaluate(self, shape: Shape) -> tuple[int, ...]:
         return tuple(self._axis(axis) for axis in shape)
 
@@ -142,6 +158,19 @@ def canonical_leaves(one: Explanation, inference: Inference, store: Store) -> di
                 for leaf in _leaves_of(role, match.part, row, index, stored=stored, sizes=sizes, store=store):
                     leaves[leaf.name] = leaf
     return leaves
+
+
+def leaf_names(one: Explanation, first_layer: int = 0) -> Iterator[str]:
+    """The canonical names of all leaves; layers of the spine counted from `first_layer`."""
+    spine = one.family.pipeline.spine
+    for role, match in one.roles.items():
+        for row in match.rows:
+            for index in row.found:
+                fields = dict(zip(row.row.stored.fields, index, strict=True))
+                if role in spine and "layer" in fields:
+                    fields["layer"] += first_layer
+                for leaf in row.row.leaves:
+                    yield canonical_name(role, match.part.leaves[leaf], fields)
 
 
 def canonical_name(role: str, leaf: Leaf, indices: Mapping[str, int]) -> str:
@@ -183,8 +212,7 @@ def _leaf_shapes(
         raise CheckpointError("this input has names only, no shapes", tensor=stored)
     if isinstance(row.row.op, Rename):
         return [entry.shape]
-    missing = [dim for dim in row.row.op.needs if dim not in sizes]
-    if missing:
+    if missing := sizes.unproved(row.row.op.needs):
         raise UsageError(
             f"`{stored}` can only be taken apart when {missing[0]} is known, and nothing says it",
             hint=f"put the model's config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
