@@ -234,6 +234,22 @@ def foreign_kinds(groups: Iterable[Group]) -> Iterator[Finding]:
         )
 
 
+def lone_adapter(groups: Iterable[Group]) -> Finding | None:
+    """What to say of a file that holds LoRA tensors and nothing else."""
+    members = list(groups)
+    if not members or not all(_ADAPTER.search(group.star) for group in members):
+        return None
+    names = tuple(name for group in members for name in group.names)
+    return Finding(
+        code="adapter",
+        severity="error",
+        message=f"this is a LoRA adapter, not a model: {counted(len(names), 'tensor')} to be added to the "
+        f"weights of one, first `{names[0]}`",
+        tensors=names,
+        hint="merge it into its base, which adapter_config.json names (peft: merge_and_unload())",
+    )
+
+
 def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
     left = one.inventory.restricted_to(set(one.unexplained) - renamed)
     kinds = list(foreign_kinds(left.groups.values()))

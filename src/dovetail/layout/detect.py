@@ -47,8 +47,8 @@ class Explanation(NamedTuple):
 
     @property
     def cost(self) -> tuple[int, int]:
-        """Templates missed or unexplained, then tensors."""
-        rows = sum(match.missing_rows for match in self.roles.values()) + sum(self.absent.values())
+        """Templates missed or unexplained, then tensors. A part that is not there at all is one mistake."""
+        rows = sum(match.missing_rows for match in self.roles.values()) + len(self.absent)
         tensors = sum(len(match.missing) for match in self.roles.values())
         return rows + self.unexplained_stars, tensors + self.num_unexplained
 
@@ -142,11 +142,11 @@ def _cost_with_moves(one: Explanation) -> tuple[int, int]:
     """The cost if a part that is whole under an unknown prefix counts as one mistake, not as a lost part."""
     rows, tensors = one.cost
     left = set(one.unexplained)
-    for role, lost in one.absent.items():
+    for role in one.absent:
         for place in _elsewhere(one, role):
             claimed = set(place.match.claimed())
             if claimed <= left:
-                rows -= lost + len({row.text for row in place.match.rows}) - 1
+                rows -= len({row.text for row in place.match.rows})
                 tensors -= len(claimed)
                 break
     return rows, tensors
@@ -180,7 +180,7 @@ def explain(inventory: Inventory, family: Family, only: Layout | None = None) ->
 def _in_layout(family: Family, one: Layout, inventory: Inventory, match: _Match) -> Explanation:
     chosen = {role: _best(family.parts[role], mounts, match) for role, mounts in one.mounts.items()}
     chosen = _drop_overlaps(chosen)
-    return _explanation(family, chosen, dict.fromkeys(chosen, (one.id,)), one, inventory)
+    return _explanation(family, chosen, dict.fromkeys(chosen, (one.id,)), one.optional, inventory)
 
 
 def _mixed(family: Family, layouts: Iterable[Layout], inventory: Inventory, match: _Match) -> Explanation:
@@ -196,7 +196,10 @@ def _mixed(family: Family, layouts: Iterable[Layout], inventory: Inventory, matc
         ids[role] = tuple(
             id for id, one in found.items() if one.mount == best.mount and one.part is best.part
         )
-    return _explanation(family, _drop_overlaps(chosen), ids, full, inventory)
+    present = [ids[role] for role, match in chosen.items() if match.rows]
+    shared = [one for one in layouts if all(one.id in found for found in present)]
+    optional = tuple(role for one in shared for role in one.optional)
+    return _explanation(family, _drop_overlaps(chosen), ids, optional, inventory)
 
 
 def _best(kinds: tuple[Part, ...], mounts: tuple[Mount, ...], match: _Match) -> PartMatch:
@@ -229,10 +232,10 @@ def _explanation(
     family: Family,
     chosen: dict[str, PartMatch],
     ids: dict[str, tuple[str, ...]],
-    one: Layout,
+    optional: tuple[str, ...],
     inventory: Inventory,
 ) -> Explanation:
-    may_be_absent = {*family.optional, *one.optional}
+    may_be_absent = {*family.optional, *optional}
     present = {role: match for role, match in chosen.items() if match.rows}
     absent = {
         role: match.part.num_required_leaves

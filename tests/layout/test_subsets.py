@@ -1,0 +1,281 @@
+"""Files that hold less or other than a model: adapters, one part, all parts but one, checkpoints in training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dovetail
+from files import MODELS, header_of, plan_of, write_listing
+
+Header = dict[str, list[Any]]
+
+
+def header(family: str, layout: str, number: int = 0) -> Header:
+    return header_of(plan_of(family, MODELS[family][number]), layout)
+
+
+def look(tmp_path: Path, tensors: Header) -> dovetail.Report:
+    return dovetail.inspect(write_listing(tmp_path / "x.json", tensors))
+
+
+def said(report: dovetail.Report) -> list[tuple[str, str, str]]:
+    return [(f.code, f.severity, f.message) for f in report.findings]
+
+
+# -- adapters: names as peft 0.17 writes them, `save_pretrained` and `state_dict()`
+
+
+def targets(tensors: Header) -> list[str]:
+    return [name for name in tensors if ".self_attn." in name and name.endswith("proj.weight")]
+
+
+def adapter(tensors: Header, infix: str = "") -> Header:
+    """`base_model.model.<module>.lora_A.weight`; in memory the adapter's name follows: `lora_A.default.weight`."""
+    found: Header = {}
+    for name in targets(tensors):
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        rows, columns = tensors[name][1]
+        found[f"{module}.lora_A.{infix}weight"] = ["F32", [8, columns]]
+        found[f"{module}.lora_B.{infix}weight"] = ["F32", [rows, 8]]
+    return found
+
+
+def in_memory(tensors: Header) -> Header:
+    """What `PeftModel.state_dict()` gives: wrapped linears are called `base_layer`."""
+    found = adapter(tensors, "default.")
+    wrapped = {name.rpartition(".")[0] for name in targets(tensors)}
+    for name, value in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        found[f"base_model.model.{module}{'.base_layer' * (module in wrapped)}.{leaf}"] = value
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "dora", "embedding"])
+def test_an_adapter_is_not_taken_for_a_model(kind: str, tmp_path: Path) -> None:
+    tensors = adapter(header("qwen2_vl", "hf"))
+    if kind == "dora":
+        tensors |= {
+            f"{name.removesuffix('.weight')[:-7]}.lora_magnitude_vector": ["F32", [5]]
+            for name in list(tensors)
+        }
+    elif kind == "embedding":
+        tensors |= {
+            f"base_model.model.model.embed_tokens.lora_embedding_{one}": ["F32", [8, 5]] for one in "AB"
+        }
+    report = look(tmp_path, tensors)
+    assert (report.family, report.is_whole) == (None, False)
+    assert said(report) == [
+        (
+            "adapter",
+            "error",
+            f"this is a LoRA adapter, not a model: {len(tensors)} tensors to be added to the weights of one, "
+            f"first `{next(iter(tensors))}`",
+        )
+    ]
+    assert report.findings[0].hint == (
+        "merge it into its base, which adapter_config.json names (peft: merge_and_unload())"
+    )
+
+
+def test_a_model_with_its_adapter_is_the_model_and_the_adapter_is_named(tmp_path: Path) -> None:
+    tensors = header("qwen2_vl", "hf")
+    report = look(tmp_path, in_memory(tensors))
+    assert (report.family, report.layout, report.is_whole) == ("qwen2_vl", "hf", True)
+    assert report.wrappers == ("base_model.model.", "base_layer.")
+    count = len(adapter(tensors))
+    assert said(report) == [
+        (
+            "adapter",
+            "warning",
+            f"{count} LoRA tensors not merged into the weights, first "
+            "`base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight`",
+        )
+    ]
+    assert report.accounting.unexplained == count
+    assert report.accounting.used == len(tensors)
+
+
+def test_an_adapter_with_a_module_that_was_trained_whole_is_unknown_and_both_are_named(
+    tmp_path: Path,
+) -> None:
+    """peft's `modules_to_save`."""
+    tensors = adapter(header("qwen2", "hf")) | {"base_model.model.score.weight": ["F32", [3, 5]]}
+    report = look(tmp_path, tensors)
+    assert report.family is None
+    assert [(code, severity) for code, severity, _ in said(report)] == [
+        ("unknown-family", "error"),
+        ("adapter", "warning"),
+    ]
+
+
+# -- one part, or all but one
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "lost"),
+    [
+        (family, layout, lost)
+        for family, layout in (
+            ("qwen2_vl", "hf"),
+            ("qwen2_vl", "hf-4.52"),
+            ("qwen2_vl", "litgpt-fork"),
+            ("llava_onevision", "hf"),
+            ("llava_onevision", "lmms"),
+            ("pi0", "openpi"),
+            ("pi05", "lerobot"),
+            ("prismatic", "native"),
+            ("prismatic", "openvla"),
+            ("panovlm", "cora"),
+        )
+        for lost in plan_of(family, MODELS[family][0]).kinds
+        if lost not in plan_of(family, MODELS[family][0]).family.optional
+    ],
+)
+def test_a_part_that_is_not_there_is_the_one_that_is_named(
+    family: str, layout: str, lost: str, tmp_path: Path
+) -> None:
+    """All parts but one: never whole, and the finding is about that part."""
+    plan = plan_of(family, MODELS[family][0])
+    gone = {one.name for one in plan.stored(plan.family.layout(layout)) if one.role == lost}
+    left = {name: value for name, value in header(family, layout).items() if name not in gone}
+    report = look(tmp_path, left)
+    if report.family is not None:  # a family whose files may lack this part says so itself
+        assert lost in plan.family.layout(layout).optional
+        return
+    assert report.closest is not None
+    errors = [f for f in report.findings if f.severity == "error"]
+    assert any(f.part == lost and f.code in ("missing-part", "missing") for f in errors), said(report)
+    assert not [f for f in errors if f.code == "unknown-prefix"]
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "kept", "fits"),
+    [
+        ("qwen2_vl", "hf", "vision", "qwen2_vit under `visual.` (25 tensors)"),
+        (
+            "pi0",
+            "openpi",
+            "expert",
+            "gemma_expert under `paligemma_with_expert.gemma_expert.model.` (28 tensors)",
+        ),
+        ("prismatic", "native", "vision", "siglip under `vision_backbone/featurizer.` (42 tensors)"),
+        (
+            "llava_onevision",
+            "lmms",
+            "vision",
+            "siglip or siglip_naflex under `model.vision_tower.vision_tower.vision_model.` (37 tensors)",
+        ),
+    ],
+)
+def test_one_part_alone_is_no_model_but_is_recognised(
+    family: str, layout: str, kept: str, fits: str, tmp_path: Path
+) -> None:
+    plan = plan_of(family, MODELS[family][0])
+    mine = {one.name for one in plan.stored(plan.family.layout(layout)) if one.role == kept}
+    report = look(tmp_path, {name: value for name, value in header(family, layout).items() if name in mine})
+    assert (report.family, report.is_whole) == (None, False)
+    assert report.closest is not None
+    assert fits in report.closest.fits
+
+
+def test_what_is_missing_does_not_speak_for_a_layout(tmp_path: Path) -> None:
+    """A vision tower is stored alike in four layouts; LitGPT, which would miss fewer tensors, is not preferred."""
+    tower = {name: value for name, value in header("qwen2_vl", "hf").items() if name.startswith("visual.")}
+    report = look(tmp_path, tower)
+    assert report.closest is not None
+    assert (report.closest.family, report.closest.layout) == ("qwen2_vl", "hf")
+    assert report.same_layouts == ("litgpt", "litgpt-legacy", "litgpt-fork")
+
+
+def test_a_decoder_cut_out_of_a_larger_model_is_that_decoder(tmp_path: Path) -> None:
+    text = {name: value for name, value in header("qwen2_vl", "hf").items() if not name.startswith("visual.")}
+    report = look(tmp_path, text)
+    assert (report.family, report.layout, report.is_whole) == ("qwen2", "hf", True)
+
+
+# -- checkpoints in training
+
+
+def training(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What Lightning 2 saves (`lightning.pytorch.trainer.connectors.checkpoint_connector.dump_checkpoint`)."""
+    return {
+        "epoch": 3,
+        "global_step": 1200,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": {f"model.{name}": tensor for name, tensor in state.items()},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 4}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(0.5)}},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}}],
+        "lr_schedulers": [{"last_epoch": 3, "_last_lr": [1e-4]}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 1e-4, "resampler_heads": 6, "note": None},
+    }
+
+
+def test_a_lightning_checkpoint_is_its_model_and_the_rest_is_set_aside(tmp_path: Path) -> None:
+    tensors = {
+        name: torch.zeros(shape, dtype=torch.bfloat16)
+        for name, (_, shape) in header("llava_onevision", "hf").items()
+    }
+    torch.save(training(tensors), tmp_path / "last.ckpt")
+    report = dovetail.inspect(tmp_path / "last.ckpt")
+    assert (report.family, report.layout, report.is_whole) == ("llava_onevision", "hf", True)
+    assert report.wrappers == ("state_dict/", "model.")
+    assert report.tensors == len(tensors)
+    assert set(report.accounting.ignored) == {
+        "training state `callbacks`",
+        "training state `optimizer_states`",
+    }
+
+
+def test_fsdp_and_compile_and_checkpointing_names_come_off_together(tmp_path: Path) -> None:
+    wrapped = {
+        f"module._orig_mod.{name.replace('layers.', 'layers.').replace('.mlp.', '._checkpoint_wrapped_module.mlp.')}".replace(
+            "model.layers.0.", "model.layers.0._fsdp_wrapped_module."
+        ): value
+        for name, value in header("qwen3", "hf").items()
+    }
+    report = look(tmp_path, wrapped)
+    assert (report.family, report.layout, report.is_whole) == ("qwen3", "hf", True)
+    assert set(report.wrappers) == {
+        "module.",
+        "_orig_mod.",
+        "_fsdp_wrapped_module.",
+        "_checkpoint_wrapped_module.",
+    }
+
+
+def test_a_wrapper_around_some_names_only_is_no_wrapper(tmp_path: Path) -> None:
+    """Two models in one file, one of them wrapped: nothing is taken off, and what fits nothing is named."""
+    tensors = header("qwen3", "hf")
+    report = look(tmp_path, {**tensors, **{f"module.{name}": value for name, value in tensors.items()}})
+    assert not report.is_whole
+    assert report.wrappers == ()
+    unexpected = [name for f in report.findings if f.code == "unexpected" for name in f.tensors]
+    assert sorted(unexpected) == sorted(f"module.{name}" for name in tensors)
+
+
+def test_two_spellings_of_one_tensor_are_both_named(tmp_path: Path) -> None:
+    """A wrapped and a bare copy of one tensor: taking the wrapper off would make two tensors of one name."""
+    tensors = header("qwen3", "hf")
+    name = "model.layers.0.mlp.up_proj.weight"
+    twin = "model.layers.0._fsdp_wrapped_module.mlp.up_proj.weight"
+    report = look(tmp_path, {**tensors, twin: tensors[name]})
+    assert not report.is_whole, said(report)
+    assert any(twin in f.tensors or name in f.tensors for f in report.findings if f.severity == "error"), (
+        said(report)
+    )
+
+
+@pytest.mark.parametrize(("model_type", "codes"), [("qwen2", {"config-conflict"}), ("phi3_v", set())])
+def test_only_a_config_of_its_own_family_is_held_against_what_comes_closest(
+    model_type: str, codes: set[str], tmp_path: Path
+) -> None:
+    tensors = header("qwen2", "hf")
+    del tensors["model.norm.weight"]
+    write_listing(tmp_path / "config.json", {"model_type": model_type, "hidden_size": 64})
+    report = look(tmp_path, tensors)
+    assert report.family is None
+    assert {f.code for f in report.findings} == {"incomplete", "missing", *codes}
