@@ -208,6 +208,8 @@ class _Subject(NamedTuple):
         assert one is not None
         is_claim = self.detection.claim is not None
         config, findings = fill_config(one, inference, documents=documents)
+        if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
+            findings = []  # a config of another family has no quarrel with the one that comes closest
         if one.family.variants:
             config = {"variant": self._variant(one.family), **config}
         closest = None if is_claim else self._closest(one)
