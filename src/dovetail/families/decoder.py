@@ -138,13 +138,21 @@ GEMMA_EXPERT_SIZES = {"gemma_300m": _size("1024 18 8 1 256 4096 257152")}
 
 
 def _settings(
-    *, theta: float, eps: float, activation: str, why: str, activation_keys: tuple[str, ...] = ("hidden_act",)
+    *,
+    theta: float,
+    eps: float,
+    activation: str,
+    why: str,
+    activation_keys: tuple[str, ...] = ("hidden_act",),
+    unsaid_theta: float | None = None,
+    unsaid_eps: float | None = None,
 ) -> tuple[Setting, ...]:
+    """What the published models have and, where it differs, the defaults of transformers' config class."""
     rope = ("rope_theta", "rope_parameters.rope_theta", "rope_base")
     return (
-        Setting("rope_theta", rope, theta, why),
+        Setting("rope_theta", rope, theta, why, unsaid_theta),
         Setting("rope_scaling", ("rope_scaling", "rope_parameters"), {}, why),
-        Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why),
+        Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why, unsaid_eps),
         Setting("activation", activation_keys, activation, why),
     )
 
@@ -185,17 +193,27 @@ LLAMA = decoder(
     "norm",
     sizes=LLAMA_SIZES,
     head_dim=128,
-    settings=_settings(theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention"),
+    settings=_settings(
+        theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention", unsaid_eps=1e-6
+    ),
 )
-QWEN2 = decoder(
-    "qwen2",
-    "embed",
-    "norm",
-    "qkv_bias",
-    sizes=QWEN2_SIZES,
-    head_dim=128,
-    settings=(*_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention"), _WINDOW),
-)
+
+
+def _qwen2(**unsaid: float) -> Part:
+    settings = _settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention", **unsaid)
+    return decoder(
+        "qwen2",
+        "embed",
+        "norm",
+        "qkv_bias",
+        sizes=QWEN2_SIZES,
+        head_dim=128,
+        settings=(*settings, _WINDOW),
+    )
+
+
+QWEN2 = _qwen2(unsaid_theta=10_000.0)
+QWEN2_OF_VL = _qwen2(unsaid_eps=1e-5)  # as Qwen2VLConfig has it
 QWEN3 = decoder(
     "qwen3",
     "embed",
@@ -203,7 +221,12 @@ QWEN3 = decoder(
     "qk_norm",
     sizes=QWEN3_SIZES,
     head_dim=128,
-    settings=(*_settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention"), _WINDOW),
+    settings=(
+        *_settings(
+            theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention", unsaid_theta=10_000.0
+        ),
+        _WINDOW,
+    ),
 )
 GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
 GEMMA_EXPERT = decoder(

@@ -42,7 +42,8 @@ SETTINGS = (
     Setting("video_token", ("video_token_index", "video_token_id"), 151647, _WHY),
     Setting("grid_pinpoints", ("image_grid_pinpoints",), _PINPOINTS, _WHY),
     Setting("aspect_ratio", ("vision_aspect_ratio", "image_aspect_ratio"), "anyres_max_9", _WHY),
-    Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -1, _WHY),
+    # LLaVA-NeXT's siglip_encoder.py does not look at `mm_vision_select_layer`, which says -2
+    Setting("feature_layer", ("vision_feature_layer",), -1, _WHY),
     Setting(
         "layer_masks",
         ("layer_masks",),

@@ -8,7 +8,7 @@ transformers#45357 for the save bug of 5.5.0-5.5.3; a fork of MDI-LLM for `litgp
 arXiv:2409.12191.
 """
 
-from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
+from dovetail.families.decoder import HEAD, QWEN2_OF_VL, QWEN2_SIZES
 from dovetail.families.siglip import image_settings
 from dovetail.layout.blueprint import Blueprint
 from dovetail.layout.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
@@ -124,7 +124,7 @@ _LITGPT = {"head": "lm_head.", "vision": "visual.", "merger": "visual.merger."}
 FAMILY = Family(
     id="qwen2_vl",
     title="Qwen2-VL",
-    parts={"vision": (VIT,), "merger": (MERGER,), "text": (QWEN2,), "head": (HEAD,)},
+    parts={"vision": (VIT,), "merger": (MERGER,), "text": (QWEN2_OF_VL,), "head": (HEAD,)},
     joints="""
     merger.d_in = vision.d_vision
     merger.d_out = text.d_model

@@ -162,12 +162,15 @@ class Setting(NamedTuple):
     """A value that no weight shows: found in a config file or a stamp, or a labelled default.
 
     `spellings` are the keys that config files use for it; `default` is None where there is no honest one.
+    `unsaid` is what a config.json of transformers means that says nothing, if that is something else: the
+    files leave out what the config class has by itself.
     """
 
     name: str
     spellings: tuple[str, ...]
     default: Any = None
     why: str = "convention"
+    unsaid: Any = None
 
 
 class Derived(NamedTuple):
