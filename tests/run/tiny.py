@@ -7,6 +7,7 @@ import torch
 
 from data.golden_images import noise
 from dovetail.models.language import LanguageModel
+from dovetail.models.policy import Policy
 from files import scoped
 
 DECODER = {
@@ -20,6 +21,9 @@ DECODER = {
 }
 VISION = {"layers": 2, "d_vision": 24, "heads": 3, "d_ff": 31, "patch": 5, "positions": 16, "channels": 3}
 TEXT = scoped("text", DECODER)
+TOWER = scoped("vision", VISION)
+LLM = scoped("llm", DECODER)
+PI0 = {**TOWER, **scoped("vlm", DECODER), "expert.d_model": 22, "expert.d_ff": 37, "heads.d_action": 13}
 PATCHES = {"layers": 2, "d_vision": 24, "heads": 2, "d_ff": 48, "patch": 4, "frames": 2, "channels": 3}
 
 # family -> a few sizes, each with other kinds of parts
@@ -28,6 +32,15 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
         {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4},
         {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4, "head": "head"},
     ],
+    "paligemma": [{**TEXT, **TOWER}],
+    "llava_onevision": [{**TEXT, **TOWER}, {**TEXT, **TOWER, "head": "head"}],
+    "prismatic": [
+        {"vision": "siglip+pool", **TOWER, **LLM, "head": "head"},
+        {"projector": "avgpool_mlp", "llm": "qwen2", **TOWER, **LLM},
+        {"projector": "linear+bias", "llm": "llama", **TOWER, **LLM, "head": "head"},
+    ],
+    "pi0": [{**PI0, "heads.d_state": 17}],
+    "pi05": [PI0],
     "llama": [{**TEXT, "head": "head"}, TEXT],
     "qwen2": [TEXT],
     "qwen3": [TEXT],
@@ -38,6 +51,7 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
     ],
     "dinov2": [{"vision": "dinov2+registers", **scoped("vision", {**VISION, "registers": 2})}],
 }
+STATE = torch.linspace(-1, 1, 10).view(2, 5)
 # What a family needs to know that stands in no config of that size.
 SETTINGS: dict[str, dict[str, Any]] = {"qwen2_vl": {"max_pixels": 6000}, "dinov2": {"vision.heads": 3}}
 
@@ -46,6 +60,12 @@ SETTINGS: dict[str, dict[str, Any]] = {"qwen2_vl": {"max_pixels": 6000}, "dinov2
 def output(model: Any) -> torch.Tensor:
     """What a model makes of the same inputs every time."""
     pictures = [noise(23, 31), noise(40, 12, seed=1)]
+    if isinstance(model, Policy):
+        inputs = model.prepare(
+            [pictures], [[True, True]], [[5, 9], [8, 0]], [[True, True], [True, False]], STATE
+        )
+        noise_of = torch.randn((2, *model.action_shape), generator=torch.Generator().manual_seed(0))
+        return model.sample_actions(inputs, noise=noise_of, num_steps=2)
     if not isinstance(model, LanguageModel):
         return model(**model.prepare(pictures))
     token = getattr(getattr(model, "config", None), "image_token", None)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MODELS = {
     "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
     "paligemma": ("paligemma", "PaliGemma"),
+    "llava_onevision": ("llava_onevision", "LlavaOnevision"),
     "llama": ("text", "TextModel"),
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),

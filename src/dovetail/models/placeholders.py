@@ -55,7 +55,17 @@ def filled(
     Raises:
         UsageError: there are not as many placeholders as features.
     """
-    x = table(tokens.masked_fill(where, 0))
+    return put(table(tokens.masked_fill(where, 0)), where, features)
+
+
+def put(
+    x: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"], features: Float[Tensor, "p d"] | None
+) -> Float[Tensor, "b n d"]:
+    """The embeddings with the features, in order, in the places that are true.
+
+    Raises:
+        UsageError: there are not as many places as features.
+    """
     count = 0 if features is None else len(features)
     if int(where.sum()) != count:
         raise UsageError(
@@ -64,9 +74,7 @@ def filled(
             found=f"{int(where.sum())}",
             hint="make the inputs with model.prepare(tokens, images)",
         )
-    if features is None:
-        return x
-    return x.masked_scatter(where[..., None], features.to(x.dtype))
+    return x if features is None else x.masked_scatter(where[..., None], features.to(x.dtype))
 
 
 Item = TypeVar("Item")

@@ -28,7 +28,6 @@ class Values:
     """
 
     family: Family
-    variant: str | None
     kinds: Mapping[str, Part]
     features: Mapping[str, frozenset[str]]
     values: Mapping[str, Value]
@@ -63,7 +62,7 @@ def values_of(report: Report) -> Values:
     stored = {role: part for role, part in report.parts.items() if part.tied_to is None}
     kinds = {role: family.kind(role, part.kind) for role, part in stored.items()}
     features = {role: frozenset((*kinds[role].features, *part.features)) for role, part in stored.items()}
-    return Values(family=family, variant=report.variant, kinds=kinds, features=features, values=report.config)
+    return Values(family=family, kinds=kinds, features=features, values=report.config)
 
 
 def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Values:
@@ -75,16 +74,14 @@ def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Valu
         for setting in settings:
             source = "undetermined" if setting.default is None else "default"
             values[prefix + setting.name] = Value(setting.default, source, setting.why)
+    for variant in list(plan.family.variants.values())[:1]:
+        values["variant"] = Value(variant, "default", "the first of the family")
     values |= {name: Value(value, "given", "the caller") for name, value in (given or {}).items()}
-    variant = values["variant"].value if "variant" in values else None
     kinds = plan.kinds
     features = {
         role: frozenset((*part.features, *plan.features.get(role, ()))) for role, part in kinds.items()
     }
-    default = next(iter(plan.family.variants.values()), None)
-    return Values(
-        family=plan.family, variant=variant or default, kinds=kinds, features=features, values=values
-    )
+    return Values(family=plan.family, kinds=kinds, features=features, values=values)
 
 
 def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> Config:
