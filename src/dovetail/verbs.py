@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from dovetail.errors import DovetailError
 from dovetail.families import all_families, built_in, family, third_party
 from dovetail.layout.examine import Examination, examine
 from dovetail.layout.family import Family
@@ -39,7 +40,8 @@ def validate(
     """Whether a checkpoint is whole. `as_` (`family` or `family/layout`) asserts what it must be.
 
     `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
-    freshly initialised; `progress` is then told the bytes read so far and the bytes in all.
+    freshly initialised, values that changed since the certificate was written. `progress` is then told
+    the bytes read so far and the bytes in all.
 
     Raises:
         UsageError: there is nothing to open, or `as_` names no family or layout.
@@ -51,9 +53,32 @@ def validate(
         examination = _examine(store, wanted)
         if not values:
             return examination.report
-        from dovetail.layout.values import check_values
+        return _with_values(examination, progress)
 
-        return check_values(examination, progress=progress)
+
+def _with_values(examination: Examination, progress: Callable[[int, int], None] | None) -> Report:
+    """The report with what the data shows, and whether it is what the certificate says."""
+    from dovetail.edit.recheck import certified_materials, recheck, why_not
+    from dovetail.layout.values import check_values
+
+    try:
+        materials = certified_materials(examination) if examination.store.has_bytes else {}
+    except DovetailError as error:
+        report = check_values(examination, progress=progress)
+        return report.replace(unchecked=(*report.unchecked, why_not(error)))
+    hashed = sum(material.size for material in materials.values())
+    read = 0
+
+    def looking(done: int, total: int) -> None:
+        nonlocal read
+        read = total
+        if progress:
+            progress(done, total + hashed)
+
+    report = check_values(examination, progress=looking)
+    return recheck(
+        report, examination, materials, progress and (lambda done, _: progress(read + done, read + hashed))
+    )
 
 
 def _asserted(text: str) -> tuple[Family, str | None]:

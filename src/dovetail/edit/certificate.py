@@ -10,22 +10,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dovetail import __version__
-from dovetail.layout.documents import STAMP
+from dovetail.layout.certified import leaf_table
+from dovetail.layout.documents import STAMP, STAMP_SCHEMA
 from dovetail.layout.family import Family
 from dovetail.report import Value
 from dovetail.store.content import ALGORITHM, hash_of
 
-SCHEMA = 1
 # Sources of values that may be written down: what was only assumed stays open.
 _KNOWN = ("stamp", "weights", "config")
 
 
 class LeafContent(NamedTuple):
-    """One leaf as it is in a checkpoint; `is_dead` if no computation reads it."""
+    """One leaf as it is in a checkpoint; `is_dead` if no computation reads it.
+
+    `hash` is None where nobody read the values.
+    """
 
     dtype: str
     shape: tuple[int, ...]
-    hash: str
+    hash: str | None
     is_dead: bool = False
 
 
@@ -58,24 +61,35 @@ def certificate(
     init: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The certificate as plain JSON values: `parts` are kinds by role, `init` tags what was not copied."""
+    """The certificate as plain JSON values: `parts` are kinds by role, `init` tags what was not copied.
+
+    It has no fingerprint if a leaf has no hash.
+    """
+    is_hashed = all(leaf.hash for leaf in leaves.values())
     return {
-        "schema": SCHEMA,
+        "schema": STAMP_SCHEMA,
         "dovetail": __version__,
         "family": family.id,
         "layout": layout if isinstance(layout, str | None) else dict(layout),
-        "fingerprint": fingerprint(family, leaves),
+        "fingerprint": fingerprint(family, leaves) if is_hashed else None,
         **facts,
         "parts": dict(parts),
         "config": {
-            name: {"value": value.value, "source": value.source}
+            name: _with_source(value)
             for name, value in config.items()
             if value.source in _KNOWN and value.value is not None
         },
         "init": dict(init),
         "hash": ALGORITHM,
+        "leaf_table": leaf_table({name: (leaf.dtype, leaf.shape) for name, leaf in leaves.items()}),
         "leaves": {name: leaf.hash for name, leaf in leaves.items()},
     }
+
+
+def _with_source(value: Value) -> dict[str, Any]:
+    """A value and whence it is; the weights that prove one are there to be asked again."""
+    evidence = {} if value.source == "weights" else {"evidence": value.evidence}
+    return {"value": value.value, "source": value.source, **evidence}
 
 
 def certificate_name(weights: str | None = None) -> str:

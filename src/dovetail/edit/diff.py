@@ -181,7 +181,7 @@ def _notes(a: Side, b: Side, tied: Mapping[str, str], *, values: bool) -> Iterat
             yield f"left out of {where}: {counted(count, 'tensor')} ({rule})"
         if side.report.family is None and not a.why_stored:
             closest = side.report.closest
-            name = closest.family if closest else None
-            yield f"{where} is damaged; `dovetail validate {side.report.path}` says how (closest: {name})"
+            nearest = closest.family if closest else None
+            yield f"{where} is damaged; `dovetail validate {side.report.path}` says how (closest: {nearest})"
         elif not side.report.is_whole and not a.why_stored:
             yield f"{where} has errors; `dovetail validate {side.report.path}` lists them"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from dovetail.errors import listed
 from dovetail.layout import account
+from dovetail.layout.certified import certificate_findings
 from dovetail.layout.chunks import join_chunks
 from dovetail.layout.config import fill_config
 from dovetail.layout.detect import Detection, Explanation, detect, explain, without_wrapper
@@ -207,7 +208,13 @@ class _Subject(NamedTuple):
         one, store, documents = self.detection.closest, self.store, self.documents
         assert one is not None
         is_claim = self.detection.claim is not None
+        certified: list[Finding] = []
+        if documents.stamp and documents.node is None and is_claim:
+            certified = list(certificate_findings(documents.stamp, one, inference, store))
+        if any(finding.code == "other-certificate" for finding in certified):
+            documents = documents._replace(stamp=None)
         config, findings = fill_config(one, inference, documents=documents)
+        findings = certified + findings
         if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
             findings = []  # a config of another family has no quarrel with the one that comes closest
         if one.family.variants:

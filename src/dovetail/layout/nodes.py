@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dovetail.layout.detect import Explanation
-from dovetail.layout.leaves import canonical_name
+from dovetail.layout.leaves import leaf_names
 from dovetail.report import Finding, Value, counted
 from dovetail.store.store import Store
 
@@ -161,23 +161,10 @@ def as_node(one: Explanation, node: Node) -> Explanation | None:
     leaves = set(_dict(node.values.get("leaves")))
     first = node.layers[0] if node.layers else 0
     shift = first - int(node.fact.get("numbered_from", first))
-    if set(_leaf_names(one, shift)) != leaves or one.num_unexplained:
+    if set(leaf_names(one, shift)) != leaves or one.num_unexplained:
         return None
     roles = {role: match._replace(missing=(), missing_rows=0) for role, match in one.roles.items()}
     return one._replace(roles=roles, absent={})
-
-
-def _leaf_names(one: Explanation, shift: int) -> Iterator[str]:
-    """The canonical names of all leaves, layers numbered over the whole model."""
-    spine = one.family.pipeline.spine
-    for role, match in one.roles.items():
-        for row in match.rows:
-            for index in row.found:
-                fields = dict(zip(row.row.stored.fields, index, strict=True))
-                if role in spine and "layer" in fields:
-                    fields["layer"] += shift
-                for leaf in row.row.leaves:
-                    yield canonical_name(role, match.part.leaves[leaf], fields)
 
 
 def _node_note(node: Node) -> Finding:
