@@ -21,7 +21,6 @@ from dovetail.store.store import Store
 
 STAMP = "dovetail.json"
 STAMP_SCHEMA = 1
-STAMP_SCHEMA = 1
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
@@ -154,27 +153,6 @@ def read_documents(store: Store) -> Documents:
         stamp = Document(STAMP, joined_certificate(nodes))
     findings += node_findings(store, nodes)
     return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
-
-
-def stamp_names(store: Store) -> tuple[str, ...]:
-    """The names that a stamp of this checkpoint may have, the nearest first: of its one file, of its folder.
-
-    >>> stamp_names(Store("a", "torch", files=["last.ckpt"], entries={}))
-    ('last.dovetail.json', 'dovetail.json')
-    """
-    if len(store.files) != 1:
-        return (STAMP,)
-    return f"{os.path.splitext(store.files[0])[0]}.{STAMP}", STAMP
-
-
-def _unknown_schema(name: str, schema: object) -> Finding:
-    return Finding(
-        code="certificate-schema",
-        severity="error",
-        message=f"{name} has schema {_brief(schema)!r}, this dovetail reads schema {STAMP_SCHEMA}: "
-        "what it says is not known here",
-        hint=f"update dovetail; without {name} nobody can tell which parameters were never trained",
-    )
 
 
 def stamp_names(store: Store) -> tuple[str, ...]:
