@@ -56,6 +56,10 @@ def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str
     return Value(None, "undetermined", "weights cannot show it")
 
 
+# How many token rows are tokens, where a table has rows of padding.
+USED = Setting("vocab_used", ())
+
+
 class _PartConfig:
     """The config of one part, being filled."""
 
@@ -156,6 +160,8 @@ class _PartConfig:
             values[name] = Value(size.value, size.source, self.inference.evidence(self.role, size))
             for found, source in self.said(dim):
                 cause = (self.solver.root(name), found.place)
+                if dim == "vocab" and type(found.value) is int and 0 < found.value < size.value:
+                    values[f"{self.role}.vocab_used"] = Value(found.value, source, found.place)
                 if type(found.value) is int and found.value != size.value and cause not in self.said_before:
                     self.said_before.add(cause)
                     self.findings.append(self._contradiction(dim, size, found, source))
@@ -185,7 +191,9 @@ class _PartConfig:
 
     def settings(self) -> dict[str, Value]:
         """What no weight shows."""
-        named = ((f"{self.role}.{setting.name}", setting) for setting in self.part.facts.settings)
+        named = [(f"{self.role}.{setting.name}", setting) for setting in self.part.facts.settings]
+        if "vocab" in self.part.dims and self.documents.stamped(f"{self.role}.{USED.name}"):
+            named.append((f"{self.role}.{USED.name}", USED))
         return {name: _setting(setting, name, self.documents, self.roots) for name, setting in named}
 
     def subsets(self) -> dict[str, Value]:
