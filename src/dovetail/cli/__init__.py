@@ -24,6 +24,7 @@ VERBS = {
     "fingerprint": "which model it is: the same for the same weights in every layout",
     "merge": "the nodes of a split, or LitGPT chunks, as one model again",
     "graft": "a new model with the weights of one or more others, and an account of both sides",
+    "generate": "text from a prompt and images, as it comes",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 

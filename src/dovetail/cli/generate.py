@@ -1,0 +1,87 @@
+"""`dovetail generate CKPT --prompt TEXT [--image FILE …]`."""
+
+import argparse
+import sys
+
+from dovetail.cli.inspect import CHECKPOINT
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", metavar="TEXT", help="what to answer")
+    what.add_argument("--tokens", metavar="IDS", help="token ids instead of text: 1,2,3")
+    parser.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=128, help="default 128")
+    parser.add_argument(
+        "--temperature", metavar="T", type=float, default=0.0, help="0 (default) takes the most likely token"
+    )
+    parser.add_argument(
+        "--top-k", metavar="K", type=int, default=0, help="draw from the K most likely; 0: all"
+    )
+    parser.add_argument(
+        "--top-p", metavar="P", type=float, default=1.0, help="draw from the likeliest that make P"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
+    parser.add_argument("--dtype", metavar="DTYPE", help="bfloat16, float16, float32; as stored by default")
+    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the checkpoint must be")
+    parser.add_argument(
+        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
+    )
+    parser.add_argument("--json", action="store_true", help="tokens, text and counts as JSON, at the end")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the answer as it comes."""
+    from dovetail.cli.writing import assignments
+    from dovetail.data.image_file import read_image
+    from dovetail.run.generate import Generator
+    from dovetail.run.sampling import Sampling
+
+    sampling = Sampling(
+        temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed
+    )
+    images = [read_image(path) for path in options.image]
+    generator = Generator.load(
+        options.checkpoint,
+        device=options.device,
+        dtype=options.dtype,
+        settings=assignments(options.given),
+        as_=options.as_,
+    )
+    prompt = options.prompt if options.tokens is None else token_ids(options.tokens)
+    if options.json:
+        from dovetail.cli.output import print_json
+
+        answer = generator.answer(prompt, images, max_new_tokens=options.max_new_tokens, sampling=sampling)
+        print_json(
+            {
+                "text": answer.text,
+                "tokens": answer.tokens,
+                "prompt_tokens": answer.prompt_tokens,
+                "stopped": answer.has_stopped,
+            }
+        )
+        return 0
+    for piece in generator.stream(prompt, images, max_new_tokens=options.max_new_tokens, sampling=sampling):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+    return 0
+
+
+def token_ids(text: str) -> list[int]:
+    """The ids of `1,2,3`.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    from dovetail.errors import UsageError
+
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise UsageError(f"`--tokens {text}` is no list of token ids", hint="for example --tokens 1,2,3")
+    return [int(word) for word in words]

@@ -1,0 +1,60 @@
+"""Choosing the next token: the most likely one, or one drawn.
+
+The order is that of transformers: temperature, then top-k, then top-p. Rows of padding in the token
+table are never chosen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dovetail.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn: `temperature` 0 takes the most likely one; `top_k` 0 and `top_p` 1 keep all."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise UsageError(
+                f"temperature {self.temperature}, top-k {self.top_k}, top-p {self.top_p} cannot be",
+                hint="temperature >= 0, top-k >= 0, 0 < top-p <= 1",
+            )
+
+
+def chooser(sampling: Sampling, vocab_used: int | None = None) -> Callable[[Tensor], Tensor]:
+    """The function that chooses; one seed gives one sequence of choices."""
+    generator = torch.Generator()
+    if sampling.seed is not None:
+        generator.manual_seed(sampling.seed)
+
+    def choose(logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+        scores = logits if vocab_used is None else logits[:, :vocab_used]
+        if sampling.temperature == 0:
+            return scores.argmax(dim=-1)
+        kept = trimmed(scores.float() / sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+        return torch.multinomial(kept.softmax(dim=-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
+
+    return choose
+
+
+def trimmed(scores: Float[Tensor, "b v"], *, top_k: int, top_p: float) -> Float[Tensor, "b v"]:
+    """The scores with those at -inf that top-k and top-p leave out; the best one always stays."""
+    if 0 < top_k < scores.shape[-1]:
+        least = scores.topk(top_k, dim=-1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    if top_p < 1:
+        ranked, order = scores.sort(dim=-1)  # ascending, as transformers does it
+        out = ranked.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        out[:, -1] = False
+        scores = scores.masked_fill(out.scatter(-1, order, out), -torch.inf)
+    return scores

@@ -1,0 +1,188 @@
+"""Text to tokens and back, with the tokenizer and the chat template that a folder has.
+
+`tokenizer.json` is read by the `tokenizers` library alone, in milliseconds; other tokenizer files need
+`transformers`. Templates are rendered as transformers renders them: sandboxed, `trim_blocks`,
+`lstrip_blocks`, with `raise_exception`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer as Fast
+from tokenizers.decoders import DecodeStream
+
+from dovetail.errors import CheckpointError, UsageError
+from dovetail.store.store import Store
+
+_FILE = "tokenizer.json"
+_OTHERS = ("tokenizer.model", "vocab.json", "spiece.model")
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint. `specials` are tokens by name (`bos_token`, `eos_token`)."""
+
+    def __init__(self, fast: Fast, specials: Mapping[str, str], template: str | None) -> None:
+        self._fast = fast
+        self.specials = specials
+        self.template = template
+
+    def encode(self, text: str, *, with_specials: bool = False) -> list[int]:
+        """The token ids of a text; `with_specials` adds those that the tokenizer puts around it."""
+        return list(self._fast.encode(text, add_special_tokens=with_specials).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self._fast.decode(list(ids), skip_special_tokens=True))
+
+    def stream(self) -> "TextStream":
+        """The text of tokens that come one after the other."""
+        return TextStream(self._fast)
+
+    def id(self, token: str) -> int | None:
+        """The id of a token, None if there is no such token."""
+        found = self._fast.token_to_id(token)
+        return None if found is None else int(found)
+
+    def special(self, name: str) -> int | None:
+        """The id of a special token by name (`bos_token`)."""
+        token = self.specials.get(name)
+        return None if token is None else self.id(token)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Messages as the model wants to have them, up to where it is to answer.
+
+        Raises:
+            UsageError: there is no template, or it refuses the messages.
+        """
+        if self.template is None:
+            raise UsageError(
+                "the checkpoint has no chat template", hint="give the prompt as the model wants it"
+            )
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = _tojson
+        try:
+            template = environment.from_string(self.template)
+            return template.render(messages=messages, add_generation_prompt=True, **self.specials)
+        except TemplateError as error:
+            raise UsageError(f"the chat template refuses the messages: {error}") from error
+
+
+class TextStream:
+    """Tokens to text, as far as the text is settled: a character of several tokens comes at once."""
+
+    def __init__(self, fast: Fast) -> None:
+        self._fast = fast
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """The text that is settled by one more token; may be empty."""
+        return self._stream.step(self._fast, token) or ""
+
+
+class SideValues(NamedTuple):
+    """What JSON files beside the weights say."""
+
+    tokenizer: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+def read_side_values(store: Store) -> SideValues:
+    """The configs of tokenizer, generation and model; empty where a file is not there."""
+    names = ("tokenizer_config.json", "generation_config.json", "config.json")
+    return SideValues(*(_json(store, name) for name in names))
+
+
+def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
+    """The tokenizer beside the weights, None if there is none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        UsageError: it is in files that need transformers, which is not installed.
+    """
+    raw = store.side_file(_FILE, 256 << 20)
+    if raw is not None:
+        try:
+            fast = Fast.from_buffer(raw)
+        except Exception as error:  # noqa: BLE001 - the library raises no type of its own
+            raise CheckpointError(f"the tokenizer cannot be read: {error}", file=_FILE) from None
+    else:
+        found = _through_transformers(store)
+        if found is None:
+            return None
+        fast = found
+    specials = {
+        name: text
+        for name, token in values.tokenizer.items()
+        if name.endswith("_token") and (text := _text(token)) is not None
+    }
+    return Tokenizer(fast, specials, _template(store, values.tokenizer))
+
+
+def _through_transformers(store: Store) -> Fast | None:
+    """A tokenizer of other files."""
+    if store.folder is None or not any(store.side_file(name, 256 << 20) for name in _OTHERS):
+        return None
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise UsageError(
+            "the tokenizer has no tokenizer.json, and other files need transformers",
+            hint="pip install transformers sentencepiece",
+        ) from None
+    try:
+        return AutoTokenizer.from_pretrained(store.folder.name, use_fast=True).backend_tokenizer
+    except Exception as error:  # noqa: BLE001 - of whatever type
+        raise CheckpointError(
+            f"transformers cannot read the tokenizer: {error}", folder=store.folder.name
+        ) from None
+
+
+def _template(store: Store, config: Mapping[str, Any]) -> str | None:
+    """The chat template: a file of its own, or an entry of a config; of several, the default."""
+    if (raw := store.side_file("chat_template.jinja")) is not None:
+        return raw.decode()
+    for values in (_json(store, "chat_template.json"), config, _json(store, "processor_config.json")):
+        template = values.get("chat_template")
+        if isinstance(template, list):
+            named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _json(store: Store, name: str) -> Mapping[str, Any]:
+    raw = store.side_file(name)
+    if raw is None:
+        return {}
+    with suppress(ValueError):
+        values = json.loads(raw)
+        if isinstance(values, dict):
+            return values
+    raise CheckpointError("the file is no JSON object", file=name)
+
+
+def _text(token: Any) -> str | None:
+    """A special token, which may be a string or an object with its content."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _refuse(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
