@@ -39,5 +39,5 @@ def test_every_declared_kind_is_built() -> None:
 
 
 def test_what_no_weight_shows_must_be_known() -> None:
-    with pytest.raises(UsageError, match=r"resampler\.norm_first is needed to run panovlm"):
+    with pytest.raises(UsageError, match=r"to run panovlm, resampler\.norm_first must be known"):
         build_resampler(values_from(plan_of("panovlm", KINDS["bimamba"])))
