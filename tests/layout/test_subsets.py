@@ -230,6 +230,33 @@ def test_a_lightning_checkpoint_is_its_model_and_the_rest_is_set_aside(tmp_path:
     }
 
 
+@pytest.mark.parametrize(("depth", "conflicts"), [(2, 0), (3, 1)])
+def test_hyper_parameters_of_a_lightning_checkpoint_settle_what_is_open(
+    depth: int, conflicts: int, tmp_path: Path
+) -> None:
+    """System 4's trainer writes its resampler's settings there and nowhere else (SYSTEMS 4.7)."""
+    tensors = {
+        name: torch.zeros(shape, dtype=torch.bfloat16)
+        for name, (_, shape) in header("panovlm", "legacy").items()
+    }
+    checkpoint = training(tensors)
+    checkpoint["hyper_parameters"] = {
+        "resampler_norm_first": False,
+        "resampler_depth": depth,
+        "resampler_dropout": 0.05,
+    }
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    report = dovetail.inspect(tmp_path / "last.ckpt")
+    assert (report.family, report.layout) == ("panovlm", "legacy")
+    said_there = "hyper_parameters in the checkpoint: "
+    assert report.config["resampler.norm_first"] == (False, "config", f"{said_there}resampler_norm_first")
+    assert report.config["resampler.dropout"] == (0.05, "config", f"{said_there}resampler_dropout")
+    assert report.config["resampler.depth"].value == 2
+    errors = [f.message for f in report.findings if f.severity == "error"]
+    assert len(errors) == conflicts
+    assert all(message.endswith(f"and 3 in {said_there}resampler_depth") for message in errors)
+
+
 def test_fsdp_and_compile_and_checkpointing_names_come_off_together(tmp_path: Path) -> None:
     wrapped = {
         f"module._orig_mod.{name.replace('layers.', 'layers.').replace('.mlp.', '._checkpoint_wrapped_module.mlp.')}".replace(
