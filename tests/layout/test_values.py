@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import dovetail
-from dovetail.layout.values import as_float
 from dovetail.report import Report
-from dovetail.store.cast import to_bytes
 from files import MODELS, header_of, plan_of
 
 Tensors = dict[str, torch.Tensor]
@@ -172,27 +169,3 @@ def test_a_listing_says_that_it_has_no_values(tmp_path: Path) -> None:
     assert said(dovetail.validate(path, values=True)) == [
         ("no-values", "warning", "the values were not checked: this input holds names and shapes only")
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [
-        ("F8_E4M3", torch.float8_e4m3fn),
-        ("F8_E5M2", torch.float8_e5m2),
-        ("BF16", torch.bfloat16),
-        ("F16", torch.float16),
-        ("F64", torch.float64),
-    ],
-)
-def test_bits_become_the_numbers_that_torch_reads(name: str, dtype: torch.dtype) -> None:
-    width = {1: np.uint8, 2: np.uint16, 8: np.uint64}[dtype.itemsize]
-    values = torch.randn(4096).mul(3).to(dtype)
-    bits = values.view({1: torch.uint8, 2: torch.int16, 8: torch.int64}[dtype.itemsize]).numpy().view(width)
-    np.testing.assert_array_equal(as_float(bits, name), values.to(torch.float32).numpy())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_cast_rounds_as_torch_does(dtype: torch.dtype) -> None:
-    values = torch.randn(10_000) * 3
-    name = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}[dtype]
-    assert to_bytes(values.numpy(), name) == bytes(values.to(dtype).view(torch.uint8).numpy().tobytes())

@@ -9,7 +9,7 @@ import torch
 
 from dovetail.dtypes import DTYPES
 from dovetail.errors import UsageError
-from dovetail.store.cast import CASTABLE, cast, is_lossless
+from dovetail.store.cast import CASTABLE, cast, is_lossless, to_numbers
 
 TORCH = {name: getattr(torch, DTYPES[name].torch) for name in CASTABLE}
 PAIRS = list(itertools.product(CASTABLE, CASTABLE))
@@ -123,6 +123,17 @@ def test_what_is_no_plain_float_is_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(UsageError) as error:
         cast(b"", *pair)
     assert str(error.value) == f"cannot change {pair[0]} to {pair[1]}\n\nhint: dtypes: BF16, F16, F32, F64"
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_floats_of_8_bits_are_read_as_torch_reads_them(dtype: str) -> None:
+    """All 256, NaN and infinity and minus zero among them."""
+    bits = torch.arange(256, dtype=torch.uint8)
+    expected = bits.view(getattr(torch, DTYPES[dtype].torch)).to(torch.float32)
+    found = torch.from_numpy(to_numbers(bytes(range(256)), dtype))
+    is_nan = torch.isnan(expected)
+    assert torch.equal(torch.isnan(found), is_nan)
+    assert octets(found[~is_nan]) == octets(expected[~is_nan])
 
 
 def test_a_block_may_be_any_buffer() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from dovetail.dtypes import BITS
 from dovetail.edit.difference import Distance
 from dovetail.edit.material import Block, Material
-from dovetail.layout.values import as_float
+from dovetail.store.cast import to_numbers
 from dovetail.store.tensor_data import Skip
 
 # elements at once: a few MiB whatever the dtype
@@ -20,7 +20,7 @@ _INTEGERS = {
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.uint8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
-_AS_FLOAT32 = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 SAME = Distance(0.0, 0.0)
@@ -66,11 +66,8 @@ def _sum_of_squares(x: Any) -> float:
 
 def _numbers(data: Bytes, dtype: str) -> Any:
     """The values as float64, None for a dtype that numpy cannot read."""
-    if dtype in _AS_FLOAT32:
-        width = {8: np.uint8, 16: np.uint16, 32: np.uint32}[BITS[dtype]]
-        return as_float(np.frombuffer(data, dtype=width), dtype).astype(np.float64)
-    if dtype == "F64":
-        return np.frombuffer(data, dtype=np.float64)
+    if dtype in _FLOATS:
+        return to_numbers(data, dtype).astype(np.float64, copy=False)
     if dtype in _INTEGERS:
         return np.frombuffer(data, dtype=_INTEGERS[dtype]).astype(np.float64)
     return None

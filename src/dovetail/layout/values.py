@@ -19,6 +19,7 @@ import numpy as np
 from dovetail.layout.examine import Examination
 from dovetail.layout.match import PartMatch
 from dovetail.report import Finding, Report, counted, more
+from dovetail.store.cast import to_numbers
 from dovetail.store.content import are_equal
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Entry, Store
@@ -135,7 +136,7 @@ def look_at(store: Store, name: str) -> Look:
         if largest >= limit:
             bad += int((magnitude >= limit).sum())
     assert first is not None
-    sample = as_float(first, entry.dtype)
+    sample = to_numbers(first, entry.dtype).astype(np.float32, copy=False)
     is_constant = entry.elements <= _SAMPLE and bool((sample == sample[0]).all())
     spread = float(sample.std()) if not bad else math.nan
     is_fresh = len(entry.shape or ()) >= 2 and not bad and _is_fresh(sample, entry, spread)
@@ -154,23 +155,6 @@ def _blocks(store: Store, name: str) -> Iterator[Any]:
         if source.read_into(offset, piece) != len(piece):
             source.exactly(offset, len(piece), f"tensor `{name}`")
         yield piece
-
-
-def as_float(bits: "NDArray[Any]", dtype: str) -> "NDArray[np.float32]":
-    """The values behind the bits, as float32."""
-    if dtype == "BF16":
-        return (bits.astype(np.uint32) << 16).view(np.float32)
-    if dtype in ("F16", "F32", "F64"):
-        return bits.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype]).astype(np.float32)
-    mantissa, bias = (3, 7) if dtype == "F8_E4M3" else (2, 15)
-    exponent = (bits.astype(np.int32) & 0x7F) >> mantissa
-    fraction = bits.astype(np.int32) & ((1 << mantissa) - 1)
-    value = np.where(
-        exponent == 0,
-        np.ldexp(fraction.astype(np.float32), 1 - bias - mantissa),
-        np.ldexp((fraction + (1 << mantissa)).astype(np.float32), exponent - bias - mantissa),
-    )
-    return np.where(bits & 0x80, -value, value).astype(np.float32)
 
 
 def _is_fresh(sample: "NDArray[np.float32]", entry: Entry, spread: float) -> bool:

@@ -4,6 +4,7 @@ Every bit is as torch has it, which takes doubles to 16 bits by way of float32.
 Only this is done to values anywhere in dovetail, and only when asked for.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,8 @@ _INFINITE: dict[str, tuple[Any, int]] = {
     "BF16": (np.uint16, 0x7F80),
     "F16": (np.uint16, 0x7C00),
 }
+# (fraction bits, bias of the exponent)
+_EIGHT_BITS = {"F8_E4M3": (3, 7), "F8_E5M2": (2, 15)}
 _NUMPY: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 
@@ -59,10 +62,29 @@ def num_infinite(block: Any, dtype: str) -> int:
 
 
 def to_numbers(block: Any, dtype: str) -> "NDArray[Any]":
-    """The numbers behind the bytes; bfloat16 as float32."""
+    """The numbers behind the bytes; bfloat16 and floats of 8 bits as float32."""
     if dtype == "BF16":
         return (np.frombuffer(block, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype in _EIGHT_BITS:
+        return _of_eight_bits(dtype)[np.frombuffer(block, np.uint8)]
     return np.frombuffer(block, _NUMPY[dtype])
+
+
+@cache
+def _of_eight_bits(dtype: str) -> "NDArray[np.float32]":
+    """The 256 values of a dtype, by their bits (arXiv:2209.05433 table 1)."""
+    fraction_bits, bias = _EIGHT_BITS[dtype]
+    bits = np.arange(256)
+    exponent, fraction = (bits & 0x7F) >> fraction_bits, bits & ((1 << fraction_bits) - 1)
+    is_normal = exponent > 0
+    significand = (fraction + (is_normal << fraction_bits)).astype(np.float32)
+    values = np.ldexp(significand, np.where(is_normal, exponent, 1) - bias - fraction_bits)
+    if dtype == "F8_E5M2":
+        values[(bits & 0x7F) == 0x7C] = np.inf
+        values[(bits & 0x7F) > 0x7C] = np.nan
+    else:  # it spends only the last one on NaN, and none on infinity
+        values[(bits & 0x7F) == 0x7F] = np.nan
+    return np.copysign(values, np.where(bits & 0x80, -1, 1)).astype(np.float32)
 
 
 def to_bytes(numbers: "NDArray[Any]", dtype: str) -> bytes:
