@@ -1,14 +1,23 @@
-"""The config.json of a model, in the spellings that transformers reads, from its sizes."""
+"""The config.json of a model, in the spellings that transformers reads, from its sizes and settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.part import Setting
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def config_json(plan: Blueprint, *, dtype: str, is_tied: bool | None) -> dict[str, Any]:
-    """The config, flat or nested as the family's own files are; empty if the family has none."""
+def config_json(
+    plan: Blueprint, *, dtype: str, is_tied: bool | None, settings: Mapping[str, Any] = _NONE
+) -> dict[str, Any]:
+    """The config, flat or nested as the family's own files are; empty if the family has none.
+
+    `settings` are values by `role.name` or `name` that take the place of the family's defaults.
+    """
     keys = plan.family.config
     config: dict[str, Any] = {}
     if not keys.model_types:
@@ -19,24 +28,49 @@ def config_json(plan: Blueprint, *, dtype: str, is_tied: bool | None) -> dict[st
     for dotted, value in keys.constants.items():
         _put(config, dotted, value(plan) if callable(value) else value)
     for role, part in plan.kinds.items():
-        section = keys.write_roots.get(role, keys.roots.get(role, ("",))[0])
+        section = written_section(plan, role)
         dims = plan.dims(role)
         for dim, spellings in part.facts.spellings.items():
             if dim in dims:
-                for key, value in _spell(spellings[0], dims[dim], dims, config, section).items():
-                    _put(config, f"{section}.{key}".lstrip("."), value)
+                for key, value in _spell(spellings[0], dims[dim], dims).items():
+                    _put(config, _dotted(section, key), value)
         for setting in part.facts.settings:
-            if setting.spellings and setting.default not in (None, {}):
-                _put(config, f"{section}.{setting.spellings[0]}".lstrip("."), setting.default, keep=True)
+            said = settings.get(f"{role}.{setting.name}")
+            if setting.spellings and said not in (None, {}):
+                _put(config, _dotted(section, setting.spellings[0]), said)
+            elif setting.spellings and setting.default not in (None, {}):
+                _put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
+    for setting in plan.family.settings:
+        for dotted in _places(config, setting) if setting.name in settings else ():
+            _put(config, dotted, settings[setting.name])
     if is_tied is not None:
         config["tie_word_embeddings"] = is_tied
     config["torch_dtype"] = dtype
     return config
 
 
-def _spell(
-    spelling: str, size: int, dims: Mapping[str, int], config: Mapping[str, Any], section: str
-) -> dict[str, Any]:
+def written_section(plan: Blueprint, role: str) -> str:
+    """The dotted section of a written config that holds a part's values, "" for the top."""
+    keys = plan.family.config
+    section = keys.write_roots.get(role, keys.roots.get(role, ("",))[0])
+    return str(section(plan) if callable(section) else section)
+
+
+def _places(config: Mapping[str, Any], setting: Setting) -> Iterator[str]:
+    """The spellings under which a config has a setting of the whole model."""
+    for dotted in setting.spellings:
+        place: Any = config
+        for key in dotted.split("."):
+            place = place.get(key) if isinstance(place, dict) else None
+        if place is not None:
+            yield dotted
+
+
+def _dotted(section: str, key: str) -> str:
+    return f"{section}.{key}".lstrip(".")
+
+
+def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
     """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`."""
     if spelling.startswith("("):
         return {spelling[1:].split(" // ", maxsplit=1)[0]: math.isqrt(size) * dims["patch"]}

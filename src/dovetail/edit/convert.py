@@ -11,7 +11,7 @@ from dovetail.edit.execute import Done, execute
 from dovetail.edit.material import Material, plain
 from dovetail.edit.output_files import DEFAULT_SHARD, output_files
 from dovetail.edit.plan import Dropped, Lossy, Output, Plan
-from dovetail.edit.side_files import side_files
+from dovetail.edit.side_files import assumptions, side_files
 from dovetail.edit.subject import Path, Subject, opened_subject
 from dovetail.edit.vocab import padded, padded_vocab, with_vocab
 from dovetail.errors import FormatError, UsageError, listed
@@ -92,6 +92,7 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
         "convert",
         subject,
         (Output(files, layout.id, side_files(subject, layout, materials, vocab)),),
+        assumed=assumptions(subject, layout),
         config=with_vocab(subject.report.config, vocab),
         dropped=dropped,
         lossy=lossy,
@@ -106,6 +107,7 @@ def plan_of(
     config: Mapping[str, Value],
     dropped: Sequence[Dropped] = (),
     lossy: tuple[Lossy, ...] = (),
+    assumed: tuple[str, ...] = (),
 ) -> Plan:
     """A plan whose one source is a subject: everything of it is in an output or named as dropped."""
     return Plan(
@@ -121,6 +123,7 @@ def plan_of(
         lossy=lossy,
         findings=subject.allowed,
         inherited=subject.let_pass_before,
+        assumed=assumed,
         copies=tuple(
             (subject.store, *pair) for match in subject.one.roles.values() for pair in match.duplicates
         ),

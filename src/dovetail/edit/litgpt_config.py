@@ -6,9 +6,12 @@ Source: litgpt@0.5.13 `litgpt/config.py` (fields and defaults), `litgpt/utils.py
 from collections.abc import Mapping
 from typing import Any
 
+from dovetail.edit.rope_scaling import to_litgpt
 from dovetail.layout.blueprint import Blueprint
 from dovetail.report import Value
 
+# The roles that may be the decoder, in order.
+DECODERS = ("text", "llm", "decoder")
 _MLP = {"gemma": "GemmaMLP"}
 
 
@@ -16,10 +19,13 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
     """The text of the file for the part that is a decoder.
 
     `padded_vocab_size` is the number of rows, `vocab_size` the number of tokens where a config says it.
+
+    Raises:
+        UsageError: LitGPT cannot compute what the config says.
     """
     import yaml
 
-    role = next(role for role in ("text", "llm", "decoder") if role in plan.kinds)
+    role = next(role for role in DECODERS if role in plan.kinds)
     dims, kind = plan.dims(role), plan.kinds[role].id
 
     def said(key: str, default: Any) -> Any:
@@ -27,7 +33,8 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
         return default if value is None or value.value is None else value.value
 
     values: dict[str, Any] = {
-        "name": name,
+        # LitGPT adds one to the norms of a model that has `Gemma` in its name (`Config.norm_class`)
+        "name": name.replace("gemma", "Gemma"),
         "hf_config": {},
         "block_size": said("max_positions", 4096),
         "vocab_size": said("vocab_used", dims["vocab"]),
@@ -51,5 +58,5 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
     }
     if kind == "gemma":
         values["gelu_approximate"] = "tanh"
-        values["norm_class_name"] = "RMSNorm"
+    values |= to_litgpt(said("rope_scaling", {}), values["block_size"])
     return yaml.safe_dump(values, sort_keys=False)

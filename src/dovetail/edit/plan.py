@@ -65,7 +65,8 @@ class Plan(NamedTuple):
 
     `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are
     second names of tensors, with the name that is kept: they must be equal. `findings` is damage that
-    is let pass, `inherited` what was let pass before, `promised` the fingerprint that the result must have.
+    is let pass, `inherited` what was let pass before, `promised` the fingerprint that the result must
+    have, `assumed` what written configs say although nothing said it.
     """
 
     verb: str
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
     copies: tuple[tuple[Store, str, str], ...] = ()
     promised: str | None = None
     inherited: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> list[Arranged]:
@@ -146,6 +148,7 @@ class Plan(NamedTuple):
             "outputs": [_output(output) for output in self.outputs],
             "dropped": [{"reason": one.reason, "tensors": list(one.names)} for one in self.dropped],
             "lossy": [one._asdict() for one in self.lossy],
+            "assumed": list(self.assumed),
             "findings": [finding.as_json() for finding in self.findings],
             "units": [_unit(tensor) for tensor in self.tensors],
         }

@@ -10,14 +10,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from dovetail.dtypes import DTYPES
-from dovetail.edit.config_json import config_json
-from dovetail.edit.litgpt_config import litgpt_config
+from dovetail.edit.config_json import config_json, written_section
+from dovetail.edit.litgpt_config import DECODERS, litgpt_config
 from dovetail.edit.material import Material
+from dovetail.edit.rope_scaling import from_litgpt
 from dovetail.edit.subject import Subject
 from dovetail.edit.vocab import Vocab, with_vocab
 from dovetail.layout.blueprint import Blueprint
 from dovetail.layout.family import Layout
 from dovetail.report import Value
+from dovetail.store.folder import Folder
 from dovetail.store.store import Store
 
 CONFIG, LITGPT_CONFIG = "config.json", "model_config.yaml"
@@ -47,30 +49,118 @@ def side_files(
     """The texts that go beside the weights of a subject in a layout."""
     texts = travelling(subject.store)
     config = with_vocab(subject.report.config, vocab)
-    plan = _blueprint(subject, config)
     changes = _changes(subject, materials, vocab)
-    if CONFIG in texts:
+    plan = _blueprint(subject, config)
+    made = _made(subject, layout)
+    if CONFIG in texts and CONFIG not in made:
         texts[CONFIG] = _adapted(texts[CONFIG], changes)
-    elif plan is not None:
-        written = config_json(plan, dtype=changes["torch_dtype"], is_tied=changes.get("tie_word_embeddings"))
+    elif plan is not None and CONFIG in made:
+        is_tied = changes.get("tie_word_embeddings")
+        written = config_json(
+            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(subject)
+        )
         if written:
-            texts[CONFIG] = (json.dumps(_with_settings(written, subject, plan), indent=2) + "\n").encode()
-    if layout.container.has_litgpt_config and plan is not None:
-        texts[LITGPT_CONFIG] = litgpt_config(plan, config, _name(subject)).encode()
+            texts[CONFIG] = (json.dumps(_with_reach(written, plan, subject), indent=2) + "\n").encode()
+    if plan is not None and LITGPT_CONFIG in made:
+        texts[LITGPT_CONFIG] = litgpt_config(plan, _for_litgpt(subject, config), _name(subject)).encode()
     return texts
+
+
+def assumptions(subject: Subject, layout: Layout) -> tuple[str, ...]:
+    """What written configs say that nothing said before: `text.rope_theta = 1000000.0 (qwen2 convention)`."""
+    if not _made(subject, layout):
+        return ()
+    spelled = {
+        f"{role}.{name}"
+        for role, match in subject.one.roles.items()
+        for name in (
+            *match.part.facts.spellings,
+            *(one.name for one in match.part.facts.settings if one.spellings),
+        )
+    }
+    return tuple(
+        f"{name} = {value.value} ({value.evidence})"
+        for name, value in subject.report.config.items()
+        if value.source == "default" and name in spelled and value.value not in (None, {}, 0)
+    )
+
+
+def _made(subject: Subject, layout: Layout) -> set[str]:
+    """The configs that are written new: the target's tools want them, and the source has none for them."""
+    there = _names(subject.store)
+    made = {LITGPT_CONFIG} if layout.container.has_litgpt_config else set()
+    if CONFIG not in there or _is_foreign(subject, layout):
+        made.add(CONFIG)
+    return made
+
+
+def _is_foreign(subject: Subject, layout: Layout) -> bool:
+    """Whether transformers is to load the result and the config is of another tool's model class."""
+    known, said = subject.family.config.model_types, subject.documents.model_type
+    is_plain = subject.family.variants.get(said or "", "base") == "base"
+    return (
+        layout.id.startswith("hf")
+        and said in known[1:]
+        and is_plain
+        and subject.family.config.architecture != ""
+    )
+
+
+def _settings(subject: Subject) -> dict[str, Any]:
+    """What somebody said of the model, by `role.name` or `name`."""
+    said = {
+        name: value.value
+        for name, value in subject.report.config.items()
+        if value.source in ("stamp", "config") and value.value is not None
+    }
+    adjustments = subject.documents.find(("rope_adjustments",), ("",))
+    if adjustments is not None and isinstance(adjustments.value, dict):
+        scaling = from_litgpt(adjustments.value)
+        said = {f"{role}.rope_scaling": scaling for role in subject.one.roles if role in DECODERS} | said
+    return said
+
+
+def _with_reach(written: dict[str, Any], plan: Blueprint, subject: Subject) -> dict[str, Any]:
+    """The config with the longest sequence, where something says it."""
+    said = subject.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
+    role = next((role for role in DECODERS if role in plan.kinds), None)
+    if said is not None and role is not None:
+        section = written
+        for key in filter(None, written_section(plan, role).split(".")):
+            section = section[key]
+        section["max_position_embeddings"] = said.value
+    return written
+
+
+def _for_litgpt(subject: Subject, config: Mapping[str, Value]) -> dict[str, Value]:
+    """The values, with two that only the documents beside the weights have."""
+    values = dict(config)
+    role = next((role for role in DECODERS if role in subject.one.roles), None)
+    keys = {
+        f"{role}.max_positions": ("max_position_embeddings", "block_size"),
+        f"{role}.vocab_used": ("vocab_size",),
+    }
+    for name, spellings in keys.items():
+        said = subject.documents.find(spellings, subject.family.config.roots.get(role or "", ("",)))
+        if said is not None and isinstance(said.value, int):
+            values.setdefault(name, Value(said.value, "config", said.place))
+    return values
 
 
 def travelling(store: Store) -> dict[str, bytes]:
     """Files beside the weights that belong to the model, by name."""
-    if not store.beside:
-        return {}
-    texts = {}
+    return {name: folder.read(name, _LIMIT) for name, folder in _names(store).items()}
+
+
+def _names(store: Store) -> dict[str, Folder]:
+    """The folder that each travelling file is in."""
+    found: dict[str, Folder] = {}
     for folder in reversed(store.beside):
         for name, size in folder.files().items():
             is_known = "/" not in name and any(fnmatchcase(name, pattern) for pattern in _TRAVELLING)
             if is_known and name not in store.files and size <= _LIMIT:
-                texts[name] = folder.read(name, _LIMIT)
-    return texts
+                found[name] = folder
+    return found
 
 
 def _changes(subject: Subject, materials: Sequence[Material], vocab: Vocab | None) -> dict[str, Any]:
@@ -94,7 +184,12 @@ def _is_tied(subject: Subject, heads: Sequence[str]) -> bool:
 
 def _adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
     """A config with those of its values changed that it has and that are no longer so."""
-    config = json.loads(text)
+    try:
+        config = json.loads(text)
+    except ValueError:  # examining it has said so
+        return text
+    if not isinstance(config, dict):
+        return text
     is_changed = False
     sections = [
         config,
@@ -121,22 +216,6 @@ def _blueprint(subject: Subject, config: Mapping[str, Value]) -> Blueprint | Non
         for name in match.part.subsets:
             subsets[f"{role}.{name}"] = tuple(subject.report.config[f"{role}.{name}"].value)
     return Blueprint(subject.family, kinds, sizes, features, subsets)
-
-
-def _with_settings(config: dict[str, Any], subject: Subject, plan: Blueprint) -> dict[str, Any]:
-    """The config with the settings that the source says, where the family's defaults stood."""
-    keys = subject.family.config
-    for role, part in plan.kinds.items():
-        section = keys.write_roots.get(role, keys.roots.get(role, ("",))[0])
-        for setting in part.facts.settings:
-            value = subject.report.config.get(f"{role}.{setting.name}")
-            if setting.spellings and value and value.source in ("stamp", "config") and value.value:
-                place = config
-                *sections, key = f"{section}.{setting.spellings[0]}".lstrip(".").split(".")
-                for one in sections:
-                    place = place.setdefault(one, {})
-                place[key] = value.value
-    return config
 
 
 def _name(subject: Subject) -> str:

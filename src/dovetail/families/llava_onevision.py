@@ -162,6 +162,7 @@ FAMILY = Family(
             "vision_feature_layer": -1,
             "vision_feature_select_strategy": "full",
             "vision_aspect_ratio": "anyres_max_9",
+            "image_grid_pinpoints": _PINPOINTS,
             "image_token_index": 151646,
             "video_token_index": 151647,
         },

@@ -209,6 +209,11 @@ def has_pool(plan: Blueprint) -> bool:
     return "pool" in plan.features["vision"]
 
 
+def is_pair(plan: Blueprint) -> bool:
+    """Whether there is a text tower beside the vision tower."""
+    return "text" in plan.kinds
+
+
 FAMILY = Family(
     id="siglip",
     title="SigLIP / SigLIP2",
@@ -230,8 +235,12 @@ FAMILY = Family(
     config=ConfigKeys(
         model_types=("siglip_vision_model", "siglip", "siglip2", "siglip2_vision_model"),
         architecture="SiglipVisionModel",
-        write_roots={"vision": ""},
-        constants={"vision_use_head": has_pool},
+        write_roots={"vision": lambda plan: "vision_config" if is_pair(plan) else ""},
+        constants={
+            "architectures": lambda plan: ["SiglipModel" if is_pair(plan) else "SiglipVisionModel"],
+            "model_type": lambda plan: "siglip" if is_pair(plan) else "siglip_vision_model",
+            "vision_use_head": has_pool,
+        },
         roots={"vision": ("vision_config", ""), "text": ("text_config",)},
     ),
     sizes={name: {"vision": "siglip+pool", **scoped("vision", size)} for name, size in SIZES.items()},

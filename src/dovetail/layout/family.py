@@ -120,7 +120,8 @@ class ConfigKeys(NamedTuple):
     role, the dotted sections to look in, in order; "" is the top level. `presets` are, per role, a key
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
-    by dotted key (or functions of the Blueprint), `write_roots` are sections where not the first root.
+    by dotted key, `write_roots` are sections where not the first root; both may be functions of the
+    Blueprint.
     """
 
     model_types: tuple[str, ...] = ()
@@ -128,7 +129,7 @@ class ConfigKeys(NamedTuple):
     presets: Mapping[str, str] = _NONE
     architecture: str = ""
     constants: Mapping[str, Any] = _NONE
-    write_roots: Mapping[str, str] = _NONE
+    write_roots: Mapping[str, Any] = _NONE
 
 
 _NO_CONFIG = ConfigKeys()

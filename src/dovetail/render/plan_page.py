@@ -93,6 +93,10 @@ def _said(plan: Plan) -> Page:
         )
     for lossy in plan.lossy:
         page.append(Line(f"lossy: {counted(lossy.tensors, 'tensor')} {lossy.what}", "warning"))
+    if plan.assumed:
+        page.append(
+            Line(f"assumed in the config, say better with --set: {listed(list(plan.assumed), 12)}", "warning")
+        )
     for finding in plan.findings:
         page.append(Line(f"let pass: {finding.message}", "warning"))
     tags: dict[str, list[str]] = {}
