@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
     from dovetail.edit.split import split
+    from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
     from dovetail.report import Finding, Report
@@ -46,6 +47,7 @@ _HOMES = {
     "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",
     "split": "dovetail.edit.split",
+    "stamp": "dovetail.edit.stamp",
     "validate": "dovetail.verbs",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "merge",
     "open_checkpoint",
     "split",
+    "stamp",
     "validate",
 ]
 

@@ -20,6 +20,7 @@ VERBS = {
     "families": "what dovetail knows: families, their layouts, and which cannot be told apart",
     "convert": "the same weights in another layout, container, sharding or dtype",
     "split": "one model over several machines, balanced by bytes; or as LitGPT chunks",
+    "stamp": "writes down beside an old checkpoint what its weights cannot tell, and hashes what they can",
     "diff": "two checkpoints tensor by tensor, in whatever layout each is; --values compares the data",
     "fingerprint": "which model it is: the same for the same weights in every layout",
     "merge": "the nodes of a split, or LitGPT chunks, as one model again",

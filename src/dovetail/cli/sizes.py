@@ -6,6 +6,7 @@ from typing import Any
 
 from dovetail.errors import UsageError
 
+_PYTHON = {"True": True, "False": False}
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -30,6 +31,8 @@ def assignment(text: str, *, example: str = "text.layers=2") -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
         raise UsageError(f"`--set {text}` is not NAME=VALUE", hint=f"for example --set {example}")
+    if value in _PYTHON:
+        return name, _PYTHON[value]
     try:
         return name, json.loads(value)
     except ValueError:

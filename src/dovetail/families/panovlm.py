@@ -79,6 +79,7 @@ output_proj.(weight|bias)            out_dim hidden_dim | out_dim
     spellings=parse_spellings("""
     hidden_dim  hidden_dim | resampler_hidden_dim
     depth       num_layers | depth | resampler_depth
+    d_inner     d_inner
     d_state     d_state | resampler_d_state
     d_conv      d_conv | resampler_d_conv
     dt_rank     dt_rank

@@ -56,16 +56,19 @@ def examine(
     as_family: Family | None = None,
     as_layout: str | None = None,
     given: Mapping[str, Any] | None = None,
+    ignores_stamp: bool = False,
 ) -> Examination:
     """Says what a checkpoint is. `more_families` are asked only if none of `families` explains it.
 
     Both are functions, so that a family is imported only when its turn comes.
     `as_family` and `as_layout` hold the file against one family whatever it looks like. `given` are
-    values by `role.name`, for what no weight shows.
+    values by `role.name`, for what no weight shows. `ignores_stamp` reads all documents but our own.
     """
     clock = _Clock(open=store.seconds)
     inventory, chunks = join_chunks(take_inventory(store.entries))
     documents = read_documents(store)._replace(given=dict(given or {}))
+    if ignores_stamp:
+        documents = documents._replace(stamp=None)
     clock.lap("names")
     if as_family is not None:
         one = explain(inventory, as_family, as_family.layout(as_layout) if as_layout else None)

@@ -1,0 +1,269 @@
+"""`stamp`: writes down beside an old checkpoint what it is, with the hash of every tensor.
+
+What weights determine is inferred; what they cannot show comes from `--set`, config files or the values
+inside the checkpoint, each with its source. A labelled default is nobody's word: it stays open and is
+listed. The weights are never touched.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from dovetail.edit.certificate import LeafContent, as_text, certificate, certificate_name
+from dovetail.edit.checkpoint_metadata import FAMILIES, NAME, checkpoint_metadata, parsed
+from dovetail.edit.contents import leaf_contents
+from dovetail.edit.given import check_given, resolved
+from dovetail.edit.subject import Path, Subject, subject_of
+from dovetail.errors import UsageError, listed
+from dovetail.families import built_in, family, third_party
+from dovetail.layout.documents import STAMP, Document
+from dovetail.layout.examine import Examination, examine
+from dovetail.report import Value, counted
+from dovetail.store.folder import LocalFolder
+from dovetail.store.open import open_checkpoint
+from dovetail.store.replace import replace_file
+from dovetail.store.store import Store
+
+Progress = Callable[[int, int], None]
+_OPEN = ("default", "undetermined")
+# Findings that say that an older stamp does not fit the weights.
+_ABOUT_STAMP = ("stamp-conflict", "other-certificate", "certificate-leaves")
+
+
+class Stamped(NamedTuple):
+    """What was written, or would be: `files` by path, `still_open` what nobody has said yet."""
+
+    path: str
+    family: str
+    files: Mapping[str, bytes]
+    fingerprint: str | None
+    leaves: int
+    values: Mapping[str, Value]
+    still_open: Mapping[str, Value]
+    notes: tuple[str, ...]
+    is_written: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return {
+            "schema": 1,
+            "path": self.path,
+            "family": self.family,
+            "files": list(self.files),
+            "written": self.is_written,
+            "fingerprint": self.fingerprint,
+            "leaves": self.leaves,
+            "values": {name: value.as_json() for name, value in self.values.items()},
+            "open": {name: value.as_json() for name, value in self.still_open.items()},
+            "notes": list(self.notes),
+        }
+
+
+def stamp(
+    checkpoint: Path,
+    *,
+    given: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    values: bool = True,
+    replace: bool = False,
+    dry_run: bool = False,
+    as_: str | None = None,
+    allow: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Stamped:
+    """Writes `dovetail.json` beside a checkpoint, or into the folder `out`.
+
+    `given` are values that no file says (`{"norm_first": True}`); without `values` the tensors are not
+    hashed. An older stamp that says otherwise is replaced only with `replace`.
+
+    Raises:
+        CheckpointError: it is of no known family, damaged beyond `allow`, or contradicts what is given.
+        UsageError: a name in `given` is not known, or a stamp or config says otherwise.
+        WriteError: the place cannot be written to; what was there is as it was.
+    """
+    with open_checkpoint(checkpoint) as store:
+        subject, old, notes = _subject(store, as_, given or {}, allow=allow, replace=replace)
+        place, name = _place(store, os.fspath(checkpoint), out)
+        contents = _contents(subject, old, values=values and not dry_run, progress=progress)
+        _check_hashes(contents, old, name, replace=replace)
+        texts = {name: as_text(_stamp(subject, contents, old))}
+        if subject.family.id in FAMILIES:
+            texts[NAME] = _metadata(subject, place, replace=replace)
+        files = {os.path.join(place, name): data for name, data in texts.items()}
+        _check_readable(files, old, replace=replace)
+        for path, data in () if dry_run else files.items():
+            replace_file(path, data)
+        return Stamped(
+            path=store.path,
+            family=subject.family.id,
+            files=files,
+            fingerprint=json.loads(texts[name])["fingerprint"],
+            leaves=len(contents),
+            values=_known(subject, old),
+            still_open={
+                name: value for name, value in subject.report.config.items() if value.source in _OPEN
+            },
+            notes=tuple(notes),
+            is_written=not dry_run,
+        )
+
+
+def _subject(
+    store: Store, as_: str | None, given: Mapping[str, Any], *, allow: Collection[str], replace: bool
+) -> tuple[Subject, Document | None, list[str]]:
+    """The checkpoint with what is given, its older stamp, and what had to be left out of that."""
+    first = _examined(store, as_)
+    old = first.documents.stamp
+    if first.documents.nodes or first.documents.node:
+        raise UsageError(
+            "a node of a split model has its certificate already", hint="`dovetail merge` it first"
+        )
+    against = [finding for finding in first.report.findings if finding.code in _ABOUT_STAMP]
+    notes = []
+    if old is not None and against:
+        if not replace:
+            raise UsageError(
+                f"{old.name} does not fit the weights: {listed([one.message for one in against], 3)}",
+                hint="--overwrite writes it anew, from the weights and what else is known",
+            )
+        notes.append(f"nothing was taken from the older {old.name}: it did not fit the weights")
+        first = _examined(store, as_, ignores_stamp=True)
+    subject = subject_of(first, allow, verb="stamped")
+    if given:
+        full = resolved(given, subject.report.config)
+        check_given(full, subject, replace=replace)
+        again = _examined(store, as_, given=full, ignores_stamp=bool(against))
+        subject = subject_of(again, allow, verb="stamped")
+    return subject, old, notes
+
+
+def _examined(
+    store: Store, as_: str | None, given: Mapping[str, Any] | None = None, *, ignores_stamp: bool = False
+) -> Examination:
+    if as_ is None:
+        return examine(store, built_in, more_families=third_party, given=given, ignores_stamp=ignores_stamp)
+    id, _, layout = as_.partition("/")
+    return examine(
+        store,
+        tuple,
+        as_family=family(id),
+        as_layout=layout or None,
+        given=given,
+        ignores_stamp=ignores_stamp,
+    )
+
+
+def _place(store: Store, checkpoint: str, out: Path | None) -> tuple[str, str]:
+    """The folder that the stamp goes into, and its name: of the folder, or of one file in it."""
+    is_one_file = os.path.isfile(checkpoint) and len(store.files) == 1
+    name = certificate_name(os.path.basename(checkpoint)) if is_one_file else STAMP
+    if out is not None:
+        return os.fspath(out), name
+    if not isinstance(store.folder, LocalFolder):
+        raise UsageError(f"nothing can be written beside `{checkpoint}`", hint="give --out FOLDER")
+    return store.folder.name, name
+
+
+def _contents(
+    subject: Subject, old: Document | None, *, values: bool, progress: Progress | None
+) -> dict[str, LeafContent]:
+    """Every leaf with its hash; with the older stamp's, if it has one, where the values are not read."""
+    if values:
+        if not subject.store.has_bytes:
+            raise UsageError(
+                "this input holds names and shapes only, nothing to hash",
+                hint="--no-values stamps the header",
+            )
+        return leaf_contents(subject, progress=progress)
+    said = _hashes(old) if subject.documents.stamp else {}
+    return {
+        one.name: LeafContent(one.dtype, one.shape, said.get(one.name), one.leaf.is_dead)
+        for one in subject.materials.values()
+    }
+
+
+def _hashes(old: Document | None) -> dict[str, str]:
+    leaves = _dict(old, "leaves")
+    return {name: digest for name, digest in leaves.items() if isinstance(digest, str)}
+
+
+def _dict(old: Document | None, key: str) -> dict[str, Any]:
+    """A map in an older stamp, empty if there is none."""
+    found: Any = old.values.get(key) if old else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _check_hashes(
+    contents: Mapping[str, LeafContent], old: Document | None, name: str, *, replace: bool
+) -> None:
+    said = _hashes(old)
+    changed = [leaf for leaf, one in contents.items() if leaf in said and one.hash not in (None, said[leaf])]
+    if changed and not replace and old is not None:
+        raise UsageError(
+            f"{old.name} has other hashes for {counted(len(changed), 'tensor')}: "
+            f"{listed([f'`{leaf}`' for leaf in changed], 3)}",
+            hint=f"the values changed since it was written; --overwrite writes {name} anew",
+        )
+
+
+def _check_readable(files: Mapping[str, bytes], old: Document | None, *, replace: bool) -> None:
+    """A stamp that is there and could not be read may say what nobody else knows."""
+    for path in files:
+        is_stamp = path.endswith(STAMP)
+        if is_stamp and old is None and os.path.exists(path) and not replace:
+            raise UsageError(f"`{path}` is there and cannot be read", hint="--overwrite writes it anew")
+
+
+def _stamp(subject: Subject, contents: Mapping[str, LeafContent], old: Document | None) -> dict[str, Any]:
+    """The certificate; what an older one says of the past is kept."""
+    hashes = _hashes(old)
+    kept = {
+        name: tag
+        for name, tag in _dict(old, "init").items()
+        if name in contents and (name not in hashes or contents[name].hash in (None, hashes[name]))
+    }
+    past = dict(old.values) if old and subject.documents.stamp else {}
+    allowed = [message for message in past.get("allowed") or () if isinstance(message, str)]
+    facts: dict[str, Any] = {
+        "source": past.get("source")
+        or {"path": subject.report.path, "layout": subject.report.layout, "verb": "stamp"},
+        "allowed": list(dict.fromkeys([*allowed, *(finding.message for finding in subject.allowed)])),
+        **{key: past[key] for key in ("dropped", "lossy") if key in past},
+    }
+    return certificate(
+        family=subject.family,
+        layout=subject.report.layout,
+        parts={role: match.part.id for role, match in subject.one.roles.items()},
+        leaves=contents,
+        config=_known(subject, old),
+        init=kept,
+        facts=facts,
+    )
+
+
+def _known(subject: Subject, old: Document | None) -> dict[str, Value]:
+    """What somebody knows; what an older stamp said keeps the source that it named."""
+    values = {
+        name: value
+        for name, value in subject.report.config.items()
+        if value.source not in _OPEN and value.value is not None
+    }
+    config = _dict(old, "config")
+    for name, value in values.items():
+        said = config.get(name)
+        is_old = value.source == "stamp" and old is not None and value.evidence.startswith(f"{old.name}:")
+        if is_old and isinstance(said, dict) and isinstance(said.get("evidence"), str):
+            values[name] = Value(value.value, str(said.get("source", "stamp")), said["evidence"])
+    return values
+
+
+def _metadata(subject: Subject, place: str, *, replace: bool) -> bytes:
+    """PanoVLM's own side file."""
+    path = os.path.join(place, NAME)
+    text = subject.store.side_file(NAME)
+    if os.path.exists(path):
+        text = LocalFolder(place).read(NAME)
+    existing = parsed(text, replace=replace)
+    values = checkpoint_metadata(subject, _known(subject, None), existing)
+    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
