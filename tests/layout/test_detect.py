@@ -59,6 +59,17 @@ def test_a_header_says_family_layout_parts_and_sizes(
         n for n in plan.sizes if n.split(".")[0] not in roles
     }
 
+@pytest.mark.parametrize(("id", "model", "layout"), CASES)
+def test_the_same_when_it_is_told(id: str, model: dict[str, Any], layout: str, tmp_path: Path) -> None:
+    """A layout that is named finds its names in the wrapper of its container as well."""
+    plan = plan_of(id, model)
+    one = plan.family.layout(layout)
+    wrapper = one.container.wrapper
+    header = {wrapper + name: shape for name, shape in header_of(plan, layout).items()}
+    report = dovetail.validate(write_listing(tmp_path / "x.json", header), as_=f"{id}/{layout}")
+    assert [f.message for f in report.findings if f.severity == "error"] == []
+    assert report.layout == layout
+
 
 # What no shape of the family decides (head counts), by role.
 _DECODER = ("q_heads", "kv_heads", "head_dim")

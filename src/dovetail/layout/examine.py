@@ -71,8 +71,10 @@ def examine(
         documents = documents._replace(stamp=None)
     clock.lap("names")
     if as_family is not None:
-        one = explain(inventory, as_family, as_family.layout(as_layout) if as_layout else None)
-        detection = Detection(one if one.is_whole else None, one, (), inventory)
+        layout = as_family.layout(as_layout) if as_layout else None
+        views = filter(None, (inventory, without_wrapper(inventory)))
+        one = min((explain(view, as_family, layout) for view in views), key=lambda one: one.cost)
+        detection = Detection(one if one.is_whole else None, one, (), one.inventory)
     else:
         said = {"model_type": documents.model_type, "likely": documents.likely_family}
         detection = detect(inventory, families(), **said)
