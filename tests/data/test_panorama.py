@@ -7,7 +7,7 @@ import pytest
 
 from data.golden_images import noise
 from dovetail.data.images import HALF, LANCZOS, normalize, resize
-from dovetail.data.panorama import num_views, perspective, project, sliding
+from dovetail.data.panorama import anyres, num_views, perspective, project, sliding
 from dovetail.errors import UsageError
 
 
@@ -80,3 +80,29 @@ def test_perspective_views_follow_each_other_to_the_right() -> None:
 def test_a_camera_cannot_see_half_the_sphere() -> None:
     with pytest.raises(UsageError, match=r"no camera sees 180\.0 degrees"):
         perspective(noise(8, 16), (4, 4), fov=180.0)
+
+
+def test_anyres_shows_the_whole_and_then_looks_around() -> None:
+    panorama = noise(48, 96)
+    views = anyres(panorama, (32, 32), fov=90.0, overlap=0.5)
+    assert views.shape == (9, 3, 32, 32)
+    assert (views[0, :, :7] == -1).all()  # 2 to 1, so a quarter of the square is black at the top
+    assert (views[0, :, 9:23] > -1).any()
+    for i in (0, 3):
+        seen = normalize(project(panorama, (672, 672), fov=90.0, yaw=45.0 * i), HALF)
+        # 21 pixels of the drawing for one: in the middle between the two in the middle
+        np.testing.assert_allclose(views[1 + i], seen[:, 10::21, 10::21], atol=1e-5)
+    assert len(anyres(panorama, (8, 8), fov=60.0, overlap=0.5)) == 1 + 12 * 2
+    with pytest.raises(UsageError, match=r"no view of 100\.0 degrees lies within 90"):
+        anyres(panorama, (8, 8), fov=100.0)
+
+
+def test_a_camera_looks_up() -> None:
+    """Straight up there is one pixel of the panorama's top row in the middle, whatever the yaw."""
+    panorama = np.zeros((180, 360, 3), np.uint8)
+    panorama[:30] = 200
+    seen = project(panorama, (33, 33), fov=40.0, yaw=123.0, pitch=90.0)
+    assert (seen == 200).all()
+    seen = project(panorama, (33, 33), fov=40.0, yaw=123.0, pitch=60.0)
+    assert (seen[:15, 16] == 200).all()
+    assert (seen[18:, 16] == 0).all()

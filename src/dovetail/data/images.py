@@ -22,6 +22,7 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 Pixels = Float32[np.ndarray, "3 _ _"]
 Color = tuple[int, int, int]
 
+BLACK: Color = (0, 0, 0)
 BICUBIC = Pillow.Resampling.BICUBIC
 LANCZOS = Pillow.Resampling.LANCZOS
 
@@ -158,14 +159,14 @@ def pi0_pixels(image: np.ndarray, size: tuple[int, int]) -> Pixels:
     height, width = pixels.shape[1:]
     ratio = max(height / size[0], width / size[1])
     if ratio != 1:
-        pixels = _interpolate(pixels, (int(height / ratio), int(width / ratio))).clip(-1, 1)
+        pixels = interpolate(pixels, (int(height / ratio), int(width / ratio))).clip(-1, 1)
     ground = np.full((3, *size), -1, np.float32)
     top, left = ((edge - inner) // 2 for edge, inner in zip(size, pixels.shape[1:], strict=True))
     ground[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
     return ground
 
 
-def _interpolate(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def interpolate(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Bilinear, pixel centres at half integers (torch's `align_corners=False`), edges repeated."""
     for axis, target in enumerate(size, start=1):
         source = pixels.shape[axis]

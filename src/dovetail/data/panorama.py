@@ -1,11 +1,11 @@
 """Overlapping views of an equirectangular panorama, as PanoVLM and CORA look at one.
 
 A panorama is 360 degrees wide and 180 high. Views follow each other to the right from its left edge
-(`sliding`) or from its middle (`perspective`), each covering `fov` degrees and sharing `overlap` of them
-with the one before; the last ones run around the back.
+(`sliding`) or from its middle (`perspective`, `anyres`), each covering `fov` degrees and sharing `overlap`
+of them with the one before; the last ones run around the back.
 
-Sources: wooseungw/panollava@48559af `src/cora/processors/images.py` (`sliding_window`, `e2p`); gnomonic
-projection: Snyder, Map Projections (USGS PP 1395), sec. 22.
+Sources: wooseungw/panollava@48559af `src/cora/processors/{images,anyres_e2p}.py` (`sliding_window`, `e2p`,
+`anyres_e2p`); gnomonic projection: Snyder, Map Projections (USGS PP 1395), sec. 22.
 """
 
 import math
@@ -13,12 +13,25 @@ import math
 import numpy as np
 from jaxtyping import Float32
 
-from dovetail.data.images import HALF, LANCZOS, Image, Normalization, decoded, normalize, resize
+from dovetail.data.images import (
+    BLACK,
+    HALF,
+    LANCZOS,
+    Image,
+    Normalization,
+    decoded,
+    interpolate,
+    normalize,
+    pad,
+    resize,
+)
 from dovetail.errors import UsageError
 
 Views = Float32[np.ndarray, "views 3 height width"]
 
 KEPT = 0.9  # of a perspective view's height: the rows at the edges are stretched most
+WHOLE, TILE = 336, 672  # edges at which `anyres` draws the panorama and its views
+REACH = 90.0  # degrees of latitude that the views of `anyres` cover
 
 
 def num_views(fov: float, overlap: float) -> int:
@@ -35,6 +48,22 @@ def num_views(fov: float, overlap: float) -> int:
             f"no views of {fov} degrees overlap by {overlap}", hint="0 < fov <= 360, 0 <= overlap < 1"
         )
     return math.ceil(360 / (fov * (1 - overlap)))
+
+
+def whole(
+    panorama: np.ndarray,
+    size: tuple[int, int],
+    *,
+    fov: float = 360.0,
+    overlap: float = 0.0,
+    statistics: Normalization = HALF,
+) -> Views:
+    """One view of everything, squeezed; `fov` and `overlap` do not matter.
+
+    Raises:
+        UsageError: the panorama is not decoded.
+    """
+    return normalize(resize(decoded(panorama), size, filter=LANCZOS), statistics)[None]
 
 
 def sliding(
@@ -82,13 +111,52 @@ def perspective(
     return np.stack([normalize(resize(view, size, filter=LANCZOS), statistics) for view in views])
 
 
-def project(panorama: Image, size: tuple[int, int], *, fov: float, yaw: float) -> Image:
-    """A camera's picture, `fov` degrees both ways; `yaw` in degrees to the right of the panorama's middle."""
+def anyres(
+    panorama: np.ndarray,
+    size: tuple[int, int],
+    *,
+    fov: float = 90.0,
+    overlap: float = 0.5,
+    statistics: Normalization = HALF,
+) -> Views:
+    """The whole panorama on black, then what cameras see, evenly around, in rows between 45 degrees down
+    and 45 up; all drawn larger and then shrunk without antialiasing.
+
+    Raises:
+        UsageError: the panorama is not decoded, or there are no such views.
+    """
+    height, width = decoded(panorama).shape[:2]
+    count = num_views(fov, overlap)
+    pitches = [-45 + fov / 2 + fov * (1 - overlap) * row for row in range(_rows(fov, overlap))]
+    scale = WHOLE / max(height, width)
+    inner = resize(panorama, (round(height * scale), round(width * scale)))
+    gaps = [(WHOLE - edge) // 2 for edge in inner.shape[:2]]
+    rows, columns = ((gap, WHOLE - edge - gap) for gap, edge in zip(gaps, inner.shape[:2], strict=True))
+    views = [pad(inner, vertical=rows, horizontal=columns, color=BLACK)]
+    for pitch in pitches:
+        for view in range(count):
+            views.append(project(panorama, (TILE, TILE), fov=fov, yaw=360 / count * view, pitch=pitch))
+    return np.stack([interpolate(normalize(view, statistics), size) for view in views])
+
+
+def _rows(fov: float, overlap: float) -> int:
+    if fov > REACH:
+        raise UsageError(
+            f"no view of {fov} degrees lies within {REACH}", hint="give a field of view up to it"
+        )
+    return int((REACH - fov) / (fov * (1 - overlap)) + 1e-9) + 1
+
+
+def project(panorama: Image, size: tuple[int, int], *, fov: float, yaw: float, pitch: float = 0.0) -> Image:
+    """A camera's picture, `fov` degrees both ways, looking `yaw` degrees to the right of the panorama's
+    middle and `pitch` degrees up."""
     reach = math.tan(math.radians(fov) / 2)
-    up = np.linspace(reach, -reach, size[0])[:, None]
+    above = np.linspace(reach, -reach, size[0])[:, None]
     right = np.linspace(-reach, reach, size[1])[None, :]
-    longitude = np.arctan(right) + math.radians(yaw)
-    latitude = np.arctan2(up, np.hypot(1, right))
+    sine, cosine = math.sin(math.radians(pitch)), math.cos(math.radians(pitch))
+    ahead, up = cosine - sine * above, sine + cosine * above
+    longitude = np.arctan2(right, ahead) + math.radians(yaw)
+    latitude = np.arctan2(up, np.hypot(ahead, right))
     height, width = panorama.shape[:2]
     row = (0.5 - latitude / math.pi) * height - 0.5
     column = (0.5 + longitude / (2 * math.pi)) * width - 0.5

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from dovetail.data.images import HALF, Image, Normalization, decoded, normalize, pad, resize
-
-BLACK = (0, 0, 0)
+from dovetail.data.images import BLACK, HALF, Image, Normalization, decoded, normalize, pad, resize
 
 
 def pinpoints(size: int, *, most: int = 6) -> tuple[tuple[int, int], ...]:

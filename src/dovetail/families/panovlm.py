@@ -256,6 +256,38 @@ VICREG = tuple(
 )
 
 
+_CODE = "what both projectors fall back to"
+
+
+def _said(key: str) -> tuple[str, ...]:
+    """Where configs have a setting of the model: hyperparameters, metadata, or the YAML of a run."""
+    return key, f"model_config.{key}", f"models.{key}"
+
+
+def _of_images(key: str) -> tuple[str, ...]:
+    return f"image_processing.{key}", f"training_config.{key}", key
+
+
+# What is not known here follows from `pipeline`: which of the two code bases runs the tensors.
+SETTINGS = (
+    Setting("pipeline", ("pipeline",), None),
+    Setting("image_token", ("image_token_id",), -200, "stands for <|vision|>, whose id is the tokenizer's"),
+    Setting("first_is_whole", ("first_is_whole",), None),
+    Setting("has_positions", _said("use_projection_positional_encoding"), None),
+    Setting("pe_enable_continuity", _said("pe_enable_continuity"), True, _CODE),
+    Setting("pe_spatial_encoding_type", _said("pe_spatial_encoding_type"), "sinusoidal", _CODE),
+    Setting("pe_temperature", _said("pe_temperature"), 10_000.0, _CODE),
+    Setting("overlap_ratio", (*_said("overlap_ratio"), "model_overlap_ratio"), 0.5, _CODE),
+    Setting("stitching_mode", _said("stitching_mode"), "stride_views", _CODE),
+    Setting("stitch_target_cols", _said("stitch_target_cols"), 0, _CODE),
+    Setting("stitch_target_to_view_width", _said("stitch_target_to_view_width"), False, _CODE),
+    Setting("stitch_interp", _said("stitch_interp"), None),
+    Setting("crop_strategy", _of_images("crop_strategy"), None),
+    Setting("fov_deg", _of_images("fov_deg"), 90.0, "panovlm default"),
+    Setting("view_overlap", _of_images("overlap_ratio"), 0.5, "panovlm default"),
+)
+
+
 def _panovlm(
     id: str, note: str, *, vision: str, resampler: Mount, projector: Mount, text: Mount, head: Mount
 ) -> Layout:
@@ -355,5 +387,6 @@ FAMILY = Family(
             "resampler.out_dim": 768,
         },
     },
+    settings=SETTINGS,
     sources=("wooseungw/panollava@ab73e9e", "wooseungw/panollava@48559af", "arXiv:2312.00752"),
 )

@@ -38,7 +38,10 @@ def fill_config(
 
 
 def _family_settings(one: Explanation, documents: Documents) -> dict[str, Value]:
-    """What no weight shows and no single part owns."""
+    """What no weight shows and no single part owns; nothing of a part that was cut out."""
+    family = one.family
+    if len(one.roles) == 1 < len(family.parts) - len(family.optional):
+        return {}
     return {
         setting.name: _setting(setting, setting.name, documents, ("",)) for setting in one.family.settings
     }

@@ -23,6 +23,7 @@ MODELS = {
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
     "prismatic": ("prismatic", "Prismatic"),
+    "panovlm": ("panovlm", "build_panovlm"),
     "pi0": ("pi0", "Pi0"),
     "pi05": ("pi05", "Pi05"),
     "siglip": ("siglip", "SiglipModel"),
