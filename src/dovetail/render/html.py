@@ -15,10 +15,10 @@ from typing import NamedTuple
 from dovetail.errors import WriteError
 from dovetail.render import html_facts as facts
 from dovetail.render import html_parts as parts
-from dovetail.render.html_elements import Html, count, definitions, element, escape, join, name, prose
+from dovetail.render.html_elements import Html, definitions, element, escape, join, name, prose
 from dovetail.render.html_findings import counts, findings, names
 from dovetail.render.page import quantity
-from dovetail.report import Closest, Report
+from dovetail.report import Closest, Report, counted
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -187,7 +187,7 @@ def _verdict(report: Report) -> Html:
     balance = ", ".join(f"{number:,} {word}" for number, word in terms if number) or "none"
     lines = [
         element("p", element("strong", state), " ", element("span", counts(report)), class_="word"),
-        element("p", f"{count(total, 'name')} in the file: {balance}"),
+        element("p", f"{counted(total, 'name')} in the file: {balance}"),
     ]
     if report.unchecked:
         lines.append(element("p", prose(f"not checked: {'; '.join(report.unchecked)}"), class_="soft"))
@@ -220,9 +220,9 @@ def _identity(report: Report) -> list[tuple[str, str]]:
 def _distance(report: Report, one: Closest) -> str:
     absent = parts.absent_roles(report)
     least = "at least " if absent else ""
-    terms = [f"{least}{count(one.missing, 'tensor')} missing"] if one.missing else []
+    terms = [f"{least}{counted(one.missing, 'tensor')} missing"] if one.missing else []
     terms += [f"{role} is missing altogether" for role in absent]
-    terms += [f"{count(one.unexplained, 'tensor')} fit nothing in it"] if one.unexplained else []
+    terms += [f"{counted(one.unexplained, 'tensor')} fit nothing in it"] if one.unexplained else []
     return ": ".join(filter(None, (_closest(one), ", ".join(terms))))
 
 

@@ -124,8 +124,3 @@ def _row(columns: Sequence[Column], row: Sequence[str]) -> Html:
     cells = [element("th", first[1], scope="row", class_=first[0].kind)]
     cells += [element("td", cell, class_=column.kind, data_label=column.title) for column, cell in rest]
     return element("tr", *cells)
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: `1 error`, `2,431 tensors`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -12,7 +12,6 @@ from dovetail.render.html_elements import (
     Group,
     Html,
     breakable,
-    count,
     definitions,
     element,
     items,
@@ -21,7 +20,7 @@ from dovetail.render.html_elements import (
     prose,
     table,
 )
-from dovetail.report import SCHEMA, Report, Tie, Value
+from dovetail.report import SCHEMA, Report, Tie, Value, counted
 
 _SETTINGS = (
     Column("size or setting", "name"),
@@ -47,7 +46,7 @@ def settings(report: Report) -> Html:
         groups.setdefault(role, []).append(_setting(short, value))
     found = Counter(value.source for value in report.config.values())
     said = ", ".join(f"{found[source]} {words}" for source, words in _SOURCES.items() if found[source])
-    said = f"{count(len(report.config), 'value')}: {said}."
+    said = f"{counted(len(report.config), 'value')}: {said}."
     titled = [Group(_role(role, report), rows) for role, rows in groups.items()]
     return join((element("p", said, class_="soft"), table(_SETTINGS, titled, class_="settings")))
 
@@ -97,7 +96,7 @@ def chunks(report: Report) -> Html:
         first, end = chunk["first_layer"], chunk["last_layer"]
         segments = () if first is None else (Segment("used", end - first + 1),)
         layers = "no layers" if first is None else f"{first} to {end}"
-        notes = (count(chunk["tensors"], "tensor"),)
+        notes = (counted(chunk["tensors"], "tensor"),)
         bars.append(Bar(name(str(chunk["file"])), first or 0, segments, layers, notes))
     return chart(bars, to, [f"{mark:g}" for mark in to.marks])
 
@@ -121,7 +120,7 @@ def accounting(report: Report) -> Html:
         bars.append(Bar(element("b", word), place, segments, f"{number:,}", (what,)))
         place += number
     to = scale(total)
-    said = f"{count(total, 'name')} in the file, each counted once."
+    said = f"{counted(total, 'name')} in the file, each counted once."
     return join((element("p", said, class_="soft"), chart(bars, to, [f"{mark:,.0f}" for mark in to.marks])))
 
 
@@ -133,7 +132,7 @@ def dtype_chart(report: Report) -> Html:
         parts = [(role, part.dtypes[dtype]) for role, part in report.parts.items() if dtype in part.dtypes]
         where = ", ".join(f"{inside:,} in {role}" for role, inside in parts)
         segment = Segment("used" if dtype != "unknown" else "outside", number)
-        bars.append(Bar(element("b", dtype), place, (segment,), count(number, "tensor"), (where,)))
+        bars.append(Bar(element("b", dtype), place, (segment,), counted(number, "tensor"), (where,)))
         place += number
     return chart(bars, to, [f"{mark:,.0f}" for mark in to.marks])
 

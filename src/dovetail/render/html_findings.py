@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from dovetail.render.html_elements import Html, count, element, items, join, name, prose
-from dovetail.report import Finding, Report, Severity
+from dovetail.render.html_elements import Html, element, items, join, name, prose
+from dovetail.report import Finding, Report, Severity, counted
 
 MOST_NAMES = 200
 
@@ -21,13 +21,13 @@ def findings(report: Report) -> Html:
 def counts(report: Report) -> str:
     """`2 errors, 0 warnings, 1 note`."""
     kinds = [finding.severity for finding in report.findings]
-    return ", ".join(count(kinds.count(kind), kind) for kind in _SEVERITIES)
+    return ", ".join(counted(kinds.count(kind), kind) for kind in _SEVERITIES)
 
 
 def _group(kind: Severity, mine: list[tuple[int, Finding]]) -> Html:
     if not mine:
         return Html("")
-    return element("section", element("h3", count(len(mine), kind)), *(_finding(i, f) for i, f in mine))
+    return element("section", element("h3", counted(len(mine), kind)), *(_finding(i, f) for i, f in mine))
 
 
 def _finding(number: int, finding: Finding) -> Html:
@@ -52,4 +52,4 @@ def names(found: Iterable[str], noun: str) -> Html:
     lines = [name(one) for one in every[:MOST_NAMES]]
     if len(every) > MOST_NAMES:
         lines.append(element("span", f"and {len(every) - MOST_NAMES:,} more in report.json", class_="soft"))
-    return element("details", element("summary", count(len(every), noun)), items(lines, "names"))
+    return element("details", element("summary", counted(len(every), noun)), items(lines, "names"))

@@ -10,7 +10,6 @@ from dovetail.render.html_elements import (
     Column,
     Group,
     Html,
-    count,
     element,
     escape,
     items,
@@ -20,7 +19,7 @@ from dovetail.render.html_elements import (
     table,
 )
 from dovetail.render.page import quantity
-from dovetail.report import PartReport, Report
+from dovetail.report import PartReport, Report, counted
 
 Metric = Literal["bytes", "parameters", "tensors"]
 
@@ -136,11 +135,11 @@ def _notes(report: Report, role: str, part: PartReport) -> Iterator[Html]:
         yield join(("shares ", name(part.tied_to)))
     missing = part.expected - part.present
     if missing > 0:
-        yield join((f"{missing:,} of {count(part.expected, 'tensor')} missing",))
+        yield join((f"{missing:,} of {counted(part.expected, 'tensor')} missing",))
     dead = _dead(report, role, part)
     if dead.tensors:
         size = f", {quantity(dead.parameters)} parameters" if dead.parameters else ""
-        yield join((f"{count(dead.tensors, 'dead tensor')}{size}",))
+        yield join((f"{counted(dead.tensors, 'dead tensor')}{size}",))
     yield from _finding_note(report, role)
 
 
@@ -149,7 +148,7 @@ def _finding_note(report: Report, role: str) -> Iterator[Html]:
     mine = [(i, f) for i, f in enumerate(report.findings, 1) if f.part == role and f.severity != "note"]
     if mine:
         counts = (sum(1 for _, f in mine if f.severity == kind) for kind in ("error", "warning"))
-        said = (count(n, kind) for n, kind in zip(counts, ("error", "warning"), strict=True) if n)
+        said = (counted(n, kind) for n, kind in zip(counts, ("error", "warning"), strict=True) if n)
         yield element("a", ", ".join(said), href=f"#finding-{mine[0][0]}")
 
 
@@ -254,7 +253,7 @@ def shapes(report: Report) -> Html:
 
 def _shapes(role: str, part: PartReport) -> Html:
     rows = [(name(text, prefix=part.prefix), _shape(shape)) for text, shape in part.shapes.items()]
-    said = join((element("b", role), f" {part.kind}: {count(len(rows), 'kind')} of tensors"))
+    said = join((element("b", role), f" {part.kind}: {counted(len(rows), 'kind')} of tensors"))
     columns = (Column("name", "name"), Column("shape", "shape"))
     return element("details", element("summary", said), table(columns, [Group(None, rows)]))
 

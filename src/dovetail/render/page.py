@@ -7,7 +7,7 @@ say the same.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dovetail.report import Finding, PartReport, Report, Severity
+from dovetail.report import Finding, PartReport, Report, Severity, counted
 
 
 class Line(NamedTuple):
@@ -255,4 +255,4 @@ def _verdict(report: Report) -> Line:
 def _counted(report: Report, severity: Severity) -> str:
     """`2 errors`, `1 warning`, or nothing."""
     count = sum(1 for finding in report.findings if finding.severity == severity)
-    return f"{count} {severity}{'s' if count > 1 else ''}" if count else ""
+    return counted(count, severity) if count else ""

@@ -78,13 +78,16 @@ def _of_eight_bits(dtype: str) -> "NDArray[np.float32]":
     exponent, fraction = (bits & 0x7F) >> fraction_bits, bits & ((1 << fraction_bits) - 1)
     is_normal = exponent > 0
     significand = (fraction + (is_normal << fraction_bits)).astype(np.float32)
-    values = np.ldexp(significand, np.where(is_normal, exponent, 1) - bias - fraction_bits)
+    values: NDArray[np.float32] = np.ldexp(
+        significand, np.where(is_normal, exponent, 1) - bias - fraction_bits
+    )
     if dtype == "F8_E5M2":
         values[(bits & 0x7F) == 0x7C] = np.inf
         values[(bits & 0x7F) > 0x7C] = np.nan
     else:  # it spends only the last one on NaN, and none on infinity
         values[(bits & 0x7F) == 0x7F] = np.nan
-    return np.copysign(values, np.where(bits & 0x80, -1, 1)).astype(np.float32)
+    values[128:] *= -1
+    return values
 
 
 def to_bytes(numbers: "NDArray[Any]", dtype: str) -> bytes:
