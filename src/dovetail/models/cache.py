@@ -46,6 +46,11 @@ class Past:
         self._values = values
         self._length = 0
 
+    @property
+    def now(self) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b g s c"]]:
+        """Everything so far."""
+        return self._keys[:, :, : self._length], self._values[:, :, : self._length]
+
     def append(
         self, k: Float[Tensor, "b g n c"], v: Float[Tensor, "b g n c"]
     ) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b g s c"]]:
@@ -53,7 +58,7 @@ class Past:
         start, self._length = self._length, self._length + k.shape[2]
         self._keys[:, :, start : self._length] = k
         self._values[:, :, start : self._length] = v
-        return self._keys[:, :, : self._length], self._values[:, :, : self._length]
+        return self.now
 
 
 class Cache:

@@ -16,22 +16,27 @@ Sources: openpi@15a9616 `models_pytorch/gemma_pytorch.py:PaliGemmaWithExpertMode
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dovetail.models.decoder import Block, Decoder
 from dovetail.models.layers import attend
 from dovetail.models.masks import Mask
 from dovetail.models.rotary import Rotation
+from dovetail.models.taps import watching
 
 Heads = tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"], Float[Tensor, "b g n c"]]
 
 
+@runtime_checkable
 class Layer(Protocol):
-    """A layer of a decoder, cut in two where it attends."""
+    """A layer of a decoder, cut in two where it attends: a tuple of its block and what sets it."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """The block, or the rest."""
 
     def enter(self, x: Float[Tensor, "b n d"], by: Rotation) -> Heads:
         """Queries, keys and values."""
@@ -56,15 +61,16 @@ class Plain(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The layers of a decoder and its last norm."""
+    """The layers of a decoder and its last norm; `name` is its role."""
 
+    name: str
     layers: Sequence[Layer]
     norm: Callable[[Tensor], Tensor]
 
 
-def stack_of(decoder: Decoder) -> Stack:
+def stack_of(name: str, decoder: Decoder) -> Stack:
     """A decoder of `decoder.py`, ready to attend with another."""
-    return Stack([Plain(cast("Block", block)) for block in decoder.blocks.values()], decoder.norm)
+    return Stack(name, [Plain(cast("Block", block)) for block in decoder.blocks.values()], decoder.norm)
 
 
 class Kept(NamedTuple):
@@ -94,19 +100,57 @@ def together(
 def kept(stack: Stack, x: Float[Tensor, "b p d"], by: Rotation, mask: Mask) -> tuple[Kept, ...]:
     """The keys and values of every layer of the prefix by itself."""
     layers = []
-    for layer in stack.layers:
-        q, k, v = layer.enter(x, by)
-        layers.append(Kept(k, v))
-        x = layer.leave(x, attend(q, k, v, mask))
+    watch = watching()
+    for i, layer in enumerate(stack.layers):
+        if watch is None:
+            x, one = alone(layer, x, by, mask)
+        else:
+            x, one = watch(f"{stack.name}.blocks.{i}", Step(layer, alone), x, by, mask, layer[1:])
+        layers.append(one)
     return tuple(layers)
+
+
+def alone(
+    layer: Layer, x: Float[Tensor, "b p d"], by: Rotation, mask: Mask
+) -> tuple[Float[Tensor, "b p d"], Kept]:
+    """One layer of the prefix: what comes out, and what is kept."""
+    q, k, v = layer.enter(x, by)
+    return layer.leave(x, attend(q, k, v, mask)), Kept(k, v)
 
 
 def beside(
     stack: Stack, prefix: Sequence[Kept], y: Float[Tensor, "b s e"], by: Rotation, mask: Mask
 ) -> Float[Tensor, "b s e"]:
     """The suffix after the last norm, attending to what was kept of the prefix and to itself."""
-    for layer, past in zip(stack.layers, prefix, strict=True):
-        q, k, v = layer.enter(y, by)
-        found = attend(q, torch.cat([past.k, k], dim=2), torch.cat([past.v, v], dim=2), mask)
-        y = layer.leave(y, found)
+    watch = watching()
+    for i, (layer, past) in enumerate(zip(stack.layers, prefix, strict=True)):
+        if watch is None:
+            y = after(layer, y, by, mask, past)
+        else:
+            y = watch(f"{stack.name}.blocks.{i}", Step(layer, after), y, by, mask, layer[1:], past)
     return stack.norm(y)
+
+
+def after(
+    layer: Layer, y: Float[Tensor, "b s e"], by: Rotation, mask: Mask, past: Kept
+) -> Float[Tensor, "b s e"]:
+    """One layer of the suffix."""
+    q, k, v = layer.enter(y, by)
+    return layer.leave(y, attend(q, torch.cat([past.k, k], dim=2), torch.cat([past.v, v], dim=2), mask))
+
+
+class Step(nn.Module):
+    """One layer of `kept` or `beside` as a module, for whoever looks on. What a layer is beside its block
+    (the modulation of its norms) is an input."""
+
+    def __init__(self, layer: Layer, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.block = layer[0]
+        self._kind = type(layer)
+        self._run = run
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask, rest: tuple[Any, ...], past: Any = None
+    ) -> Any:
+        layer = self._kind(self.block, *rest)  # type: ignore[call-arg]
+        return self._run(layer, x, by, mask) if past is None else self._run(layer, x, by, mask, past)

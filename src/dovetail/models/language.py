@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dovetail.errors import UsageError
 from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
+from dovetail.models.taps import watching
 
 Choose = Callable[[Tensor], Tensor]
 Inputs = dict[str, Any]
@@ -29,6 +30,17 @@ Side = Literal["left", "right"]
 def greedy(logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
     """The most likely token of each row."""
     return logits.argmax(dim=-1)
+
+
+class Head(nn.Module):
+    """The head as a module, for whoever looks on; its matrix may be the token table."""
+
+    def __init__(self, weight: Float[Tensor, "v d"]) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, hidden: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
+        return F.linear(hidden, self.weight)
 
 
 class LanguageModel(nn.Module, ABC):
@@ -60,6 +72,9 @@ class LanguageModel(nn.Module, ABC):
 
     def logits(self, hidden: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
         """The score of every token of the vocabulary."""
+        if (watch := watching()) is not None:
+            logits: Tensor = watch("head", Head(self.head_weight), hidden)
+            return logits
         return F.linear(hidden, self.head_weight)
 
     def forward(self, **inputs: Any) -> Float[Tensor, "b n v"]:

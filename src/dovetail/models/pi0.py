@@ -75,7 +75,7 @@ class Expert(nn.Module):
     @property
     def stack(self) -> Stack:
         """The expert, ready to attend with a prefix."""
-        return Stack([Plain(cast("Block", block)) for block in self.blocks.values()], self.norm)
+        return Stack("expert", [Plain(cast("Block", block)) for block in self.blocks.values()], self.norm)
 
 
 class Pi0(Policy):

@@ -128,7 +128,7 @@ class AdaExpert(nn.Module):
     def stack(self, condition: Float[Tensor, "b e"]) -> Stack:
         """The expert at one time, ready to attend with a prefix."""
         layers = [cast("AdaBlock", block).at(condition) for block in self.blocks.values()]
-        return Stack(layers, partial(self.norm, by=self.norm.modulation(condition)))
+        return Stack("expert", layers, partial(self.norm, by=self.norm.modulation(condition)))
 
 
 class Pi05(Policy):

@@ -191,14 +191,14 @@ class Policy(nn.Module, ABC):
         valid, block, _ = stream.columns
         mask = open_empty_rows(block_mask(block, block, valid))
         by = self.vlm.rotation(stream.positions, stream.x.dtype)
-        return Prefix(kept(stack_of(self.vlm), stream.x, by, mask), stream.columns)
+        return Prefix(kept(stack_of("vlm", self.vlm), stream.x, by, mask), stream.columns)
 
     def _together(self, prefix: Stream, suffix: Suffix) -> Float[Tensor, "b s e"]:
         valid, block = self._joined(prefix.columns, suffix)
         mask = open_empty_rows(block_mask(block, block, valid))
         turned = positions_of(valid).split((prefix.x.shape[1], suffix.x.shape[1]), dim=1)  # type: ignore[no-untyped-call]
         bys = [self.vlm.rotation(one, suffix.x.dtype) for one in turned]
-        stacks = stack_of(self.vlm), suffix.stack
+        stacks = stack_of("vlm", self.vlm), suffix.stack
         return together(stacks, (prefix.x, suffix.x), (bys[0], bys[1]), mask)
 
     def _beside(self, prefix: Prefix, suffix: Suffix) -> Float[Tensor, "b s e"]:

@@ -11,8 +11,9 @@ made it. What no module puts out (positions, masks) comes from the methods that 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -47,3 +48,29 @@ def _record(taps: dict[str, Tensor], name: str) -> Any:
         taps[name] = output
 
     return hook
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Looks on at the steps of a model that are no modules of it, or runs them otherwise."""
+
+    def __call__(self, name: str, step: nn.Module, *args: Any) -> Any:
+        """What a step gives for its arguments."""
+
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+def watching() -> Watcher | None:
+    """Who looks on; a model asks before it makes a module of a step."""
+    return _watcher.get()
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Lets someone look on, as long as the context lasts."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
