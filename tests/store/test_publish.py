@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dovetail.errors import UsageError, WriteError
+from dovetail.store import publish
 from dovetail.store.publish import publishing
 
 
@@ -125,6 +126,23 @@ def test_a_replacement_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"out/x": "old"}
 
 
+def test_a_replacement_is_one_step_where_the_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no time is there neither: nothing is renamed away first."""
+    write(tmp_path / "out", "old")
+    monkeypatch.setattr(os, "rename", None)
+    write(tmp_path / "out", replaces=True)
+    assert tree(tmp_path) == {"out/x": "new"}
+
+
+def test_the_journal_goes_last(tmp_path: Path) -> None:
+    with publishing(str(tmp_path / "out"), journal="j") as folder:
+        (Path(folder) / "j").write_text("line")
+        (Path(folder) / "x").write_text("new")
+    assert tree(tmp_path) == {"out/x": "new"}
+
+
 def test_a_file_is_replaced_as_a_folder_is(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old")
     write(tmp_path / "out", replaces=True)
@@ -162,6 +180,7 @@ def test_the_old_one_comes_back_if_the_new_one_cannot_take_its_place(
         really(source, target)
 
     monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
     with pytest.raises(WriteError, match="Input/output error"):
         write(tmp_path / "out", replaces=True)
     assert tree(tmp_path) == {"out/x": "old"}

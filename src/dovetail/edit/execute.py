@@ -13,6 +13,7 @@ from zlib import crc32
 from dovetail.dtypes import BITS
 from dovetail.edit.arrange import Arranged
 from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerprint, tagged
+from dovetail.edit.journal import NAME as JOURNAL
 from dovetail.edit.journal import Entry, Journal, check_same_plan
 from dovetail.edit.material import Block, plain
 from dovetail.edit.output_files import OutputFile, write_file
@@ -75,6 +76,7 @@ def execute(
         is_resumed=is_resumed,
         replaces=replaces,
         accept=lambda folder: check_same_plan(folder, digest),
+        journal=JOURNAL,
     ) as folder:
         journal = Journal(folder, digest)
         try:
@@ -85,7 +87,6 @@ def execute(
             _check_sources(plan)
             _check_promise(plan, run.leaves)
             names = _write_texts(plan, folder, run.leaves, run.overflows.counts)
-            journal.remove()
         finally:
             journal.close()
     files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)

@@ -41,11 +41,6 @@ class Journal:
     def _add(self, **line: Any) -> None:
         os.write(self._fd, json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
 
-    def remove(self) -> None:
-        """Takes the journal away: the folder is complete."""
-        self.close()
-        os.unlink(self._path)
-
     def close(self) -> None:
         """Lets go of the file."""
         if self._fd >= 0:

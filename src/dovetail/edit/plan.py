@@ -111,7 +111,11 @@ class Plan(NamedTuple):
         """The bytes that the result takes on the disk: holes of a sparse source stay holes."""
         allocated = sum(source.allocated for source in self.sources)
         has_holes = any(source.allocated < source.size for source in self.sources)
-        return min(self.size, allocated) if has_holes else self.size
+        beside = sum(len(text) for output in self.outputs for text in output.texts.values())
+        if not has_holes:
+            return self.size + beside
+        times = -(-self.size // sum(source.size for source in self.sources))
+        return min(self.size, allocated * times) + beside
 
     @property
     def ops(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ machine's cache alone and has nothing left to flush at the end (docs/decisions/0
 measurements). Where a file system refuses it, and for small files, writing is ordinary.
 """
 
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -177,12 +178,23 @@ class BlockFile:
                 self._free.put(job[0])
 
     def _write(self, view: memoryview, offset: int) -> None:
-        descriptor = self._direct_fd if self._direct_fd >= 0 else self._fd
-        while view:
-            count = os.pwrite(descriptor, view, offset)
+        if self._direct_fd >= 0:
+            count = _write_directly(self._direct_fd, view, offset)
             view, offset = view[count:], offset + count
-            if count % _PAGE:
-                descriptor = self._fd  # the rest is no longer aligned
+        _write_all(self._fd, view, offset)
+
+
+def _write_directly(descriptor: int, view: memoryview, offset: int) -> int:
+    """Writes what goes past the page cache; gives the number of bytes, the rest is for the cache.
+
+    EINVAL says that a file system wants another alignment, or that a limit cuts through the block.
+    """
+    try:
+        return os.pwrite(descriptor, view, offset)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return 0
+        raise
 
 
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:

@@ -4,6 +4,7 @@ One process writes a folder at a time: it holds a lock on `OUT.partial`, which t
 however the process ends. A folder left by a killed run is continued when asked for, else refused.
 """
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dovetail.errors import DovetailError, UsageError, WriteError
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
 
 
 @contextmanager
@@ -21,12 +24,13 @@ def publishing(
     is_resumed: bool = False,
     replaces: bool = False,
     accept: Callable[[str], None] | None = None,
+    journal: str | None = None,
 ) -> Iterator[str]:
     """Gives a folder to write into; renames it to `out` at the end, removes it after an error.
 
     `needed` is the number of bytes that will be written, checked against the free space first.
     `is_resumed` goes on with what a killed run left, if `accept` raises nothing about it; `replaces` puts
-    an existing `out` away at the end.
+    an existing `out` away at the end. `journal` is a file in the folder that goes once all is done.
 
     Raises:
         UsageError: `out` exists, or another run is writing it.
@@ -48,6 +52,9 @@ def publishing(
         yield partial
         _sync_tree(partial)
         _move(partial, out)
+        if journal is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(out, journal))
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         _remove_empty(new_folders)
@@ -126,6 +133,10 @@ def _move(partial: str, out: str) -> None:
         os.rename(partial, out)
         _sync(os.path.dirname(out))
         return
+    if os.path.isdir(out) and _exchange(partial, out):
+        _sync(os.path.dirname(out))
+        shutil.rmtree(partial, ignore_errors=True)
+        return
     old = _old(out)
     os.rename(out, old)
     try:
@@ -140,8 +151,17 @@ def _move(partial: str, out: str) -> None:
         os.remove(old)
 
 
+def _exchange(one: str, other: str) -> bool:
+    """Two folders take each other's name in one step; False where the system cannot (renameat2(2))."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
 def _old(out: str) -> str:
-    """Where what is replaced is put for the moment between the two renames."""
+    """Where what is replaced is put for the moment between two renames."""
     return f"{out}.old"
 
 
