@@ -61,6 +61,10 @@ def folder(tmp_path: Path) -> Path:
         "families",
         "families --json",
         "make siglip new --sparse",
+        "diff whole whole",
+        "diff whole whole --json",
+        "stamp whole --no-values",
+        "stamp whole --dry-run",
     ],
 )
 def test_a_header_verb_imports_nothing_heavy(words: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from os.path import commonprefix
 from typing import NamedTuple
 
 from dovetail.edit.difference import Change, Difference, Group
@@ -68,11 +69,16 @@ def _rows(groups: Iterable[Group]) -> Iterable[_Row]:
     for (kind, part), same in alike.items():
         if len(same) > _MOST:
             changes = tuple(change for group in same for change in group.changes)
-            yield _Row(kind, f"{part}.…", changes, len(same))
+            yield _Row(kind, f"{_common(changes, part)}.…", changes, len(same))
             continue
         for group in same:
             name = group.changes[0].name if len(group.changes) == 1 else group.template
             yield _Row(kind, name, group.changes)
+
+
+def _common(changes: Iterable[Change], part: str) -> str:
+    """The beginning that all names share: `text.blocks.4` where a layer is all there is."""
+    return ".".join(commonprefix([change.name.split(".") for change in changes])) or part
 
 
 def _kind(change: Change) -> str:

@@ -17,7 +17,7 @@ def stamp_page(found: Stamped) -> Page:
     if found.still_open:
         rows = tuple(
             (name, "?" if value.value is None else str(value.value), value.source, value.evidence)
-            for name, value in found.still_open.items()
+            for name, value in sorted(found.still_open.items(), key=lambda one: one[1].value is not None)
         )
         page += [Line(""), Line("still open, and not written: say them with --set NAME=VALUE", "warning")]
         page.append(Table(("value", ">assumed", "source", "why"), rows))
