@@ -13,6 +13,7 @@ from zlib import crc32
 from dovetail.dtypes import BITS
 from dovetail.edit.arrange import Arranged
 from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerprint, tagged
+from dovetail.edit.fetch import commit_of, fetch
 from dovetail.edit.journal import NAME as JOURNAL
 from dovetail.edit.journal import Entry, Journal, check_same_plan
 from dovetail.edit.material import Block, plain
@@ -68,6 +69,7 @@ def execute(
     """
     begin = perf_counter()
     check_place(out, plan.stores, replaces=replaces)
+    fetch(plan.stores)
     _compare_copies(plan)
     digest = plan.digest
     with publishing(
@@ -307,7 +309,7 @@ def _certificate(
 ) -> dict[str, Any]:
     materials = [one for file in output.files for tensor in file.tensors for one in tensor.materials]
     facts = {
-        "source": {"path": plan.source, "layout": plan.source_layout, "verb": plan.verb},
+        "source": {"path": plan.source, **_commit(plan), "layout": plan.source_layout, "verb": plan.verb},
         "allowed": list(dict.fromkeys((*plan.inherited, *_let_pass(plan, overflowed)))),
         "dropped": [{"reason": one.reason, "tensors": len(one.names)} for one in plan.dropped],
         "lossy": [one._asdict() for one in plan.lossy],
@@ -324,6 +326,11 @@ def _certificate(
         init=tagged(materials),
         facts=facts,
     )
+
+
+def _commit(plan: Plan) -> dict[str, str]:
+    commits = [commit for store in plan.stores if (commit := commit_of(store))]
+    return {"commit": commits[0]} if commits else {}
 
 
 def _let_pass(plan: Plan, overflowed: Mapping[str, int]) -> list[str]:
