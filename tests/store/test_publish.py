@@ -12,6 +12,7 @@ import pytest
 
 from dovetail.errors import UsageError, WriteError
 from dovetail.store import publish
+from dovetail.store import publish
 from dovetail.store.publish import publishing
 
 
@@ -240,6 +241,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 from dovetail.errors import DovetailError
+from dovetail.store import publish
 from dovetail.store.publish import publishing
 try:
     with publishing(sys.argv[1], is_resumed="resume" in sys.argv) as folder:
