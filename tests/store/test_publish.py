@@ -12,7 +12,6 @@ import pytest
 
 from dovetail.errors import UsageError, WriteError
 from dovetail.store import publish
-from dovetail.store import publish
 from dovetail.store.publish import publishing
 
 
