@@ -39,6 +39,10 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
         {"projector": "avgpool_mlp", "llm": "qwen2", **TOWER, **LLM},
         {"projector": "linear+bias", "llm": "llama", **TOWER, **LLM, "head": "head"},
     ],
+    "panovlm": [
+        {**TOWER, **TEXT, "resampler": "mlp_2", "resampler.hidden_dim": 20, "resampler.out_dim": 18},
+    ],
+    "llava": [{**TOWER, "vision.positions": 17, **TEXT, "head": "head"}],
     "pi0": [{**PI0, "heads.d_state": 17}],
     "pi05": [PI0],
     "llama": [{**TEXT, "head": "head"}, TEXT],
@@ -53,7 +57,11 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
 }
 STATE = torch.linspace(-1, 1, 10).view(2, 5)
 # What a family needs to know that stands in no config of that size.
-SETTINGS: dict[str, dict[str, Any]] = {"qwen2_vl": {"max_pixels": 6000}, "dinov2": {"vision.heads": 3}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"max_pixels": 6000},
+    "dinov2": {"vision.heads": 3},
+    "panovlm": {"vision.heads": 3, "text.head_dim": 14, "pipeline": "panovlm"},
+}
 
 
 @torch.no_grad()
