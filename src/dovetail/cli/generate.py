@@ -12,6 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", metavar="TEXT", help="what to answer")
     what.add_argument("--tokens", metavar="IDS", help="token ids instead of text: 1,2,3")
+    parser.add_argument("--raw", action="store_true", help="the prompt as it is: no chat template, no frame")
     parser.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=128, help="default 128")
     parser.add_argument(
@@ -52,11 +53,19 @@ def run(options: argparse.Namespace) -> int:
         settings=assignments(options.given),
         as_=options.as_,
     )
+    if images:
+        for name, value in generator.assumptions.items():
+            print(f"note: {name} = {value.value} ({value.evidence}): no file says it", file=sys.stderr)
     prompt = options.prompt if options.tokens is None else token_ids(options.tokens)
+    settings = {
+        "max_new_tokens": options.max_new_tokens,
+        "sampling": sampling,
+        "is_raw": options.raw,
+    }
     if options.json:
         from dovetail.cli.output import print_json
 
-        answer = generator.answer(prompt, images, max_new_tokens=options.max_new_tokens, sampling=sampling)
+        answer = generator.answer(prompt, images, **settings)
         print_json(
             {
                 "text": answer.text,
@@ -66,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    for piece in generator.stream(prompt, images, max_new_tokens=options.max_new_tokens, sampling=sampling):
+    for piece in generator.stream(prompt, images, **settings):
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()

@@ -1,8 +1,11 @@
 """`generate`: a prompt and images in, text out, as it comes.
 
-generator = Generator.load("Qwen2-VL-2B-Instruct")
-for text in generator.stream("What is this?", [image], max_new_tokens=64):
-    print(text, end="")
+    generator = Generator.load("Qwen2-VL-2B-Instruct")
+    for text in generator.stream("What is this?", [image], max_new_tokens=64):
+        print(text, end="")
+
+Sampling is what the caller says; of generation_config.json only the stop tokens are taken. Rows of the
+token table that are no tokens of the tokenizer are never chosen.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +19,17 @@ from torch import Tensor
 
 from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
+from dovetail.report import Value
 from dovetail.run.load import Dtype, Path, load
-from dovetail.run.prompt import prompt_tokens, takes_images
+from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
 from dovetail.run.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.store.open import open_checkpoint
 
 _GREEDY = Sampling()
-OnToken = Callable[[int], None]
+Prompt = str | Sequence[int]
+Images = Sequence[np.ndarray]
+OnTokens = Callable[[list[int]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +51,8 @@ class Generator:
         self.family: str = model.report.family  # type: ignore[union-attr, assignment]
         self.stop = stop_tokens(tokenizer, values)
         self.context = context_length(values)
-        config: Mapping[str, Any] = model.report.config  # type: ignore[union-attr, assignment]
-        used = [value.value for name, value in config.items() if name.endswith(".vocab_used")]
-        self.vocab_used: int | None = used[0] if used else None
+        self._config = values.config
+        self._values: Mapping[str, Value] = model.report.config  # type: ignore[union-attr, assignment]
 
     @classmethod
     def load(
@@ -74,7 +79,23 @@ class Generator:
             values = read_side_values(store)
             return cls(model, read_tokenizer(store, values), values)
 
-    def tokens_of(self, prompt: str | Sequence[int], images: Sequence[Any] = ()) -> list[int]:
+    @property
+    def vocab_used(self) -> int | None:
+        """How many rows of the token table are tokens, None if nothing says it."""
+        said = [value.value for name, value in self._values.items() if name.endswith(".vocab_used")]
+        known = [self.tokenizer.size] if self.tokenizer else []
+        return min([*said, *known], default=None)
+
+    @property
+    def assumptions(self) -> dict[str, Value]:
+        """Settings of images that no file says."""
+        return {
+            name: value
+            for name, value in self._values.items()
+            if "." not in name and value.source == "default" and name.startswith(("image_", "min_", "max_"))
+        }
+
+    def tokens_of(self, prompt: Prompt, images: Images = (), *, is_raw: bool = False) -> list[int]:
         """The ids of a prompt; ids pass as they are.
 
         Raises:
@@ -82,65 +103,69 @@ class Generator:
         """
         if not isinstance(prompt, str):
             if images and not takes_images(self.model):
-                raise UsageError(
-                    f"{self.family} is a text model: it takes no images", hint="leave --image out"
-                )
+                raise no_images(self.family)
+            self._check_ids(prompt)
             return list(prompt)
         if self.tokenizer is None:
             raise UsageError(
                 "there is no tokenizer beside the weights",
                 hint="put tokenizer.json into the folder, or give token ids: --tokens 1,2,3",
             )
-        return prompt_tokens(self.model, self.family, self.tokenizer, prompt, len(images))
+        prompter = Prompter(self.model, self.family, self.tokenizer, self._config)
+        return prompter.tokens(prompt, len(images), is_raw=is_raw)
 
-    def answer(
+    def answer(self, prompt: Prompt, images: Images = (), **options: Any) -> Answer:
+        """The whole answer to a prompt. Options and errors are those of `answers`."""
+        return self.answers([prompt], [images] if len(images) else (), **options)[0]
+
+    def answers(
         self,
-        prompt: str | Sequence[int],
-        images: Sequence[np.ndarray] = (),
+        prompts: Sequence[Prompt],
+        images: Sequence[Images] = (),
         *,
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
-        on_token: OnToken | None = None,
-    ) -> Answer:
-        """The whole answer to a prompt. `on_token` is told each new token when it is chosen.
+        is_raw: bool = False,
+        on_tokens: OnTokens | None = None,
+    ) -> list[Answer]:
+        """The answers to a batch of prompts, each with its images. `on_tokens` is told the new tokens.
 
         Raises:
-            UsageError: the prompt does not fit the model or its context.
+            UsageError: a prompt does not fit the model or its context.
         """
-        ids = self.tokens_of(prompt, images)
-        inputs = self.model.prepare([ids], [list(images)] if images else ())
-        length = int(inputs["tokens"].shape[1]) if "tokens" in inputs else len(ids)
-        self._check_length(length, max_new_tokens)
+        each = images or [()] * len(prompts)
+        rows = [self.tokens_of(prompt, of, is_raw=is_raw) for prompt, of in zip(prompts, each, strict=True)]
+        inputs = self.model.prepare(rows, [list(of) for of in each] if any(map(len, each)) else ())
+        lengths = inputs["valid"].sum(dim=1).tolist()
+        self._check_length(max(lengths), max_new_tokens)
         choose = chooser(sampling, self.vocab_used)
 
         def told(logits: Tensor) -> Tensor:
-            token = choose(logits)
-            if on_token is not None:
-                on_token(int(token[0]))
-            return token
+            tokens = choose(logits)
+            if on_tokens is not None:
+                on_tokens(tokens.tolist())
+            return tokens
 
         found = self.model.generate(inputs, max_new_tokens=max_new_tokens, stop=self.stop, choose=told)
-        tokens = found[0].tolist()
-        has_stopped = bool(tokens) and tokens[-1] in self.stop
-        text = None if self.tokenizer is None else self.tokenizer.decode(tokens)
-        return Answer(tokens=tokens, text=text, prompt_tokens=length, has_stopped=has_stopped)
+        return [self._answer(row, length) for row, length in zip(found.tolist(), lengths, strict=True)]
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        images: Sequence[np.ndarray] = (),
-        *,
-        max_new_tokens: int = 128,
-        sampling: Sampling = _GREEDY,
-    ) -> Iterator[str]:
-        """The answer in pieces of text, as they are settled; token ids where there is no tokenizer."""
-        queue: SimpleQueue[int | BaseException | None] = SimpleQueue()
+    def _answer(self, row: list[int], length: int) -> Answer:
+        """An answer up to its stop token, which a row repeats until the others have stopped."""
+        end = next((i for i, token in enumerate(row) if token in self.stop), None)
+        tokens = row if end is None else row[: end + 1]
+        text = None if self.tokenizer is None else self.tokenizer.decode(tokens)
+        return Answer(tokens=tokens, text=text, prompt_tokens=length, has_stopped=end is not None)
+
+    def stream(self, prompt: Prompt, images: Images = (), **options: Any) -> Iterator[str]:
+        """The answer in pieces of text, as they are settled; token ids where there is no tokenizer.
+
+        Options and errors are those of `answers`.
+        """
+        queue: SimpleQueue[list[int] | BaseException | None] = SimpleQueue()
 
         def run() -> None:
             try:
-                self.answer(
-                    prompt, images, max_new_tokens=max_new_tokens, sampling=sampling, on_token=queue.put
-                )
+                self.answer(prompt, images, on_tokens=queue.put, **options)
                 queue.put(None)
             except BaseException as error:  # noqa: BLE001 - raised again where the text is read
                 queue.put(error)
@@ -150,9 +175,18 @@ class Generator:
         while (item := queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            piece = f"{item} " if text is None else text.push(item)
+            piece = f"{item[0]} " if text is None else text.push(item[0])
             if piece:
                 yield piece
+        if text is not None and (rest := text.rest()):
+            yield rest
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """Every id is a row of the table, or stands for an image."""
+        rows = len(self.model.decoder.table)
+        wrong = [id for id in ids if not 0 <= id < rows and id != image_token(self.model)]
+        if wrong:
+            raise UsageError(f"token {wrong[0]} is none of the model's {rows}", hint="ids count from 0")
 
     def _check_length(self, prompt: int, new: int) -> None:
         if new < 1:
@@ -180,8 +214,22 @@ def stop_tokens(tokenizer: Tokenizer | None, values: SideValues) -> frozenset[in
 
 
 def context_length(values: SideValues) -> int | None:
-    """How many tokens the model was made for, None if no config says it."""
-    for section in (values.config, values.config.get("text_config"), values.config.get("llm_config")):
-        if isinstance(section, dict) and isinstance(found := section.get("max_position_embeddings"), int):
-            return found
-    return None
+    """How many tokens the model was made for, stretched by its rope scaling; None if no config says it."""
+    config = values.config
+    places = [config, *(config.get(name) for name in ("text_config", "llm_config"))]
+    for section in (place for place in places if isinstance(place, dict)):
+        found = section.get("max_position_embeddings")
+        if isinstance(found, int):
+            return max(found, _stretched(section, found))
+    run = config.get("model")
+    found = run.get("llm_max_length") if isinstance(run, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _stretched(section: Mapping[str, Any], length: int) -> int:
+    """The length that a rope scaling reaches: its factor times the length before it."""
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = section.get(name)
+        if isinstance(rope, dict) and isinstance(factor := rope.get("factor"), int | float):
+            return int(factor * rope.get("original_max_position_embeddings", length))
+    return length

@@ -1,8 +1,7 @@
 """Text to tokens and back, with the tokenizer and the chat template that a folder has.
 
 `tokenizer.json` is read by the `tokenizers` library alone, in milliseconds; other tokenizer files need
-`transformers`. Templates are rendered as transformers renders them: sandboxed, `trim_blocks`,
-`lstrip_blocks`, with `raise_exception`.
+`transformers`.
 """
 
 import json
@@ -14,10 +13,12 @@ from tokenizers import Tokenizer as Fast
 from tokenizers.decoders import DecodeStream
 
 from dovetail.errors import CheckpointError, UsageError
+from dovetail.run.chat_template import ChatTemplate
 from dovetail.store.store import Store
 
 _FILE = "tokenizer.json"
 _OTHERS = ("tokenizer.model", "vocab.json", "spiece.model")
+_LIMIT = 256 << 20
 
 
 class Tokenizer:
@@ -26,7 +27,12 @@ class Tokenizer:
     def __init__(self, fast: Fast, specials: Mapping[str, str], template: str | None) -> None:
         self._fast = fast
         self.specials = specials
-        self.template = template
+        self.template = None if template is None else ChatTemplate(template, specials)
+
+    @property
+    def size(self) -> int:
+        """One more than the largest id."""
+        return 1 + max(self._fast.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, with_specials: bool = False) -> list[int]:
         """The token ids of a text; `with_specials` adds those that the tokenizer puts around it."""
@@ -38,7 +44,7 @@ class Tokenizer:
 
     def stream(self) -> "TextStream":
         """The text of tokens that come one after the other."""
-        return TextStream(self._fast)
+        return TextStream(self, self._fast)
 
     def id(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""
@@ -50,41 +56,27 @@ class Tokenizer:
         token = self.specials.get(name)
         return None if token is None else self.id(token)
 
-    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Messages as the model wants to have them, up to where it is to answer.
-
-        Raises:
-            UsageError: there is no template, or it refuses the messages.
-        """
-        if self.template is None:
-            raise UsageError(
-                "the checkpoint has no chat template", hint="give the prompt as the model wants it"
-            )
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _refuse
-        environment.filters["tojson"] = _tojson
-        try:
-            template = environment.from_string(self.template)
-            return template.render(messages=messages, add_generation_prompt=True, **self.specials)
-        except TemplateError as error:
-            raise UsageError(f"the chat template refuses the messages: {error}") from error
-
 
 class TextStream:
     """Tokens to text, as far as the text is settled: a character of several tokens comes at once."""
 
-    def __init__(self, fast: Fast) -> None:
-        self._fast = fast
+    def __init__(self, tokenizer: Tokenizer, fast: Fast) -> None:
+        self._tokenizer, self._fast = tokenizer, fast
         self._stream = DecodeStream(skip_special_tokens=True)
+        self._tokens: list[int] = []
+        self._text = ""
 
     def push(self, token: int) -> str:
         """The text that is settled by one more token; may be empty."""
-        return self._stream.step(self._fast, token) or ""
+        self._tokens.append(token)
+        piece = self._stream.step(self._fast, token) or ""
+        self._text += piece
+        return piece
+
+    def rest(self) -> str:
+        """What is left when no more tokens come, such as half a character."""
+        whole = self._tokenizer.decode(self._tokens)
+        return whole[len(self._text) :] if whole.startswith(self._text) else ""
 
 
 class SideValues(NamedTuple):
@@ -98,7 +90,7 @@ class SideValues(NamedTuple):
 def read_side_values(store: Store) -> SideValues:
     """The configs of tokenizer, generation and model; empty where a file is not there."""
     names = ("tokenizer_config.json", "generation_config.json", "config.json")
-    return SideValues(*(_json(store, name) for name in names))
+    return SideValues(*(read_json(store, name) for name in names))
 
 
 def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
@@ -108,7 +100,7 @@ def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
         CheckpointError: it cannot be read.
         UsageError: it is in files that need transformers, which is not installed.
     """
-    raw = store.side_file(_FILE, 256 << 20)
+    raw = store.side_file(_FILE, _LIMIT)
     if raw is not None:
         try:
             fast = Fast.from_buffer(raw)
@@ -119,9 +111,10 @@ def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
         if found is None:
             return None
         fast = found
+    said = {**read_json(store, "special_tokens_map.json"), **values.tokenizer}
     specials = {
         name: text
-        for name, token in values.tokenizer.items()
+        for name, token in said.items()
         if name.endswith("_token") and (text := _text(token)) is not None
     }
     return Tokenizer(fast, specials, _template(store, values.tokenizer))
@@ -129,20 +122,24 @@ def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
 
 def _through_transformers(store: Store) -> Fast | None:
     """A tokenizer of other files."""
-    if store.folder is None or not any(store.side_file(name, 256 << 20) for name in _OTHERS):
+    there = [name for name in _OTHERS if store.side_file(name, _LIMIT) is not None]
+    if store.folder is None or not there:
         return None
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise UsageError(
-            "the tokenizer has no tokenizer.json, and other files need transformers",
+            f"the tokenizer is in {there[0]}, without a tokenizer.json: transformers must read it",
             hint="pip install transformers sentencepiece",
         ) from None
     try:
         return AutoTokenizer.from_pretrained(store.folder.name, use_fast=True).backend_tokenizer
     except Exception as error:  # noqa: BLE001 - of whatever type
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"transformers cannot read the tokenizer: {error}", folder=store.folder.name
+            f"transformers cannot read the tokenizer in {there[0]}: {why}",
+            folder=store.folder.name,
+            hint="put a tokenizer.json beside it, as the tokenizer's save_pretrained writes it",
         ) from None
 
 
@@ -150,7 +147,7 @@ def _template(store: Store, config: Mapping[str, Any]) -> str | None:
     """The chat template: a file of its own, or an entry of a config; of several, the default."""
     if (raw := store.side_file("chat_template.jinja")) is not None:
         return raw.decode()
-    for values in (_json(store, "chat_template.json"), config, _json(store, "processor_config.json")):
+    for values in (read_json(store, "chat_template.json"), config, read_json(store, "processor_config.json")):
         template = values.get("chat_template")
         if isinstance(template, list):
             named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
@@ -160,7 +157,12 @@ def _template(store: Store, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _json(store: Store, name: str) -> Mapping[str, Any]:
+def read_json(store: Store, name: str) -> Mapping[str, Any]:
+    """A JSON object beside the weights; empty if there is no such file.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
     raw = store.side_file(name)
     if raw is None:
         return {}
@@ -176,13 +178,3 @@ def _text(token: Any) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _refuse(message: str) -> None:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
