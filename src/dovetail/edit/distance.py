@@ -13,15 +13,15 @@ from dovetail.edit.material import Block, Material
 from dovetail.store.cast import to_numbers
 from dovetail.store.tensor_data import Skip
 
-# elements at once: a few MiB whatever the dtype
-_PIECE = 1 << 19
+# elements at once: a MiB or two whatever the dtype
+_PIECE = 1 << 18
 Bytes = bytes | bytearray | memoryview
 _INTEGERS = {
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.uint8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
-_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-
+_SHORT = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
+_LONG = ("F32", "F64")
 
 SAME = Distance(0.0, 0.0)
 UNKNOWN = Distance(math.nan, math.nan)
@@ -54,19 +54,23 @@ def _pieces(material: Material) -> Iterator[tuple[int, int]]:
 def _apart(x: Any, y: Any) -> Any:
     """|x - y|; nothing where both are NaN, or the same infinity."""
     with np.errstate(invalid="ignore", over="ignore"):
-        off = np.abs(x - y)
-    off[(x == y) | (np.isnan(x) & np.isnan(y))] = 0.0
+        off = np.abs(np.subtract(x, y))
+    if np.isnan(off.max(initial=0.0)):
+        off[(x == y) | (np.isnan(x) & np.isnan(y))] = 0.0
     return off
 
 
 def _sum_of_squares(x: Any) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.dot(x, x))
+        total = float(np.dot(x, x))
+        return total if math.isfinite(total) else float(np.dot(wide := x.astype(np.float64), wide))
 
 
 def _numbers(data: Bytes, dtype: str) -> Any:
-    """The values as float64, None for a dtype that numpy cannot read."""
-    if dtype in _FLOATS:
+    """The values as float64, short ones as float32, which holds them and their differences; else None."""
+    if dtype in _SHORT:
+        return to_numbers(data, dtype).astype(np.float32, copy=False)
+    if dtype in _LONG:
         return to_numbers(data, dtype).astype(np.float64, copy=False)
     if dtype in _INTEGERS:
         return np.frombuffer(data, dtype=_INTEGERS[dtype]).astype(np.float64)
