@@ -1,6 +1,7 @@
 """A checkpoint held against the certificate beside it: headers by `inspect`, values by `validate`."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from safetensors.torch import load_file, save_file
 
 import dovetail
 from dovetail.edit.convert import Changes
+from dovetail.names import star
 from dovetail.report import Finding, Report
 from files import MODELS
 from homes import homes
@@ -185,3 +188,24 @@ def test_progress_counts_both_readings(folder: Path) -> None:
     assert len({total for _, total in told}) == 1
     assert told[-1][0] == told[-1][1]
     assert told == sorted(told)
+
+
+def test_every_key_is_documented(folder: Path) -> None:
+    """In docs/reference/certificate.md, and nothing that no certificate has."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "certificate.md").read_text()
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    dovetail.split(folder, folder.parent / "nodes", nodes=2)
+    written = json.loads((folder / "dovetail.json").read_text()).keys()
+    node = json.loads((folder.parent / "nodes" / "node0" / "dovetail.json").read_text()).keys()
+    assert documented == {*written, *node}
+
+
+def test_the_fingerprint_follows_from_the_certificate_alone(folder: Path) -> None:
+    values = json.loads((folder / "dovetail.json").read_text())
+    table = values["leaf_table"]
+    lines = [
+        f"{name} {table.get(name) or table[star(name)]} {digest}\n"
+        for name, digest in values["leaves"].items()
+    ]
+    assert blake3(("qwen2\n" + "".join(sorted(lines))).encode()).hexdigest() == values["fingerprint"]
