@@ -54,6 +54,13 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
     "llava_onevision": [
         {**scoped("text", TINY["decoder"]), **scoped("vision", TINY["vision"]), "head": "head"}
     ],
+    "llava": [
+        {
+            **scoped("text", TINY["decoder"]),
+            **scoped("vision", {**TINY["vision"], "positions": 50}),
+            "head": "head",
+        }
+    ],
     "paligemma": [{**scoped("text", TINY["decoder"]), **scoped("vision", TINY["vision"])}],
     "prismatic": [
         {

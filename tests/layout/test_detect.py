@@ -59,6 +59,7 @@ def test_a_header_says_family_layout_parts_and_sizes(
         n for n in plan.sizes if n.split(".")[0] not in roles
     }
 
+
 @pytest.mark.parametrize(("id", "model", "layout"), CASES)
 def test_the_same_when_it_is_told(id: str, model: dict[str, Any], layout: str, tmp_path: Path) -> None:
     """A layout that is named finds its names in the wrapper of its container as well."""
@@ -76,6 +77,7 @@ _DECODER = ("q_heads", "kv_heads", "head_dim")
 OPEN = {
     "qwen2_vl": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
     "llava_onevision": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
+    "llava": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
     "paligemma": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
     "prismatic": {"vision.heads", "fused.heads", *(f"llm.{dim}" for dim in _DECODER)},
     "pi0": {"vision.heads", *(f"{role}.{dim}" for role in ("vlm", "expert") for dim in _DECODER)},

@@ -12,6 +12,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "layouts"
 HF = {"hub": "hf", "mem452": "hf-4.52", "save554": "hf-5.5.4", "save523": "hf-5.23", "mem523": "hf-5.23-mem"}
 EXPECTED = {
     "llava_onevision": ("llava_onevision", {**HF, "lmms-lab": "lmms"}),
+    "llava": ("llava", HF),
     "paligemma": ("paligemma", HF),
     "qwen2_vl": ("qwen2_vl", {**HF, "save523": "hf", "mem523": "hf-4.52", "litgpt-seed": "litgpt-fork"}),
     "siglip_vision": (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "qwen2_vl": ("qwen2_vl", "FAMILY"),
     "llava_onevision": ("llava_onevision", "FAMILY"),
+    "llava": ("llava", "FAMILY"),
     "paligemma": ("paligemma", "FAMILY"),
     "prismatic": ("prismatic", "FAMILY"),
     "pi0": ("pi0", "PI0_FAMILY"),

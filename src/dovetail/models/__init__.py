@@ -24,6 +24,7 @@ MODELS = {
     "gemma": ("text", "TextModel"),
     "prismatic": ("prismatic", "Prismatic"),
     "panovlm": ("panovlm", "build_panovlm"),
+    "llava": ("llava", "Llava"),
     "pi0": ("pi0", "Pi0"),
     "pi05": ("pi05", "Pi05"),
     "siglip": ("siglip", "SiglipModel"),

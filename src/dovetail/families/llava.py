@@ -1,0 +1,142 @@
+"""LLaVA 1.5: CLIP's tower, a two-layer projector, a Llama decoder.
+
+Haotian Liu's files leave the tower out where it was not trained: it is OpenAI's.
+
+Sources: transformers 4.45.2-5.23.0 `modeling_llava.py`, saved and read back in six versions; haotian-liu/LLaVA
+`llava/model/`; arXiv:2310.03744.
+"""
+
+import math
+
+from dovetail.families.clip import CLIP
+from dovetail.families.clip import SIZES as CLIP_SIZES
+from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES
+from dovetail.families.llava_onevision import PROJECTOR
+from dovetail.families.siglip import image_settings
+from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.layout.part import Setting
+
+_WHY = "llava 1.5 convention"
+_SELECT = ("vision_feature_select_strategy", "mm_vision_select_feature")
+
+SETTINGS = (
+    Setting("image_token", ("image_token_index", "image_token_id"), 32000, _WHY),
+    Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -2, _WHY),
+    Setting("feature_select", _SELECT, "default", _WHY),
+    *image_settings(
+        [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711], "clip convention"
+    ),
+)
+
+
+def image_size(plan: Blueprint) -> int:
+    """The edge in pixels that the positions of the tower cover, but for that of the class."""
+    return math.isqrt(plan.sizes["vision.positions"] - 1) * plan.sizes["vision.patch"]
+
+
+FAMILY = Family(
+    id="llava",
+    title="LLaVA 1.5",
+    parts={"vision": (CLIP,), "projector": (PROJECTOR,), "text": (LLAMA,), "head": (HEAD,)},
+    joints="""
+    projector.d_in = vision.d_vision
+    projector.d_out = text.d_model
+    head.vocab = text.vocab
+    head.d_model = text.d_model
+    """,
+    ties={"head": "text.embed.weight"},
+    optional=("head",),
+    layouts=(
+        layout(
+            "hf",
+            {
+                "vision": "vision_tower.vision_model.",
+                "projector": "multi_modal_projector.",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="llava-hf on the hub; save_pretrained of transformers 4.36-5.0",
+        ),
+        layout(
+            "llava",
+            {
+                "vision": "model.vision_tower.vision_tower.vision_model.",
+                "projector": Mount("model.mm_projector.", "lmms"),
+                "text": "model.",
+                "head": "lm_head.",
+            },
+            optional=("vision",),
+            note="haotian-liu/LLaVA; no vision if the tower was frozen",
+        ),
+        layout(
+            "hf-4.52",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 4.52-5.5",
+        ),
+        layout(
+            "hf-5.5.4",
+            {
+                "vision": "model.vision_tower.vision_model.",
+                "projector": "model.multi_modal_projector.",
+                "text": "model.language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            writable=False,
+            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
+        ),
+        layout(
+            "hf-5.23",
+            {
+                "vision": "vision_tower.",
+                "projector": "multi_modal_projector.",
+                "text": "language_model.model.",
+                "head": "language_model.lm_head.",
+            },
+            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
+        ),
+        layout(
+            "hf-5.23-mem",
+            {
+                "vision": "model.vision_tower.",
+                "projector": "model.multi_modal_projector.",
+                "text": "model.language_model.",
+                "head": "lm_head.",
+            },
+            note="in memory in transformers 5.23",
+        ),
+    ),
+    config=ConfigKeys(
+        model_types=("llava", "llava_llama"),
+        architecture="LlavaForConditionalGeneration",
+        constants={
+            "text_config.model_type": "llama",
+            "vision_config.model_type": "clip_vision_model",
+            "vision_config.image_size": image_size,
+            "vision_feature_layer": -2,
+            "vision_feature_select_strategy": "default",
+            "image_token_index": 32000,
+        },
+        roots={
+            "vision": ("vision_config",),
+            "projector": ("",),
+            "text": ("text_config", ""),
+            "head": ("text_config", ""),
+        },
+    ),
+    sizes={
+        name: {
+            **scoped("vision", CLIP_SIZES["large-patch14-336"]),
+            **scoped("text", {**LLAMA_SIZES[text], "vocab": 32064}),
+            "head": "head",
+        }
+        for name, text in (("1.5-7b", "llama2-7b"), ("1.5-13b", "llama2-13b"))
+    },
+    settings=SETTINGS,
+    sources=("arXiv:2310.03744", "haotian-liu/LLaVA llava_arch.py", "transformers@5.23.0 modeling_llava.py"),
+)
