@@ -175,6 +175,8 @@ def test_inputs_that_do_not_fit_are_refused(model: Any, io: dict[str, np.ndarray
     )
     with pytest.raises(UsageError, match="images are given for 1 rows, there are 2"):
         model.prepare([[500], [3]], [[io["imageA"]]])
+    with pytest.raises(UsageError, match="a row holds token 501, a video; videos are not written here"):
+        model.prepare([[5, 501]])
     inputs = model.prepare([[5, 7]])
     with pytest.raises(UsageError, match="the image tokens do not match the images"):
         model(**{**inputs, "tokens": torch.tensor([[5, 500]])})

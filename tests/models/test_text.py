@@ -10,6 +10,7 @@ transformers = pytest.importorskip("transformers")
 
 from dovetail.errors import UsageError
 from dovetail.models.taps import tapped
+from models.running import check_running
 from parity import assert_near, loaded, randomise
 
 transformers.logging.set_verbosity_error()
@@ -97,26 +98,8 @@ def test_greedy_tokens(pair: tuple[Any, Any]) -> None:
     assert pair[1].generate(right, max_new_tokens=6, chunk=2).tolist() == found.tolist()
 
 
-def test_a_cached_step_equals_the_whole(pair: tuple[Any, Any]) -> None:
-    model = pair[1]
-    inputs = model.prepare(ROWS)
-    with torch.no_grad():
-        stream = model.embed(**inputs)
-        cache = model.decoder.cache(stream, stream.x.shape[1])
-        pieces = [model.hidden(stream.part(i, i + 1), cache) for i in range(stream.x.shape[1])]
-        assert_near(torch.cat(pieces, dim=1), model.hidden(stream), inputs["valid"])
-
-
-def test_padding_changes_nothing(pair: tuple[Any, Any]) -> None:
-    model = pair[1]
-    with torch.no_grad():
-        alone = [model(**model.prepare([row]))[0] for row in ROWS]
-        for side in ("left", "right"):
-            inputs = model.prepare(ROWS, pad=side)
-            inputs["tokens"][~inputs["valid"]] = 55
-            logits = model(**inputs)
-            for i, row in enumerate(alone):
-                assert_near(logits[i][inputs["valid"][i]], row)
+def test_every_way_of_running(pair: tuple[Any, Any]) -> None:
+    check_running(pair[1], ROWS, vocab=97)
 
 
 def test_a_row_repeats_its_stop_token(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Loading: views of the file, dtypes, ties, parts and stages; what is not whole is refused."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +17,11 @@ import dovetail
 from dovetail.errors import CheckpointError, DovetailError, UsageError
 from dovetail.models import FLOAT32
 from files import scoped
+from hubserver import hub_server
 from run.tiny import DECODER, SIZES, output
 
 Tensors = dict[str, Any]
 WEIGHTS = "model.safetensors"
-SETTINGS = {"max_pixels": 6000}
 
 
 def made(folder: Path, id: str = "qwen2_vl", case: int = 0, **options: Any) -> Path:
@@ -258,3 +259,33 @@ def test_what_the_weights_do_not_say_can_be_given(tmp_path: Path) -> None:
     without(folder, "config.json")
     settings = {"text.head_dim": config["head_dim"]} if "head_dim" in config else scoped("text", DECODER)
     assert torch.equal(output(dovetail.load(folder, as_="qwen2", settings=settings)), expected)
+
+
+def test_a_model_comes_from_a_hub_as_from_a_disk(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub_server(tmp_path, monkeypatch) as hub:
+        shutil.copytree(whole, hub.root / "qwen")
+        hub.add("owner/qwen", "qwen")
+        far = dovetail.load("hf://owner/qwen")
+        norm = dovetail.load_part("hf://owner/qwen", "merger").norm
+    near = dovetail.load(whole).state_dict()
+    assert far.state_dict().keys() == near.keys()
+    assert all(torch.equal(one, near[name]) for name, one in far.state_dict().items())
+    assert torch.equal(norm.weight, near["merger.norm.weight"])
+
+
+@pytest.mark.parametrize("kind", ["transposed", "shared"])
+def test_torch_files_of_any_memory_layout(kind: str, whole: Path, tmp_path: Path) -> None:
+    tensors = load_file(whole / WEIGHTS)
+    if kind == "transposed":
+        tensors = {name: one.mT.contiguous().mT if one.ndim == 2 else one for name, one in tensors.items()}
+    else:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    folder = tmp_path / "torch"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(tensors, folder / "pytorch_model.bin")
+    expected = dovetail.load(whole).state_dict()
+    found = dovetail.load(folder).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(one, expected[name]) for name, one in found.items())

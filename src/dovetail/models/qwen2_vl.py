@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dovetail.data.images import Normalization
 from dovetail.data.patches import patches
+from dovetail.errors import UsageError
 from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
@@ -45,6 +46,7 @@ class Qwen2VLConfig:
     """What no single part owns."""
 
     image_token: int
+    video_token: int
     mrope_section: tuple[int, ...]
     min_pixels: int
     max_pixels: int
@@ -79,9 +81,14 @@ class Qwen2VL(LanguageModel):
         """Cuts the images into patches, expands their placeholders and pads the rows.
 
         Raises:
-            UsageError: a row is empty, its placeholders do not match its images, or an image is not
-                decoded or too long.
+            UsageError: a row is empty or holds a video, its placeholders do not match its images, or an
+                image is not decoded or too long.
         """
+        if any(self.config.video_token in row for row in tokens):
+            raise UsageError(
+                f"a row holds token {self.config.video_token}, a video; videos are not written here",
+                hint="give frames as images",
+            )
         device = self.head_weight.device
         cut = [[self.patches(image) for image in row] for row in one_each(tokens, images, "images")]
         grids = [[one.grid for one in row] for row in cut]
