@@ -199,8 +199,15 @@ LLAMA = decoder(
 )
 
 
-def _qwen2(**unsaid: float) -> Part:
-    settings = _settings(theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen2 convention", **unsaid)
+def _qwen2(*, unsaid_theta: float | None = None, unsaid_eps: float | None = None) -> Part:
+    settings = _settings(
+        theta=1_000_000.0,
+        eps=1e-6,
+        activation="silu",
+        why="qwen2 convention",
+        unsaid_theta=unsaid_theta,
+        unsaid_eps=unsaid_eps,
+    )
     return decoder(
         "qwen2",
         "embed",
