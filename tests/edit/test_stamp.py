@@ -317,6 +317,9 @@ def test_it_may_be_written_elsewhere(tmp_path: Path) -> None:
     assert list(done.files) == [str(tmp_path / "a" / "b" / "dovetail.json")]
     assert (tmp_path / "a" / "b" / "dovetail.json").exists()
     assert sorted(folder.iterdir()) == before
+    with pytest.raises(UsageError, match=r"dovetail.json` exists"):
+        dovetail.stamp(folder, out=tmp_path / "a" / "b")
+    dovetail.stamp(folder, out=tmp_path / "a" / "b", replace=True)
 
 
 def test_headers_alone_can_be_stamped(tmp_path: Path) -> None:
@@ -352,6 +355,20 @@ def test_a_damaged_checkpoint_is_not_stamped(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="cannot be stamped as it is"):
         dovetail.stamp(folder)
+
+
+def test_half_a_stamp_is_an_error_and_replaced_only_when_asked(tmp_path: Path) -> None:
+    folder = made(tmp_path / "it")
+    dovetail.stamp(folder)
+    path = folder / "dovetail.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert [one.code for one in dovetail.inspect(folder).findings if one.severity == "error"] == [
+        "certificate-unreadable"
+    ]
+    with pytest.raises(UsageError, match=r"dovetail.json cannot be read"):
+        dovetail.stamp(folder)
+    dovetail.stamp(folder, replace=True)
+    assert dovetail.validate(folder, values=True).is_whole
 
 
 def test_a_stamp_from_the_future_is_not_replaced(tmp_path: Path) -> None:

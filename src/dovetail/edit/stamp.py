@@ -28,7 +28,7 @@ from dovetail.store.store import Store
 Progress = Callable[[int, int], None]
 _OPEN = ("default", "undetermined")
 # Findings that say that an older stamp does not fit the weights.
-_ABOUT_STAMP = ("stamp-conflict", "other-certificate", "certificate-leaves")
+_ABOUT_STAMP = ("stamp-conflict", "other-certificate", "certificate-leaves", "certificate-unreadable")
 
 
 class Stamped(NamedTuple):
@@ -84,14 +84,13 @@ def stamp(
     """
     with open_checkpoint(checkpoint) as store:
         subject, old, notes = _subject(store, as_, given or {}, allow=allow, replace=replace)
-        place, name = _place(store, os.fspath(checkpoint), out)
+        place, name = _place(store, os.fspath(checkpoint), out, replace=replace)
         contents = _contents(subject, old, values=values and not dry_run, progress=progress)
         _check_hashes(contents, old, name, replace=replace)
         texts = {name: as_text(_stamp(subject, contents, old))}
         if subject.family.id in FAMILIES:
             texts[NAME] = _metadata(subject, place, replace=replace)
         files = {os.path.join(place, name): data for name, data in texts.items()}
-        _check_readable(files, old, replace=replace)
         for path, data in () if dry_run else files.items():
             replace_file(path, data)
         return Stamped(
@@ -121,13 +120,16 @@ def _subject(
         )
     against = [finding for finding in first.report.findings if finding.code in _ABOUT_STAMP]
     notes = []
-    if old is not None and against:
+    if against:
+        name = old.name if old else STAMP
+        why = "it did not fit the weights" if old else "it could not be read"
         if not replace:
+            said = listed([one.message for one in against], 3)
             raise UsageError(
-                f"{old.name} does not fit the weights: {listed([one.message for one in against], 3)}",
+                f"{name} does not fit the weights: {said}" if old else said,
                 hint="--overwrite writes it anew, from the weights and what else is known",
             )
-        notes.append(f"nothing was taken from the older {old.name}: it did not fit the weights")
+        notes.append(f"nothing was taken from the older {name}: {why}")
         first = _examined(store, as_, ignores_stamp=True)
     subject = subject_of(first, allow, verb="stamped")
     if given:
@@ -154,11 +156,19 @@ def _examined(
     )
 
 
-def _place(store: Store, checkpoint: str, out: Path | None) -> tuple[str, str]:
+def _is_same(a: str, b: str) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _place(store: Store, checkpoint: str, out: Path | None, *, replace: bool) -> tuple[str, str]:
     """The folder that the stamp goes into, and its name: of the folder, or of one file in it."""
     is_one_file = os.path.isfile(checkpoint) and len(store.files) == 1
     name = certificate_name(os.path.basename(checkpoint)) if is_one_file else STAMP
     if out is not None:
+        there = os.path.join(out, name)
+        is_beside = isinstance(store.folder, LocalFolder) and _is_same(os.fspath(out), store.folder.name)
+        if os.path.exists(there) and not is_beside and not replace:
+            raise UsageError(f"`{there}` exists", hint="choose another folder; --overwrite replaces it")
         return os.fspath(out), name
     if not isinstance(store.folder, LocalFolder):
         raise UsageError(f"nothing can be written beside `{checkpoint}`", hint="give --out FOLDER")
@@ -205,14 +215,6 @@ def _check_hashes(
             f"{listed([f'`{leaf}`' for leaf in changed], 3)}",
             hint=f"the values changed since it was written; --overwrite writes {name} anew",
         )
-
-
-def _check_readable(files: Mapping[str, bytes], old: Document | None, *, replace: bool) -> None:
-    """A stamp that is there and could not be read may say what nobody else knows."""
-    for path in files:
-        is_stamp = path.endswith(STAMP)
-        if is_stamp and old is None and os.path.exists(path) and not replace:
-            raise UsageError(f"`{path}` is there and cannot be read", hint="--overwrite writes it anew")
 
 
 def _stamp(subject: Subject, contents: Mapping[str, LeafContent], old: Document | None) -> dict[str, Any]:

@@ -237,6 +237,14 @@ def _as_text(value: Any) -> str | list[str]:
 
 
 def _unreadable(name: str, why: str) -> Finding:
+    if name.endswith(STAMP):
+        return Finding(
+            code="certificate-unreadable",
+            severity="error",
+            message=f"{name} cannot be read: {why}",
+            hint="fetch it again; without it nobody can tell which parameters were never trained. "
+            "`dovetail stamp --overwrite` writes it anew",
+        )
     return Finding(
         code="config-unreadable",
         severity="warning",

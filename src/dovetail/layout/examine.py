@@ -68,7 +68,8 @@ def examine(
     inventory, chunks = join_chunks(take_inventory(store.entries))
     documents = read_documents(store)._replace(given=dict(given or {}))
     if ignores_stamp:
-        documents = documents._replace(stamp=None)
+        kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
+        documents = documents._replace(stamp=None, findings=kept)
     clock.lap("names")
     if as_family is not None:
         layout = as_family.layout(as_layout) if as_layout else None
