@@ -193,6 +193,7 @@ SIGLIP_TEXT = Part(
         d_out       projection_size
         """),
         open_dims={"heads": "d_text"},
+        settings=SETTINGS[:2],
         conventions=(("heads", 16, "siglip so400m convention"),),
     ),
 )

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dovetail.data.images import siglip_pixels
 from dovetail.errors import UsageError
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
+from dovetail.models.siglip_text import Contrast, TextConfig, TextTower
 from dovetail.models.values import Values, fill
 from dovetail.models.vit import Block, Mlp, Output, Table, edge_of, mix, resampled, through
 
@@ -120,13 +121,13 @@ def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:
 
 
 class SiglipModel(nn.Module):
-    """A tower by itself."""
+    """A vision tower by itself, or with the text tower that it was trained with."""
 
     def __init__(self, values: Values) -> None:
         super().__init__()
-        if values.has("text"):
-            raise UsageError("dovetail runs the vision tower of siglip, not the text tower beside it")
         self.vision = build_tower(values, "vision")
+        self.text = TextTower(fill(TextConfig, values, "text")) if values.has("text") else None
+        self.contrast = Contrast() if values.has("contrast") else None
 
     def prepare(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Decoded images (uint8, height x width x 3), squeezed to the tower's square, in [-1, 1].
@@ -153,3 +154,30 @@ class SiglipModel(nn.Module):
         if self.vision.pool is None:
             raise UsageError("this tower has no pooling head")
         return self.vision.pool(self.vision(pixels))
+
+    def texts(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "b e"]:
+        """One vector for each text, from its tokens.
+
+        Raises:
+            UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
+        """
+        if self.text is None:
+            raise UsageError("this is a vision tower alone, and reads no texts")
+        longest, lengths = self.text.config.positions, {len(row) for row in rows}
+        if len(lengths) != 1 or not 0 < min(lengths) <= longest:
+            raise UsageError(
+                "texts are padded to one length by their tokenizer",
+                expected=f"1 to {longest} tokens, for all the same",
+                found=f"{sorted(lengths) or 'no text'}",
+            )
+        return self.text(torch.tensor(rows, device=self.text.embed.weight.device))
+
+    def scores(self, images: Float[Tensor, "i e"], texts: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
+        """The score of every pair of an image (`pooled`) and a text (`texts`).
+
+        Raises:
+            UsageError: the checkpoint has no scale and bias.
+        """
+        if self.contrast is None:
+            raise UsageError("this checkpoint has no scale and bias to compare images and texts with")
+        return self.contrast(images, texts)
