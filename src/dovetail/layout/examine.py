@@ -220,9 +220,9 @@ class _Subject(NamedTuple):
         if any(finding.code == "other-certificate" for finding in certified):
             documents = documents._replace(stamp=None)
         config, findings = fill_config(one, inference, documents=documents)
-        findings = certified + findings
         if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
             findings = []  # a config of another family has no quarrel with the one that comes closest
+        findings = certified + findings
         if one.family.variants:
             config = {"variant": self._variant(one.family), **config}
         closest = None if is_claim else self._closest(one)
