@@ -1,5 +1,6 @@
 """LLaVA-OneVision equals the recorded model, and transformers on tiny models of other shapes."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from dovetail.models.taps import tapped
 from models.recorded import GOLDEN, recorded, tensor
 from models.running import check_running
 from parity import assert_near, loaded, randomise
+from run.tiny import SIZES
 
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -182,11 +184,28 @@ def test_every_way_of_running(variant: str, tmp_path: Any) -> None:
     check_running(model, ROWS, PICTURES, vocab=IMAGE)
 
 
+def test_a_config_without_an_image_size(tmp_path: Any) -> None:
+    """LLaVA-NeXT writes none: 384 pixels, of which SigLIP's patches cover 378."""
+    sizes = {**SIZES["llava_onevision"][0], "vision.patch": 5, "vision.positions": 16}
+    dovetail.make("llava_onevision", tmp_path / "lmms", layout="lmms", sizes=sizes, dtype="float32")
+    config = json.loads((tmp_path / "lmms" / "config.json").read_text())
+    del config["vision_config"]["image_size"]
+    config["image_grid_pinpoints"] = [[23 * i, 23 * j] for i in (1, 2) for j in (1, 2)]
+    (tmp_path / "lmms" / "config.json").write_text(json.dumps(config))
+    model = dovetail.load(tmp_path / "lmms")
+    inputs = model.prepare([[151646]], [[noise(46, 46)]])
+    assert inputs["pixels"].shape == (5, 3, 23, 23)
+    assert inputs["tokens"].shape == (1, 16 + 8 * 9)
+
+
 def test_what_is_not_written_is_refused(model: Any, io: dict[str, np.ndarray]) -> None:
     with pytest.raises(UsageError, match="aspect_ratio `pad` is not written here"):
         most_tiles("pad")
     with pytest.raises(UsageError, match="feature_layer -3 is not written here"):
         dovetail.load(GOLDEN / "llava_onevision", settings={"feature_layer": -3})
+    other = dovetail.load(GOLDEN / "llava_onevision", settings={"grid_pinpoints": [[56, 60]]})
+    with pytest.raises(UsageError, match=r"no whole number of tiles of 56 pixels covers \[56, 60\]"):
+        other.prepare([[500]], [[noise(9, 9)]])
     with pytest.raises(UsageError, match="a row holds token 500 1 times"):
         model.prepare([[500, 501]], [[np.stack([noise(9, 9)] * 2)]])
     with pytest.raises(UsageError, match="not a decoded image"):

@@ -121,9 +121,15 @@ class LlavaOnevision(LanguageModel):
         return self.text.table if self.head is None else self.head.weight
 
     @property
+    def pixels(self) -> int:
+        """The edge of a view. LLaVA-NeXT's configs do not say it; all resolutions are multiples of it."""
+        edges = (edge for resolution in self.config.grid_pinpoints for edge in resolution)
+        return self.vision.config.image_size or math.gcd(*edges)
+
+    @property
     def edge(self) -> int:
         """The patches of a view each way."""
-        return self.vision.image_size // self.vision.config.patch
+        return self.pixels // self.vision.config.patch
 
     def prepare(
         self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
@@ -146,10 +152,11 @@ class LlavaOnevision(LanguageModel):
             videos = [one for one in seen if getattr(one, "ndim", 0) == 4]
             stills = [decoded(one) for one in seen if getattr(one, "ndim", 0) != 4]
             is_single = len(stills) == 1
+            own = [one.shape[:2] if is_single else (0, 0) for one in stills]
+            counts = [self.num_features(size) for size in own]
+            sizes += own
             views += [self._views(one, is_single) for one in stills]
-            sizes += [one.shape[:2] if is_single else (0, 0) for one in stills]
             frames += [self._frames(one) for one in videos]
-            counts = [self.num_features(size) for size in sizes[len(sizes) - len(stills) :]]
             half = math.ceil(self.edge / 2)
             lengths = [len(one) * half * half + 1 for one in videos]
             expanded = expand(row, self.config.image_token, counts)
@@ -171,22 +178,32 @@ class LlavaOnevision(LanguageModel):
 
     def _views(self, image: Any, is_single: bool) -> np.ndarray:
         """The whole image and its tiles; of several images only the whole."""
-        size, statistics = self.vision.image_size, self.statistics
+        size, statistics = self.pixels, self.statistics
         if is_single:
             return tiles(image, size, resolutions=self.config.grid_pinpoints, statistics=statistics)
         return square(image, size, statistics=statistics)
 
     def _frames(self, video: Any) -> np.ndarray:
         """The frames of a video, squeezed to squares."""
-        size = (self.vision.image_size, self.vision.image_size)
+        size = (self.pixels, self.pixels)
         return np.stack([normalize(resize(decoded(frame), size), self.statistics) for frame in video])
 
     def grid(self, size: tuple[int, int]) -> Grid:
-        """The grid of the tiles of an image of (height, width)."""
+        """The grid of the tiles of an image of (height, width).
+
+        Raises:
+            UsageError: the resolutions are no whole numbers of tiles.
+        """
+        for resolution in self.config.grid_pinpoints:
+            if any(edge % self.pixels for edge in resolution):
+                raise UsageError(
+                    f"no whole number of tiles of {self.pixels} pixels covers {list(resolution)}",
+                    hint="grid_pinpoints must be multiples of the tower's image_size",
+                )
         return grid_of(
             *size,
             resolutions=self.config.grid_pinpoints,
-            pixels=self.vision.image_size,
+            pixels=self.pixels,
             edge=self.edge,
             most=self.config.most,
         )
