@@ -17,7 +17,7 @@ in an index share a star, so a file of 100,000 tensors is a few dozen groups.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from dovetail.errors import DeclarationError
@@ -142,7 +142,16 @@ class Template:
 
     def format(self, **index: int) -> str:
         """The name with these indices."""
-        return _FIELD.sub(lambda field: str(index[field[1]]), self.text)
+        return self.at(index)
+
+    def at(self, index: Mapping[str, int]) -> str:
+        """The same with the indices in a mapping."""
+        return self._form % index
+
+    @cached_property
+    def _form(self) -> str:
+        """The text as a %-format."""
+        return _FIELD.sub(r"%(\1)d", self.text.replace("%", "%%"))
 
     def select(self, index: Index) -> Index | None:
         """The field values of one star index, or None where a literal does not agree."""

@@ -16,6 +16,7 @@ from dovetail.layout.family import Family, Layout, Mount
 from dovetail.layout.leaves import Sizes
 from dovetail.layout.ops import Run
 from dovetail.layout.part import Part, Row
+from dovetail.names import Template
 
 
 class Target(NamedTuple):
@@ -36,7 +37,10 @@ class Segment(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """One stored tensor to write. `segments` is None where its elements must be rearranged one by one."""
+    """One stored tensor to write, `size` bytes.
+
+    `segments` is None where its elements must be rearranged one by one.
+    """
 
     name: str
     role: str
@@ -45,12 +49,8 @@ class Arranged(NamedTuple):
     row: Row
     materials: tuple[Material, ...]
     segments: tuple[Segment, ...] | None
+    size: int
     aliases: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """The bytes that it takes."""
-        return prod(self.shape) * BITS[self.dtype] // 8
 
     @property
     def needs_memory(self) -> int:
@@ -102,17 +102,16 @@ def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
     order: dict[str, int] = {}
     for material in materials:
         place = by_leaf.setdefault((material.role, material.leaf.name), {})
-        place[tuple(material.indices[field] for field in material.leaf.template.fields)] = material
+        fields = material.leaf.template.fields
+        place[tuple([material.indices[field] for field in fields])] = material
         order[material.name] = len(order)
     _check_roles({role for role, _ in by_leaf}, target)
     arranged: list[Arranged] = []
-    placed: set[str] = set()
     for role, part in target.parts.items():
         if any(name == role for name, _ in by_leaf):
             mount = target.layout.mount(role, part, target.parts)
-            for one in _role(role, part, mount, by_leaf=by_leaf, target=target):
-                arranged.append(one)
-                placed |= {material.name for material in one.materials}
+            arranged += _role(role, part, mount, by_leaf=by_leaf, target=target)
+    placed = {material.name for one in arranged for material in one.materials}
     if lost := [name for name in order if name not in placed]:
         raise UsageError(
             f"layout {target.layout.id} has no name for {listed([f'`{name}`' for name in lost], 3)}",
@@ -143,7 +142,26 @@ def _role(
         if row.is_alias:
             continue
         text = moved.get(row.leaves[0], mount.prefix + row.stored.text)
+        filled = Template(text).at
         first = by_leaf.get((role, row.leaves[0]), {})
+        if row.op.word == "rename":
+            for material in first.values():
+                count = prod(material.shape)
+                size = count * BITS[material.dtype] // 8
+                whole = (Segment(material, 0, count),)
+                aliases = _aliases(mount, row, material.indices) if row.leaves[0] not in moved else ()
+                yield Arranged(
+                    filled(material.indices),
+                    role,
+                    material.dtype,
+                    material.shape,
+                    row,
+                    (material,),
+                    whole,
+                    size,
+                    aliases,
+                )
+            continue
         for index, material in first.items():
             mates = [by_leaf.get((role, leaf), {}).get(index) for leaf in row.leaves]
             if any(mate is None for mate in mates):
@@ -152,44 +170,32 @@ def _role(
                     hint="choose a layout that keeps them apart",
                 )
             found = tuple(mate for mate in mates if mate is not None)
-            name = _filled(text, material.indices)
             aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
-            yield _arranged(name, role, row, found, sizes=target.sizes[role])._replace(aliases=aliases)
-
-
-def _filled(text: str, indices: Mapping[str, int]) -> str:
-    """A name with its fields replaced, `{layer:cross}` as well as `{layer}`."""
-    for field, value in indices.items():
-        head, brace, tail = text.partition(f"{{{field}")
-        if brace:
-            text = f"{head}{value}{tail.partition('}')[2]}"
-    return text
+            one = _joined(filled(material.indices), role, row, found, sizes=target.sizes[role])
+            yield one._replace(aliases=aliases)
 
 
 def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(_filled(prefix + row.stored.text, indices) for prefix in mount.aliases)
+    return tuple(Template(prefix + row.stored.text).at(indices) for prefix in mount.aliases)
 
 
-def _arranged(name: str, role: str, row: Row, materials: tuple[Material, ...], *, sizes: Sizes) -> Arranged:
+def _joined(name: str, role: str, row: Row, materials: tuple[Material, ...], *, sizes: Sizes) -> Arranged:
     dtypes = {material.dtype for material in materials}
     if len(dtypes) > 1:
         raise UsageError(
             f"`{name}` joins tensors of different dtypes: {', '.join(sorted(dtypes))}",
             hint="give --dtype to make them one",
         )
-    shapes = [material.shape for material in materials]
-    if row.op.word == "rename":
-        shape = shapes[0]
-    else:
-        if missing := sizes.unproved(row.op.needs):
-            raise UsageError(
-                f"`{name}` can only be put together when {role}.{missing[0]} is known, and nothing says it",
-                hint=f"put the config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
-            )
-        shape = sizes.evaluate(row.op.stored_shape([material.leaf.shape for material in materials]))
-    runs = row.op.runs(shapes, sizes)
+    if missing := sizes.unproved(row.op.needs):
+        raise UsageError(
+            f"`{name}` can only be put together when {role}.{missing[0]} is known, and nothing says it",
+            hint=f"put the config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
+        )
+    shape = sizes.evaluate(row.op.stored_shape([material.leaf.shape for material in materials]))
+    runs = row.op.runs([material.shape for material in materials], sizes)
     segments = None if runs is None else tuple(_segments(materials, runs))
-    return Arranged(name, role, dtypes.pop(), shape, row, materials, segments)
+    size = prod(shape) * BITS[(dtype := dtypes.pop())] // 8
+    return Arranged(name, role, dtype, shape, row, materials, segments, size)
 
 
 def _segments(materials: tuple[Material, ...], runs: list[list[Run]]) -> Iterator[Segment]:

@@ -56,13 +56,7 @@ def output_files(
     `format` (`safetensors` or `torch`) overrides what the layout's tools expect.
     """
     kind = format or container.kind
-    named = [
-        one._replace(
-            name=container.wrapper + one.name,
-            aliases=tuple(container.wrapper + alias for alias in one.aliases),
-        )
-        for one in arranged
-    ]
+    named = [_wrapped(one, container.wrapper) for one in arranged] if container.wrapper else [*arranged]
     if kind == "torch":
         name = container.file if container.kind == "torch" else TORCH_FILE
         return (OutputFile(name, kind, tuple(named), values or {}),)
@@ -77,14 +71,19 @@ def output_files(
     )
 
 
+def _wrapped(one: Arranged, wrapper: str) -> Arranged:
+    return one._replace(name=wrapper + one.name, aliases=tuple(wrapper + alias for alias in one.aliases))
+
+
 def index_of(files: Sequence[OutputFile]) -> str | None:
     """The text of the index, None where a single file needs none."""
     if len(files) == 1:
         return None
-    weight_map = {tensor.name: file.name for file in files for tensor in file.tensors}
     total = sum(file.size for file in files)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    return json.dumps(index, indent=2) + "\n"
+    places = sorted((tensor.name, file.name) for file in files for tensor in file.tensors)
+    lines = [f"    {json.dumps(name)}: {json.dumps(file)}" for name, file in places]
+    weight_map = "{\n" + ",\n".join(lines) + "\n  }"
+    return f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {weight_map}\n}}\n'
 
 
 def write_file(path: str, file: OutputFile, blocks: Blocks, *, start: int = 0) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dovetail.edit.arrange import Arranged
+from dovetail.edit.material import Material
 from dovetail.edit.output_files import OutputFile, index_of
 from dovetail.layout.documents import STAMP
 from dovetail.layout.family import Family
+from dovetail.layout.leaves import Span
 from dovetail.report import Finding, Value
 from dovetail.store.content import ALGORITHM, hash_of
 from dovetail.store.safetensors_writer import INDEX
@@ -21,6 +23,8 @@ from dovetail.store.store import Store
 # Python, the blocks of the writing thread and the reading block (measured: bench/bench_convert.py).
 _BASE_MEMORY = 64 << 20
 _NUMPY_MEMORY = 32 << 20
+# What is known of one tensor: names, places, hashes, its lines in index and certificate.
+_TENSOR_MEMORY = 3 << 10
 
 
 class Dropped(NamedTuple):
@@ -55,9 +59,17 @@ class Output(NamedTuple):
     @property
     def texts(self) -> dict[str, bytes]:
         """The side files, and the index if there are several weights files."""
-        is_sharded = len(self.files) > 1 and all(file.kind == "safetensors" for file in self.files)
-        index = index_of(self.files) if is_sharded else None
+        index = index_of(self.files) if self._is_sharded else None
         return {**self.side_files, **({INDEX: index.encode()} if index else {})}
+
+    @property
+    def text_names(self) -> list[str]:
+        """What they are called."""
+        return sorted({*self.side_files, *((INDEX,) if self._is_sharded else ())})
+
+    @property
+    def _is_sharded(self) -> bool:
+        return len(self.files) > 1 and all(file.kind == "safetensors" for file in self.files)
 
 
 class Plan(NamedTuple):
@@ -99,7 +111,8 @@ class Plan(NamedTuple):
     def memory(self) -> int:
         """An upper bound of the memory that the run takes, in bytes."""
         needed = max((tensor.needs_memory for tensor in self.tensors), default=0)
-        return _BASE_MEMORY + needed + (_NUMPY_MEMORY if needed or self.lossy else 0)
+        known = _TENSOR_MEMORY * len(self.tensors)
+        return _BASE_MEMORY + known + needed + (_NUMPY_MEMORY if needed or self.lossy else 0)
 
     @property
     def sources(self) -> list[LocalSource]:
@@ -111,7 +124,8 @@ class Plan(NamedTuple):
         """The bytes that the result takes on the disk: holes of a sparse source stay holes."""
         allocated = sum(source.allocated for source in self.sources)
         has_holes = any(source.allocated < source.size for source in self.sources)
-        beside = sum(len(text) for output in self.outputs for text in output.texts.values())
+        beside = sum(len(text) for output in self.outputs for text in output.side_files.values())
+        beside += 300 * len(self.tensors)  # index and certificate, roughly
         if not has_holes:
             return self.size + beside
         times = -(-self.size // sum(source.size for source in self.sources))
@@ -167,7 +181,7 @@ def _output(output: Output) -> dict[str, Any]:
             {"name": file.name, "format": file.kind, "tensors": len(file.tensors), "bytes": file.size}
             for file in output.files
         ],
-        "side_files": sorted(output.texts),
+        "side_files": output.text_names,
         "certificate": output.certificate,
         **output.facts,
     }
@@ -195,6 +209,8 @@ def _made_of(tensor: Arranged) -> list[Any]:
 
 
 def _word(tensor: Arranged) -> str:
+    if tensor.row.op.word == "rename" and len(spans := tensor.materials[0].spans) == 1:
+        return _word_of_one(tensor, tensor.materials[0], spans[0])
     inits = {material.init for material in tensor.materials if material.make is not None}
     if len(inits) == 1 and inits != {"copied"}:
         return inits.pop()
@@ -206,11 +222,16 @@ def _word(tensor: Arranged) -> str:
         return "tied copy"
     if len(material.spans) > 1 or len(tensor.materials) > 1:
         return "rearrange"
-    if material.spans and material.store is not None:
-        span = material.spans[0]
-        if span.length != material.store.entries[span.tensor].bytes:
-            return "take apart"
-    return "copy" if sources == {tensor.name} else "rename"
+    return _word_of_one(tensor, material, material.spans[0]) if material.spans else tensor.row.op.word
+
+
+def _word_of_one(tensor: Arranged, material: Material, span: Span) -> str:
+    """The op of a tensor that comes from one run of bytes."""
+    if material.init == "tied":
+        return "tied copy"
+    if material.store is not None and span.length != material.store.entries[span.tensor].bytes:
+        return "take apart"
+    return "copy" if span.tensor == tensor.name else "rename"
 
 
 def local_sources(store: Store) -> list[LocalSource]:

@@ -92,7 +92,7 @@ class _PartConfig:
         return self.solver.get(f"{self.role}.{dim}")
 
     def settle(self) -> None:
-        """Gives every open dim a value from the first source that has one that fits; conventions come last."""
+        """Gives every open dim a value from the first source that has one that fits, conventions last."""
         for dim in self.part.dims:
             for found, source in self.said(dim) if self.size(dim) is None else ():
                 if self._assign(dim, found.value, source, found.place):

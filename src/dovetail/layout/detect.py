@@ -217,6 +217,8 @@ def _rank(match: PartMatch) -> tuple[int, int, int]:
 
 def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:
     """Two roles must not claim one tensor: an optional part that repeats another's names is not there."""
+    if sum(bool(match.rows) for match in chosen.values()) < 2:
+        return chosen
     seen: dict[str, str] = {}
     for role, match in chosen.items():
         for name in match.claimed():

@@ -154,6 +154,9 @@ def canonical_leaves(one: Explanation, inference: Inference, store: Store) -> di
     for role, match in one.roles.items():
         sizes = PartSizes(role, match.part, inference.solver)
         for row in match.rows:
+            if isinstance(row.row.op, Rename) and store.has_shapes:
+                leaves |= _renamed(role, match.part.leaves[row.row.leaves[0]], row, store)
+                continue
             for index, stored in row.found.items():
                 for leaf in _leaves_of(role, match.part, row, index, stored=stored, sizes=sizes, store=store):
                     leaves[leaf.name] = leaf
@@ -171,6 +174,21 @@ def leaf_names(one: Explanation, first_layer: int = 0) -> Iterator[str]:
                     fields["layer"] += first_layer
                 for leaf in row.row.leaves:
                     yield canonical_name(role, match.part.leaves[leaf], fields)
+
+
+def _renamed(role: str, leaf: Leaf, row: RowMatch, store: Store) -> dict[str, CanonicalLeaf]:
+    """The leaves of a row that are stored as they are: most tensors of most files."""
+    found = {}
+    fields, entries = row.row.stored.fields, store.entries
+    name = leaf.template.at
+    for index, stored in row.found.items():
+        entry = entries[stored]
+        named = dict(zip(fields, index, strict=True))
+        assert entry.shape is not None
+        spans = (Span(stored, 0, entry.bytes),)
+        full = f"{role}.{name(named)}"
+        found[full] = CanonicalLeaf(full, role, leaf, named, entry.dtype, entry.shape, stored, spans, row, 0)
+    return found
 
 
 def canonical_name(role: str, leaf: Leaf, indices: Mapping[str, int]) -> str:

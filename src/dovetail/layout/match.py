@@ -5,7 +5,7 @@ rows say: one stray tensor neither makes the stack longer nor hides that another
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dovetail.layout.family import Mount
@@ -36,9 +36,10 @@ class RowMatch(NamedTuple):
         stored = self.row.stored
         return tuple(f"{f}:{s}" if s else f for f, s in zip(stored.fields, stored.subsets, strict=True))
 
-    def name(self, index: Index) -> str:
-        """The full name at one index."""
-        return Template(self.text).format(**dict(zip(self.row.stored.fields, index, strict=True)))
+    def names(self, indices: Iterable[Index]) -> list[str]:
+        """The full names at some indices, in order."""
+        filled, fields = Template(self.text).at, self.row.stored.fields
+        return [filled(dict(zip(fields, index, strict=True))) for index in sorted(indices)]
 
 
 class PartMatch(NamedTuple):
@@ -208,11 +209,11 @@ def _compare_with_stacks(
     for match in matches:
         stack = stacks.get(match.stack, _SINGLE)
         if match.found.keys() != stack:
-            missing += [match.name(index) for index in sorted(stack - match.found.keys())]
+            missing += match.names(stack - match.found.keys())
             stray |= {name for index, name in match.found.items() if index not in stack}
     for match in needed:
         stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
-        missing += [match.name(index) for index in sorted(stack)] or [match.text]
+        missing += match.names(stack) or [match.text]
     return missing, stray
 
 

@@ -16,7 +16,7 @@ def plan_page(plan: Plan, out: str) -> Page:
     page.append(_files(plan))
     page += [Line(""), Table(("op", ">tensors"), tuple((op, str(n)) for op, n in plan.ops.items()))]
     page += _said(plan)
-    side = sorted({name for output in plan.outputs for name in output.texts})
+    side = sorted({name for output in plan.outputs for name in output.text_names})
     page += [Line(""), Line(f"beside the weights: {listed([*side, plan.outputs[0].certificate], 12)}")]
     page.append(
         Line(
