@@ -23,9 +23,12 @@ class ProgressBar:
         if self._bar is None:
             if not sys.stderr.isatty():
                 return
-            self._bar = _bar(self._what, total)
+            self._bar = self._make(total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)
+
+    def _make(self, total: int) -> Any:
+        return _bar(self._what, total)
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -33,6 +36,19 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class StageBar(ProgressBar):
+    """The same for things that are counted, not measured in bytes."""
+
+    def _make(self, total: int) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn(self._what), BarColumn(), MofNCompleteColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        bar.add_task(self._what, total=total)
+        return bar
 
 
 def _bar(what: str, total: int) -> Any:

@@ -1,6 +1,6 @@
 """A batch of sequences on their way through a decoder, and the keys and values of what went before."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +36,16 @@ class Stream(NamedTuple):
         """The last column of each row that is no padding."""
         valid = self.columns.valid
         return (valid * torch.arange(valid.shape[1], device=valid.device)).argmax(dim=1)
+
+
+@runtime_checkable
+class History(Protocol):
+    """What a layer remembers of the columns before."""
+
+    def append(
+        self, k: Float[Tensor, "b g n c"], v: Float[Tensor, "b g n c"]
+    ) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b g s c"]]:
+        """Everything so far, the new columns last."""
 
 
 class Past:

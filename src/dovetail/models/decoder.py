@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.models.cache import Cache, Past, Stream
+from dovetail.models.cache import Cache, History, Stream
 from dovetail.models.layers import Activation, Linear, activation, attend
 from dovetail.models.masks import Mask
 from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scaled
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         return self.o(rearrange(y, "b h n c -> b n (h c)"))
 
     def forward(
-        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: Past | None = None
+        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: History | None = None
     ) -> Float[Tensor, "b n d"]:
         q, k, v = self.qkv(x, by)
         if past is not None:
@@ -115,7 +115,7 @@ class Block(nn.Module):
         self.mlp = Mlp(config, dialect)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: Past | None = None
+        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: History | None = None
     ) -> Float[Tensor, "b n d"]:
         x = x + self.attn(self.norm1(x), by, mask, past)
         return x + self.mlp(self.norm2(x))

@@ -19,7 +19,13 @@ class Rotation(NamedTuple):
 
 
 def frequencies(width: int, theta: float, *, device: torch.device | None = None) -> Float[Tensor, " half"]:
-    """The angle per position of each pair of channels, falling from 1 to nearly 1 / theta."""
+    """The angle per position of each pair of channels, falling from 1 to nearly 1 / theta.
+
+    Raises:
+        UsageError: the width is odd.
+    """
+    if width % 2:
+        raise UsageError(f"rotary positions turn pairs of channels, and a head has {width}")
     return 1.0 / theta ** (torch.arange(0, width, 2, device=device).float() / width)
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dovetail.errors import WriteError
 from dovetail.render import html_facts as facts
@@ -29,9 +29,21 @@ def write_report(report: Report, directory: str) -> list[str]:
     Raises:
         WriteError: the folder or a file in it cannot be written; whatever was there is unchanged.
     """
-    as_json = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
-    contents = {"report.json": as_json, "report.html": report_html(report)}
-    paths = {os.path.join(directory, file): text for file, text in contents.items()}
+    return write_pages({"report.json": report.as_json(), "report.html": report_html(report)}, directory)
+
+
+def write_pages(contents: Mapping[str, Any], directory: str) -> list[str]:
+    """Writes texts, and other values as JSON, into a folder; makes it if need be and gives all paths.
+
+    Raises:
+        WriteError: the folder or a file in it cannot be written; whatever was there is unchanged.
+    """
+    paths = {
+        os.path.join(directory, file): value
+        if isinstance(value, str)
+        else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        for file, value in contents.items()
+    }
     partial = {path: f"{path}.{os.getpid()}.partial" for path in paths}
     is_new = not os.path.exists(directory)
     try:
@@ -87,8 +99,18 @@ class Section(NamedTuple):
 
 def report_html(report: Report) -> str:
     """The page."""
-    title = f"{_title(report)}: dovetail report"
     sections = [section for section in _sections(report) if section.body]
+    body = element(
+        "body",
+        _contents(sections),
+        element("main", _top(report), *(_section(section) for section in sections)),
+        element("footer", facts.foot(report)),
+    )
+    return html_page(f"{_title(report)}: dovetail report", body)
+
+
+def html_page(title: str, body: Html) -> str:
+    """A whole page around a body."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -98,12 +120,6 @@ def report_html(report: Report) -> str:
         element("link", rel="icon", href="data:,"),
         element("title", title),
         element("style", Html(_stylesheet())),
-    )
-    body = element(
-        "body",
-        _contents(sections),
-        element("main", _top(report), *(_section(section) for section in sections)),
-        element("footer", facts.foot(report)),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 

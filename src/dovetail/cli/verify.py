@@ -1,0 +1,91 @@
+"""`dovetail verify CKPT --backend NAME`."""
+
+import argparse
+import sys
+from typing import Any
+
+from dovetail.cli.inspect import CHECKPOINT
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    parser.add_argument(
+        "--backend", default="eager", metavar="NAME", help="eager (default), inductor, onnx, openvino"
+    )
+    parser.add_argument(
+        "--dtype",
+        default=None,
+        metavar="DTYPE",
+        help="float32, bfloat16, float16; float32 unless eager: bfloat16",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …: where the candidate runs")
+    parser.add_argument(
+        "--against", metavar="CKPT2", help="hold another checkpoint of the same sizes against this one"
+    )
+    parser.add_argument(
+        "--image", metavar="FILE", action="append", default=[], help="instead of a made-up one"
+    )
+    parser.add_argument("--tokens", metavar="IDS", help="token ids instead of made-up ones: 1,2,3")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the made-up inputs (default 0)")
+    parser.add_argument(
+        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
+    )
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument("--report", metavar="DIR", help="write verify.json and verify.html there")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints every stage; 1 if one of them is not as the reference has it."""
+    from dovetail.cli.output import StageBar, print_json
+    from dovetail.cli.writing import assignments
+    from dovetail.run.backends import backend
+    from dovetail.run.load import load
+    from dovetail.run.verify import verify
+
+    dtype = options.dtype or ("bfloat16" if options.backend == "eager" and not options.against else "float32")
+    other = backend(options.backend, dtype=dtype, device=options.device)
+    settings = assignments(options.given)
+    reference = load(options.checkpoint, dtype="float32", settings=settings)
+    candidate = load(options.against, dtype="float32", settings=settings) if options.against else None
+    with StageBar("stages") as progress:
+        found = verify(
+            reference,
+            other,
+            candidate=candidate,
+            inputs=_inputs(reference, options),
+            dtype=dtype,
+            names=(options.checkpoint, options.against or options.checkpoint),
+            progress=progress,
+        )
+    values = found.as_json()
+    if options.report:
+        from dovetail.render.html_verify import write_verification
+
+        print(f"wrote {' and '.join(write_verification(values, options.report))}", file=sys.stderr)
+    if options.json:
+        print_json(values)
+    else:
+        from dovetail.render.terminal import show
+        from dovetail.render.verify_page import verify_page
+
+        show(verify_page(values))
+    return 0 if found.first_divergent is None else 1
+
+
+def _inputs(model: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """What the user gives, or an example."""
+    from dovetail.run.example import example_inputs
+
+    if options.tokens is None and not options.image:
+        return example_inputs(model, seed=options.seed)
+    from dovetail.cli.generate import token_ids
+    from dovetail.data.image_file import read_image
+    from dovetail.errors import UsageError
+    from dovetail.models.language import LanguageModel
+
+    if not isinstance(model, LanguageModel) or options.tokens is None:
+        raise UsageError("--image goes with --tokens, for a model that reads both")
+    images = [read_image(path) for path in options.image]
+    return model.prepare([token_ids(options.tokens)], [images] if images else ())

@@ -1,0 +1,52 @@
+"""ONNX Runtime, with the graph that torch.onnx exports."""
+
+import io
+import logging
+import warnings
+from contextlib import redirect_stdout
+
+import torch
+from torch import Tensor, nn
+
+from dovetail.errors import UsageError
+from dovetail.run.backends import Runner
+from dovetail.run.backends.tolerances import TOLERANCES
+
+
+class Backend:
+    """Exports every stage and runs it on the CPU, in float32."""
+
+    name = "onnx"
+
+    def __init__(self, *, dtype: str = "float32", device: str = "cpu") -> None:
+        import onnxruntime  # noqa: F401 - says at once that it is not installed
+        import onnxscript  # noqa: F401 - what torch.onnx exports with
+
+        if dtype != "float32" or device != "cpu":
+            raise UsageError("onnx runs in float32 on the cpu here", hint="leave --dtype and --device out")
+        self.tolerance = TOLERANCES[dtype]
+
+    def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:
+        """A session of the exported stage."""
+        import onnxruntime
+
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing needs
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(stage, example, dynamo=True, verbose=False)
+        assert program is not None
+        model = program.model_proto.SerializeToString()
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        names = [one.name for one in session.get_inputs()]
+
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+            given = dict(zip(_inputs(program), tensors, strict=True))
+            found = session.run(None, {name: given[name].contiguous().numpy() for name in names})
+            return tuple(torch.from_numpy(one).float() for one in found)
+
+        return run
+
+
+def _inputs(program: "torch.onnx.ONNXProgram") -> list[str]:
+    """The names of all inputs, those that the graph does not need included."""
+    return [str(one.name) for one in program.model.graph.inputs]

@@ -1,0 +1,298 @@
+"""`verify`: another backend, dtype, device or checkpoint against the float32 reference, stage by stage.
+
+Every stage is run twice. Isolated, it is fed what the reference was fed: what differs is its own doing.
+In the chain, it is fed what the stages before it made: what users get. The first stage that differs
+when isolated is where to look. What a stage is fed beside its main input (rotations, masks, a past) is
+compared as well: a mask or a position that is wrong shows there, before any weight is used.
+
+Passes: `prefill` runs a prompt with an image, `decode` one more token with a cache, `act` the velocity of
+actions with a cached prefix, `forward` a tower alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dovetail.errors import DovetailError, UsageError
+from dovetail.models.language import LanguageModel, following
+from dovetail.models.policy import Policy
+from dovetail.run.backends import Backend
+from dovetail.run.backends.tolerances import CHAIN, TOLERANCES
+from dovetail.run.example import example_inputs
+from dovetail.run.measures import Distance, Tolerance, distance
+from dovetail.run.stages import Call, Recorder, Run
+
+Walk = Callable[[nn.Module], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """One stage in one pass. `isolated` and `chained` are of its main output, `inputs` of what it was fed
+    beside its main input; `problem` says why it could not be run."""
+
+    passed: str
+    name: str
+    shape: tuple[int, ...]
+    isolated: Distance | None
+    chained: Distance | None
+    inputs: Mapping[str, Distance]
+    verdict: str
+    problem: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is as the reference has it."""
+        return self.verdict == "good"
+
+    def as_json(self) -> dict[str, Any]:
+        """The stage as plain JSON values."""
+        return {
+            "pass": self.passed,
+            "stage": self.name,
+            "shape": list(self.shape),
+            "verdict": self.verdict,
+            "problem": self.problem,
+            "isolated": self.isolated.as_json() if self.isolated else None,
+            "chained": self.chained.as_json() if self.chained else None,
+            "inputs": {name: one.as_json() for name, one in self.inputs.items()},
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """All stages of all passes."""
+
+    reference: str
+    candidate: str
+    backend: str
+    dtype: str
+    tolerance: Tolerance
+    chain_tolerance: Tolerance
+    stages: tuple[StageResult, ...]
+
+    @property
+    def first_divergent(self) -> StageResult | None:
+        """The first stage that is not as the reference has it."""
+        return next((stage for stage in self.stages if not stage.is_good), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The verification as plain JSON values."""
+        first = self.first_divergent
+        return {
+            "schema": 1,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "good": first is None,
+            "first_divergent": None if first is None else {"pass": first.passed, "stage": first.name},
+            "tolerance": {"pcc": self.tolerance.pcc, "relative_norm": self.tolerance.relative},
+            "chain_tolerance": {
+                "pcc": self.chain_tolerance.pcc,
+                "relative_norm": self.chain_tolerance.relative,
+            },
+            "stages": [stage.as_json() for stage in self.stages],
+        }
+
+
+def verify(
+    reference: nn.Module,
+    backend: Backend,
+    *,
+    candidate: nn.Module | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    names: tuple[str, str] = ("reference", "candidate"),
+    progress: Progress | None = None,
+) -> Verification:
+    """Holds a candidate, the reference itself by default, run by a backend against the reference.
+
+    Both are float32 models on the cpu. `inputs` are what `prepare` gives (for a policy with `x_t` and
+    `t`); without them an example is made (`example_inputs`).
+
+    Raises:
+        UsageError: the two models have other stages.
+    """
+    given = dict(inputs) if inputs is not None else example_inputs(reference)
+    stages: list[StageResult] = []
+    other = reference if candidate is None else candidate
+    for name, walk in passes(reference, given):
+        expected = _recorded(reference, walk)
+        own = expected if other is reference else _recorded(other, walk)
+        if expected.keys() != own.keys():
+            odd = sorted(expected.keys() ^ own.keys())
+            raise UsageError("the two models have other stages", stages=", ".join(odd[:8]))
+        work = _Pass(name, expected, own, backend, dtype)
+        for done, _ in enumerate(expected, 1):
+            work.isolate(list(expected)[done - 1])
+            if progress is not None:
+                progress(done, len(expected))
+        stages += work.results(_chained(other, walk, work.runners, own) if work.runners else {})
+    return Verification(
+        reference=names[0],
+        candidate=names[1],
+        backend=backend.name,
+        dtype=dtype,
+        tolerance=backend.tolerance,
+        chain_tolerance=CHAIN[dtype],
+        stages=tuple(stages),
+    )
+
+
+def passes(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[str, Walk]]:
+    """The ways to run a model: each a name and a function that runs it once."""
+    if isinstance(model, LanguageModel):
+        yield "prefill", lambda one: one(**inputs)
+        token = _next_token(model, inputs)
+        yield "decode", lambda one: _decode(one, inputs, token)
+    elif isinstance(model, Policy):
+        yield "act", lambda one: _act(one, inputs)
+    else:
+        yield "forward", lambda one: one(**inputs)
+
+
+def _next_token(model: LanguageModel, inputs: Mapping[str, Any]) -> Tensor:
+    with torch.no_grad():
+        return model.generate(dict(inputs), max_new_tokens=1)[:, :1].clone()
+
+
+def _decode(model: nn.Module, inputs: Mapping[str, Any], token: Tensor) -> None:
+    """One more token after a prompt; only this is looked at."""
+    assert isinstance(model, LanguageModel)
+    recorder = _paused(model)
+    stream = model.embed(**inputs)
+    cache = model.decoder.cache(stream, stream.x.shape[1] + 1)
+    model.hidden(stream, cache)
+    recorder.resume()
+    after = following(stream, model.decoder.embed(token))
+    model.logits(model.hidden(after, cache))
+
+
+def _act(model: nn.Module, inputs: Mapping[str, Any]) -> None:
+    assert isinstance(model, Policy)
+    plain = {name: value for name, value in inputs.items() if name not in ("x_t", "t")}
+    model.velocity(plain, inputs["x_t"], inputs["t"], prefix=model.prefix(plain))
+
+
+def _paused(model: nn.Module) -> Recorder:
+    """The recorder that looks on at a model, not looking until it is told to."""
+    from dovetail.models.taps import watching
+
+    recorder = watching()
+    assert isinstance(recorder, Recorder)
+    recorder.pause()
+    return recorder
+
+
+def _recorded(model: nn.Module, walk: Walk) -> dict[str, Call]:
+    with torch.no_grad(), Recorder().attached(model) as recorder:
+        walk(model)
+    return recorder.calls
+
+
+def _chained(
+    model: nn.Module, walk: Walk, runners: Mapping[str, Run], shapes: Mapping[str, Call]
+) -> dict[str, Call]:
+    with torch.no_grad(), Recorder(runners, shapes).attached(model) as recorder:
+        walk(model)
+    return recorder.calls
+
+
+class _Pass:
+    """One pass of a verification."""
+
+    def __init__(
+        self, name: str, expected: Mapping[str, Call], own: Mapping[str, Call], backend: Backend, dtype: str
+    ) -> None:
+        self.runners: dict[str, Run] = {}
+        self._name = name
+        self._expected = expected
+        self._own = own
+        self._backend = backend
+        self._dtype = dtype
+        self._results: dict[str, StageResult] = {}
+
+    def isolate(self, name: str) -> None:
+        """Runs one stage on what the reference was fed."""
+        expected, own = self._expected[name], self._own[name]
+        begin = perf_counter()
+        isolated, problem = None, None
+        try:
+            runner = self._backend.compile(own.stage, expected.tensors)
+            found = runner(*expected.tensors)
+            isolated = _worst(found, expected.outputs)
+            self.runners[name] = runner
+        except DovetailError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a backend may fail in any way, and that is a result
+            problem = f"{type(error).__name__}: {_first_line(error)}"
+        self._results[name] = StageResult(
+            passed=self._name,
+            name=name,
+            shape=tuple(expected.outputs[0].shape),
+            isolated=isolated,
+            chained=None,
+            inputs=_beside(own, expected),
+            verdict="",
+            problem=problem,
+            seconds=perf_counter() - begin,
+        )
+
+    def results(self, chained: Mapping[str, Call]) -> list[StageResult]:
+        """All stages, with what they gave in the chain."""
+        found = []
+        for name, one in self._results.items():
+            call = chained.get(name)
+            expected = self._expected[name]
+            fits = call is not None and [o.shape for o in call.outputs] == [o.shape for o in expected.outputs]
+            far = _worst(call.outputs, expected.outputs) if call is not None and fits else None
+            found.append(replace(one, chained=far, verdict=self._verdict(one, far)))
+        return found
+
+    def _verdict(self, one: StageResult, chained: Distance | None) -> str:
+        if one.problem is not None:
+            return "does not run"
+        assert one.isolated is not None
+        exact = TOLERANCES["float32"]
+        wrong = [label for label, far in one.inputs.items() if not exact.passes(far)]
+        if wrong:
+            return f"is fed another {', '.join(wrong)}"
+        if one.isolated.num_bad:
+            return "not finite"
+        if not self._backend.tolerance.passes(one.isolated):
+            return "differs"
+        if chained is not None and chained.num_bad:
+            return "not finite in the chain"
+        return "good"
+
+
+def _beside(own: Call, expected: Call) -> dict[str, Distance]:
+    """What a stage is fed beside its main input: masks, rotations. What the chain computes is left out."""
+    found = {}
+    pairs = zip(own.labels[1:], own.tensors[1:], expected.tensors[1:], strict=False)
+    for label, mine, theirs in pairs:
+        if label.split(".")[0] in ("past", "rest"):
+            continue
+        if mine.shape != theirs.shape:
+            found[label] = Distance(pcc=float("nan"), max_abs=float("inf"), relative=float("inf"))
+        else:
+            found[label] = distance(mine, theirs)
+    return found
+
+
+def _worst(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Distance:
+    """The distance of the output that is furthest off."""
+    distances = [distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True)]
+    return max(distances, key=lambda one: (one.num_bad, one.relative))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""
