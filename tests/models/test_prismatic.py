@@ -234,6 +234,7 @@ def test_numbers_that_a_text_says(tmp_path: Path) -> None:
     file.write_text(json.dumps(config | {"num_image_tokens": 4}))
     with pytest.raises(UsageError, match=r"num_image_tokens is 4 in .* says `full-align\+16-avgpool`"):
         load(tmp_path / "model")
+    assert load(tmp_path / "model", settings={"projector.num_image_tokens": 9}).tokens_per_image == 9
     file.write_text(json.dumps(config | {"arch_specifier": "avgpool"}))
     with pytest.raises(UsageError, match=r"projector\.num_image_tokens must be known"):
         load(tmp_path / "model")

@@ -176,20 +176,20 @@ def _named_size(values: Values, role: str) -> dict[str, int]:
 
 
 def _named(values: Values, number: str, text: str, pattern: str) -> dict[str, int]:
-    """A number that a config may give by itself or within a text.
+    """A number that a config may give by itself or within a text, where nobody says it otherwise.
 
     Raises:
         UsageError: it gives both, and they differ.
     """
     given, said = values.values[number], values.values[text]
     found = re.search(pattern, str(said.value))
-    if found is None:
+    if found is None or given.source in ("stamp", "given"):
         return {}
     count = int(found[1])
     if given.value and given.value != count:
         raise UsageError(
             f"{number} is {given.value} in {given.evidence}, and {said.evidence} says `{said.value}`",
-            hint=f"give both as they are: settings={{'{number}': ..., '{text}': ...}}",
+            hint=f"say which is right: settings={{'{number}': ...}} (--set {number}=NUMBER)",
         )
     return {number.rsplit(".", maxsplit=1)[-1]: count}
 
