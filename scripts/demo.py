@@ -1,7 +1,7 @@
-"""The main job on a checkpoint of full size: make it, inspect it, validate it, break it, find what broke.
+"""What dovetail does, on what the project carries: know a checkpoint, move it, use it.
 
-The checkpoint has the true names, shapes and size of Qwen2-VL-2B (4.42 GB) and takes no room on the disk:
-its data are holes.
+The large checkpoint has the true names, shapes and size of Qwen2-VL-2B (4.42 GB) and takes no room on
+the disk: its data are holes. The small one has random weights, so that what it says is real arithmetic.
 """
 
 import json
@@ -10,6 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from dovetail.store.open import open_checkpoint
 from dovetail.store.safetensors_writer import write_safetensors
@@ -22,9 +25,18 @@ Change = Callable[[TensorData], TensorData | None]
 
 
 def main() -> int:
-    """Runs the demo; 0 if dovetail said of each checkpoint what is true of it."""
+    """Runs the demo; 0 if everything came out as it must."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
+    is_good = [know(), move(), use()]
+    print("\nThe reports as HTML:")
+    for page in sorted((OUT / "reports").glob("*/*.html")):
+        print(f"  {page.resolve()}")
+    return 0 if all(is_good) else 1
+
+
+def know() -> bool:
+    """Makes a checkpoint of full size, inspects and validates it, and three broken copies."""
     steps = [run("make", "qwen2_vl", WHOLE, "--size", "2b", "--sparse") == 0, run("inspect", WHOLE) == 0]
     steps.append(run("validate", WHOLE, "--report", OUT / "reports" / WHOLE.name) == 0)
     with open_checkpoint(WHOLE) as store:
@@ -32,10 +44,62 @@ def main() -> int:
             print(f"\n--- {story}")
             write_changed(store, OUT / name, change)
             steps.append(run("validate", OUT / name, "--report", OUT / "reports" / name) == EXPECTED[name])
-    print("\nThe four as HTML:")
-    for name in (WHOLE.name, *EXPECTED):
-        print(f"  {(OUT / 'reports' / name / 'report.html').resolve()}")
-    return 0 if all(steps) else 1
+    return all(steps)
+
+
+def move() -> bool:
+    """Converts the checkpoint to LitGPT, cuts it for two nodes, puts it together again."""
+    print("\n--- to LitGPT, to two nodes, and back; the fingerprint is that of the weights, not of the files")
+    lit, nodes, back = OUT / "litgpt", OUT / "nodes", OUT / "back"
+    steps = [
+        run("convert", WHOLE, lit, "--to", "litgpt") == 0,
+        run("split", lit, nodes, "--nodes", "2") == 0,
+        run("merge", nodes, back, "--to", "hf") == 0,
+    ]
+    prints = [said("fingerprint", path) for path in (WHOLE, lit, back)]
+    for path, fingerprint in zip((WHOLE, lit, back), prints, strict=True):
+        print(f"{path}: {fingerprint}")
+    steps += [len(set(prints)) == 1, run("diff", WHOLE, back, "--values") == 0]
+    return all(steps)
+
+
+def use() -> bool:
+    """Runs a small model from a split and whole, and holds it in bfloat16 against float32."""
+    print("\n--- a small model with random weights: the same answer from a LitGPT split as from the whole")
+    small, nodes, image = OUT / "small", OUT / "small-nodes", OUT / "picture.png"
+    sizes = [word for size in SMALL for word in ("--set", size)]
+    rows, columns = np.mgrid[0:224, 0:308]
+    colors = np.stack([rows, columns * 0.8, (rows + columns) % 256], axis=-1)
+    Image.fromarray(colors.astype(np.uint8)).save(image)
+    steps = [
+        run("make", "qwen2_vl", small, *sizes) == 0,
+        run("split", small, nodes, "--nodes", "2", "--to", "litgpt") == 0,
+    ]
+    prompt = [
+        "--tokens",
+        f"5,{IMAGE_TOKEN},7,11",
+        "--image",
+        str(image),
+        "--max-new-tokens",
+        "8",
+        "--temperature",
+        "1",
+    ]
+    answers = [said("generate", path, *prompt) for path in (small, nodes)]
+    for path, answer in zip((small, nodes), answers, strict=True):
+        print(f"$ dovetail generate {path} {' '.join(prompt)}\n{answer}")
+    steps += [answers[0] == answers[1] != ""]
+    steps.append(run("verify", small, "--dtype", "bfloat16", "--report", OUT / "reports" / "verify") == 0)
+    return all(steps)
+
+
+# Sizes of the small model, and the id of its image token.
+SMALL = (
+    *("text.layers=2", "text.d_model=128", "text.q_heads=4", "text.kv_heads=2", "text.head_dim=32"),
+    *("text.d_ff=256", "text.vocab=1000", "vision.layers=2", "vision.d_vision=64", "vision.heads=4"),
+    "vision.d_ff=256",
+)
+IMAGE_TOKEN = 151655
 
 
 def lose_one(tensor: TensorData) -> TensorData | None:
@@ -87,6 +151,12 @@ def run(*words: str | Path) -> int:
     arguments = [str(word) for word in words]
     print(f"\n$ dovetail {' '.join(arguments)}", flush=True)
     return subprocess.run([sys.executable, "-m", "dovetail", *arguments], check=False).returncode
+
+
+def said(*words: str | Path) -> str:
+    """What a command prints, without the line's end."""
+    arguments = [sys.executable, "-m", "dovetail", *map(str, words)]
+    return subprocess.run(arguments, check=False, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

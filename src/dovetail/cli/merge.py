@@ -23,12 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the model, or prints what would be written."""
     from dovetail.edit.convert import Changes
-    from dovetail.edit.merge import nodes_folder, plan_merge
+    from dovetail.edit.merge import plan_merge
     from dovetail.edit.subject import opened_subject
 
     changes = Changes(format=options.format, max_shard_size=parse_size(options.max_shard_size))
-    folder = nodes_folder(options.directory)
     with opened_subject(
-        folder, as_=options.as_, allow=options.allow, given=assignments(options.given)
+        options.directory, as_=options.as_, allow=options.allow, given=assignments(options.given)
     ) as subject:
         return carry_out(plan_merge(subject, to=options.to, changes=changes), options)

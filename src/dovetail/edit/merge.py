@@ -38,7 +38,7 @@ def merge(
         UsageError: the folder holds no nodes, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened_subject(nodes_folder(directory), as_=as_, allow=allow, given=given) as subject:
+    with opened_subject(directory, as_=as_, allow=allow, given=given) as subject:
         plan = plan_merge(subject, to=to, changes=changes)
         return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
 
@@ -62,24 +62,6 @@ def plan_merge(subject: Subject, *, to: str | None = None, changes: Changes = _N
     promised = stamp.get("fingerprint")
     is_exact = not plan.lossy and not changes.without and changes.pad_vocab == 1 and not subject.allowed
     return plan._replace(verb="merge", promised=promised if is_exact else None)
-
-
-def nodes_folder(directory: Path) -> Path:
-    """The folder that has the nodes: LitGPT's are in `chunks/2nodes_finisher`.
-
-    Raises:
-        UsageError: there are chunks for several numbers of nodes.
-    """
-    chunks = os.path.join(directory, "chunks")
-    if not os.path.isdir(chunks):
-        return directory
-    found = sorted(entry.name for entry in os.scandir(chunks) if entry.is_dir())
-    if len(found) != 1:
-        raise UsageError(
-            f"`{chunks}` holds {len(found)} sets of chunks: {', '.join(found) or 'none'}",
-            hint=f"give one of them: {os.path.join(chunks, found[0]) if found else chunks}",
-        )
-    return os.path.join(chunks, found[0])
 
 
 def _is_writable(subject: Subject, id: str) -> bool:

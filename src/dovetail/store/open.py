@@ -56,6 +56,7 @@ def _open(text: str) -> Store:
         folder, name = open_url(text)
         return open_file(folder, name, text) if name else open_folder(folder, text)
     if os.path.isdir(text):
+        text = _chunks_folder(text)
         return _with_outer_folder(open_folder(LocalFolder(text), text), os.path.abspath(text))
     if not os.path.exists(text):
         raise UsageError(f"there is no `{text}`", hint=_what_to_give(text))
@@ -77,6 +78,24 @@ def _with_outer_folder(store: Store, folder: str) -> Store:
     elif os.path.basename(outer) == "chunks":
         store.beside += (LocalFolder(os.path.dirname(outer)),)
     return store
+
+
+def _chunks_folder(path: str) -> str:
+    """The folder itself or, if it has LitGPT chunks and no weights of its own, the one set of them.
+
+    Raises:
+        UsageError: there are chunks for several numbers of nodes.
+    """
+    chunks = os.path.join(path, "chunks")
+    if not os.path.isdir(chunks) or any(name.endswith(_WEIGHTS) for name in os.listdir(path)):
+        return path
+    found = sorted(entry.name for entry in os.scandir(chunks) if entry.is_dir())
+    if len(found) != 1:
+        raise UsageError(
+            f"`{chunks}` holds {len(found)} sets of chunks: {', '.join(found) or 'none'}",
+            hint=f"give one of them: {os.path.join(chunks, found[0]) if found else chunks}",
+        )
+    return os.path.join(chunks, found[0])
 
 
 def open_file(folder: Folder, name: str, path: str) -> Store:
