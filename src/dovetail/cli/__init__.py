@@ -26,6 +26,7 @@ VERBS = {
     "merge": "the nodes of a split, or LitGPT chunks, as one model again",
     "graft": "a new model with the weights of one or more others, and an account of both sides",
     "generate": "text from a prompt and images, as it comes",
+    "act": "a chunk of actions from cameras, an instruction and a state",
     "verify": "another backend, dtype or checkpoint against the reference, stage by stage",
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }

@@ -5,16 +5,17 @@
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tokenizers import Tokenizer as Fast
 from tokenizers.decoders import DecodeStream
 
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.run.chat_template import ChatTemplate
-from dovetail.store.store import Store
+from dovetail.store.folder import Folder, LocalFolder
 
 _FILE = "tokenizer.json"
 _OTHERS = ("tokenizer.model", "vocab.json", "spiece.model")
@@ -79,6 +80,28 @@ class TextStream:
         return whole[len(self._text) :] if whole.startswith(self._text) else ""
 
 
+@runtime_checkable
+class SideFiles(Protocol):
+    """A checkpoint, or a folder without one, with small files in it."""
+
+    @property
+    def folder(self) -> Folder | None:
+        """The folder."""
+
+    def side_file(self, name: str, limit: int = 64 << 20) -> bytes | None:
+        """A file, None if there is none."""
+
+
+class _Bare(NamedTuple):
+    """A folder without weights."""
+
+    folder: LocalFolder
+
+    def side_file(self, name: str, limit: int = _LIMIT) -> bytes | None:
+        """A file, None if there is none."""
+        return self.folder.read(name, limit) if name in self.folder.files() else None
+
+
 class SideValues(NamedTuple):
     """What JSON files beside the weights say."""
 
@@ -87,13 +110,13 @@ class SideValues(NamedTuple):
     config: Mapping[str, Any]
 
 
-def read_side_values(store: Store) -> SideValues:
+def read_side_values(store: SideFiles) -> SideValues:
     """The configs of tokenizer, generation and model; empty where a file is not there."""
     names = ("tokenizer_config.json", "generation_config.json", "config.json")
     return SideValues(*(read_json(store, name) for name in names))
 
 
-def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
+def read_tokenizer(store: SideFiles, values: SideValues) -> Tokenizer | None:
     """The tokenizer beside the weights, None if there is none.
 
     Raises:
@@ -120,7 +143,22 @@ def read_tokenizer(store: Store, values: SideValues) -> Tokenizer | None:
     return Tokenizer(fast, specials, _template(store, values.tokenizer))
 
 
-def _through_transformers(store: Store) -> Fast | None:
+def tokenizer_at(path: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer in a folder, or of a `tokenizer.json`.
+
+    Raises:
+        UsageError: there is none.
+        CheckpointError: it cannot be read.
+    """
+    place = os.fspath(path)
+    folder = _Bare(LocalFolder(place if os.path.isdir(place) else os.path.dirname(place) or "."))
+    found = read_tokenizer(folder, read_side_values(folder)) if os.path.exists(place) else None
+    if found is None:
+        raise UsageError(f"there is no tokenizer at `{place}`", hint="give the folder of a tokenizer.json")
+    return found
+
+
+def _through_transformers(store: SideFiles) -> Fast | None:
     """A tokenizer of other files."""
     there = [name for name in _OTHERS if store.side_file(name, _LIMIT) is not None]
     if store.folder is None or not there:
@@ -143,7 +181,7 @@ def _through_transformers(store: Store) -> Fast | None:
         ) from None
 
 
-def _template(store: Store, config: Mapping[str, Any]) -> str | None:
+def _template(store: SideFiles, config: Mapping[str, Any]) -> str | None:
     """The chat template: a file of its own, or an entry of a config; of several, the default."""
     if (raw := store.side_file("chat_template.jinja")) is not None:
         return raw.decode()
@@ -157,7 +195,7 @@ def _template(store: Store, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_json(store: Store, name: str) -> Mapping[str, Any]:
+def read_json(store: SideFiles, name: str) -> Mapping[str, Any]:
     """A JSON object beside the weights; empty if there is no such file.
 
     Raises:

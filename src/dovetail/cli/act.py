@@ -1,0 +1,130 @@
+"""`dovetail act CKPT --camera NAME=FILE … --instruction TEXT --state NUMBERS`."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dovetail.cli.inspect import CHECKPOINT
+
+if TYPE_CHECKING:
+    from dovetail.run.act import Chunk
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the verb."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    parser.add_argument(
+        "--camera", metavar="NAME=FILE", action="append", default=[], help="an image; one for each camera"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--instruction", metavar="TEXT", help="what to do")
+    what.add_argument("--tokens", metavar="IDS", help="the instruction as token ids: 2,1234,108")
+    parser.add_argument("--state", metavar="NUMBERS", help="the robot's: a .npy file, or 0.1,0.2,…")
+    parser.add_argument("--steps", metavar="N", type=int, default=10, help="Euler steps (default 10)")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    begin.add_argument("--noise", metavar="FILE", help="the noise itself, a .npy file: steps x width")
+    parser.add_argument("--tokenizer", metavar="PATH", help="a folder with PaliGemma's, if CKPT has none")
+    parser.add_argument("--statistics", metavar="FILE", help="a norm_stats.json instead of what CKPT has")
+    parser.add_argument("--plot", metavar="OUT.png", help="draw the chunk (needs matplotlib)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
+    parser.add_argument("--dtype", metavar="DTYPE", help="bfloat16, float16, float32; as stored by default")
+    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the checkpoint must be")
+    parser.add_argument(
+        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
+    )
+    parser.add_argument("--json", action="store_true", help="the chunk and its notes as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the chunk, and what there is to know about it on stderr."""
+    from dovetail.cli.generate import token_ids
+    from dovetail.cli.writing import assignments
+    from dovetail.run.act import Actor
+
+    if options.plot:
+        from dovetail.render.chunk_plot import check_plot
+
+        check_plot(options.plot)  # before what may take a while
+    images = cameras(options.camera)
+    state = numbers(options.state) if options.state is not None else None
+    noise = numbers(options.noise) if options.noise is not None else None
+    actor = Actor.load(
+        options.checkpoint,
+        tokenizer=options.tokenizer,
+        statistics=options.statistics,
+        device=options.device,
+        dtype=options.dtype,
+        settings=assignments(options.given),
+        as_=options.as_,
+    )
+    told = options.instruction if options.tokens is None else token_ids(options.tokens)
+    chunk = actor.act(images, told, state, num_steps=options.steps, noise=noise, seed=options.seed)
+    show(chunk, is_json=options.json)
+    if options.plot:
+        from dovetail.render.chunk_plot import write_plot
+
+        write_plot(chunk.actions, options.plot, title=options.instruction or "")
+        print(f"wrote {options.plot}", file=sys.stderr)
+    return 0
+
+
+def show(chunk: "Chunk", *, is_json: bool) -> None:
+    """The actions to stdout, a row for each step; the notes to stderr unless they are in the JSON."""
+    if is_json:
+        from dovetail.cli.output import print_json
+
+        print_json(chunk.as_json())
+        return
+    from dovetail.render.page import Table
+    from dovetail.render.terminal import show as show_page
+
+    print(f"statistics: {chunk.statistics or 'none'}", file=sys.stderr)
+    for note in chunk.notes:
+        print(f"note: {note}", file=sys.stderr)
+    width = chunk.actions.shape[1]
+    rows = tuple((str(i), *(f"{value:.4f}" for value in row)) for i, row in enumerate(chunk.actions.tolist()))
+    show_page([Table((">step", *(f">{i}" for i in range(width))), rows)])
+
+
+def cameras(texts: list[str]) -> dict[str, Any]:
+    """The images of repeated `--camera NAME=FILE`.
+
+    Raises:
+        UsageError: one has no name, a name comes twice, or a file is no image.
+    """
+    from dovetail.data.image_file import read_image
+    from dovetail.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not sign or not name or not path:
+            raise UsageError(f"`--camera {text}` is no camera", hint="--camera NAME=FILE")
+        if name in found:
+            raise UsageError(f"camera `{name}` is given twice", hint="each camera has one image")
+        found[name] = read_image(path)
+    return found
+
+
+def numbers(text: str) -> Any:
+    """The array of a .npy file, or the numbers of `0.1,0.2`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    import numpy as np
+
+    from dovetail.errors import UsageError
+
+    try:
+        if text.endswith(".npy"):
+            return np.asarray(np.load(text, allow_pickle=False), dtype=np.float64)
+        return np.array([float(word) for word in text.replace(",", " ").split()])
+    except FileNotFoundError:
+        raise UsageError(f"there is no file `{text}`", hint="give the path of a .npy file") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"`{text}` holds no numbers: {error}", hint="a .npy file of numbers, or 0.1,0.2,…"
+        ) from None
