@@ -143,8 +143,8 @@ def test_a_cast_is_torch_s_and_is_counted(tmp_path: Path) -> None:
         assert torch.equal(tensor, before[name].to(wanted))
         counts[wanted] += 1
     assert {one["what"]: one["tensors"] for one in certificate(tmp_path / "out")["lossy"]} == {  # type: ignore[attr-defined]
-        "F32 rounded to BF16": counts[torch.bfloat16],
-        "F32 rounded to F16": counts[torch.float16],
+        "rounded from F32 to BF16": counts[torch.bfloat16],
+        "rounded from F32 to F16": counts[torch.float16],
     }
 
 

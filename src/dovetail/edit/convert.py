@@ -279,7 +279,7 @@ def cast_materials(
         changed.append(material._replace(dtype=wanted, may_overflow=may_overflow))
         if not is_lossless(material.source_dtype, wanted):
             counts[material.source_dtype, wanted] = counts.get((material.source_dtype, wanted), 0) + 1
-    return changed, tuple(Lossy(f"{a} rounded to {b}", number) for (a, b), number in counts.items())
+    return changed, tuple(Lossy(f"rounded from {a} to {b}", number) for (a, b), number in counts.items())
 
 
 def _rule(text: str) -> tuple[str, str]:

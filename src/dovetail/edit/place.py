@@ -19,10 +19,13 @@ def check_place(out: str, stores: Iterable[Store], *, replaces: bool) -> None:
         UsageError: it is such a place.
     """
     place = os.path.realpath(out)
+    is_there = os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place))
     for store in stores:
         for source in (store.path, *_paths(store)):
             _check_source(place, os.path.realpath(source))
-    if replaces and os.path.isdir(place) and os.listdir(place) and not _is_checkpoint(place):
+    if is_there and not replaces:
+        raise UsageError(f"`{out}` exists", hint="choose another name, or replace it with --overwrite")
+    if is_there and os.path.isdir(place) and not _is_checkpoint(place):
         raise UsageError(
             f"`{out}` holds no checkpoint, so --overwrite does not replace it",
             hint="choose another name, or remove it yourself",

@@ -61,7 +61,7 @@ def _layout(layout: str | Mapping[str, str]) -> str:
 
 
 def _files(plan: Plan) -> Table:
-    rows = tuple(
+    rows: tuple[tuple[str, ...], ...] = tuple(
         (
             os.path.join(output.folder, file.name),
             str(len(file.tensors)),
@@ -71,8 +71,11 @@ def _files(plan: Plan) -> Table:
         for output in plan.outputs
         for file in output.files
     )
-    total = ("total", str(len(plan.tensors)), quantity(plan.size, "B"), "")
-    return Table(("file", ">tensors", ">size", "holds"), rows, total if len(rows) > 1 else None)
+    columns: tuple[str, ...] = ("file", ">tensors", ">size", "holds")
+    total: tuple[str, ...] = ("total", str(len(plan.tensors)), quantity(plan.size, "B"), "")
+    if not any(row[3] for row in rows):
+        rows, total, columns = tuple(row[:3] for row in rows), total[:3], columns[:3]
+    return Table(columns, rows, total if len(rows) > 1 else None)
 
 
 def _held(output: Output) -> str:
