@@ -55,10 +55,11 @@ class Arranged(NamedTuple):
     @property
     def needs_memory(self) -> int:
         """Bytes that must be held at once to write it."""
+        working = max(material.working for material in self.materials)
         if self.segments is None:
-            return 2 * self.size
-        held = [m for m in self.materials if m.make is not None and len(self.segments) > len(self.materials)]
-        return max((material.size for material in held), default=0)
+            return 3 * self.size + working
+        is_held = len(self.segments) > len(self.materials)
+        return working + sum(one.size for one in self.materials if is_held and one.make is not None)
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """The bytes in order, each block with the leaf that it belongs to ("" if it holds several)."""

@@ -37,7 +37,7 @@ class Material(NamedTuple):
     """One leaf: `store` and `spans` say where its bytes are, or `make` gives them, as `source_dtype`.
 
     `dtype` is what it will be written as, `source_dtype` what it is; `may_overflow` lets numbers that the
-    one has no room for become infinite.
+    one has no room for become infinite. `working` are the bytes that making it takes.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Material(NamedTuple):
     spans: tuple[Span, ...] = ()
     make: Callable[[], Iterable[bytes | memoryview]] | None = None
     may_overflow: bool = False
+    working: int = 0
 
     @property
     def elements(self) -> int:
@@ -67,11 +68,6 @@ class Material(NamedTuple):
     def is_cast(self) -> bool:
         """Whether its numbers change their width."""
         return self.dtype != self.source_dtype
-
-    @property
-    def needs_memory(self) -> int:
-        """Bytes that must be held at once to make it."""
-        return 0 if self.make is None else self.size
 
     def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Block]:
         """The bytes of some of its elements, in order."""
@@ -110,7 +106,19 @@ def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
         store=store,
         spans=leaf.spans or (),
     )
-    return material if leaf.spans is not None else material._replace(make=lambda: [_rearranged(store, leaf)])
+    entry = store.entries[leaf.stored]
+    if leaf.spans is None:
+        return material._replace(make=lambda: [_rearranged(store, leaf)], working=3 * entry.bytes)
+    if entry.strides is not None:
+        return material._replace(make=lambda: _gathered(store, leaf.spans or ()), working=3 * entry.bytes)
+    return material
+
+
+def _gathered(store: Store, spans: tuple[Span, ...]) -> Iterator[memoryview]:
+    """The bytes of a view whose elements are not in order in the file."""
+    whole = memoryview(store.read(spans[0].tensor))
+    for span in spans:
+        yield whole[span.start : span.start + span.length]
 
 
 def plain(material: Material) -> Iterator[bytes | memoryview]:
@@ -169,9 +177,6 @@ def _read(material: Material, start: int, length: int) -> Iterator[Block]:
 
 def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Block]:
     entry = store.entries[span.tensor]
-    if entry.strides is not None:
-        yield memoryview(store.read(span.tensor))[span.start + skip : span.start + skip + length]
-        return
     source = store.source(entry.file)
     begin = entry.start + span.start + skip
     if isinstance(source, LocalSource):
