@@ -131,14 +131,23 @@ def _refuse_damage(examination: Examination, allow: Collection[str], verb: str) 
     causes = [finding for finding in errors if finding.code != "incomplete"]
     allowed = tuple(finding for finding in causes if _is_allowed(finding, allow))
     refused = [finding for finding in causes if finding not in allowed]
+    # what nodes lack explains whatever else is missing
+    refused = [finding for finding in refused if finding.code == "nodes"] or refused
     if refused or (errors and not causes) or examination.one is None:
         raise CheckpointError(
             f"this checkpoint cannot be {verb} as it is: " + _said(refused or errors),
             checkpoint=report.path,
-            hint="`dovetail validate` says all"
-            + ("; --allow 'NAME' lets a tensor pass, and tags the result" if verb != "fingerprinted" else ""),
+            hint=_way_out(refused, verb),
         )
     return allowed
+
+
+def _way_out(refused: Sequence[Finding], verb: str) -> str:
+    """The next step: that of the finding if there is one cause, else to read all of them."""
+    can_pass = verb != "fingerprinted" and any(finding.tensors for finding in refused)
+    tags = "; --allow 'NAME' lets a tensor pass, and tags the result" if can_pass else ""
+    step = refused[0].hint if len(refused) == 1 else None
+    return f"{step or '`dovetail validate` says all'}{tags}"
 
 
 def _is_allowed(finding: Finding, allow: Collection[str]) -> bool:

@@ -193,7 +193,7 @@ def as_of_node(
     kept = [
         finding
         for finding in findings
-        if finding.code != "tie-flag"
+        if finding.code not in ("tie-flag", "same-layouts")
         and not (finding.code.endswith("-conflict") and any(name in finding.message for name in names))
     ]
     return values, [*kept, _node_note(node)]
