@@ -20,7 +20,7 @@ from typing import NamedTuple
 from dovetail.edit.make import make
 from measure import DOVETAIL, PYTHON, peak_mb, seconds, show, where
 
-ROUNDS = 5
+ROUNDS = 3
 TRANSFORMERS = """
 import sys, transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
