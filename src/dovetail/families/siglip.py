@@ -155,7 +155,13 @@ _FACTS = Facts(
 
 SIGLIP = Part(id="siglip", table=LEAVES, namings={"hf": HF, "timm": TIMM}, optional=("pool",), facts=_FACTS)
 SIGLIP_NAFLEX = Part(
-    id="siglip_naflex", table=NAFLEX_LEAVES, namings={"hf": HF}, optional=("pool",), facts=_FACTS
+    id="siglip_naflex",
+    table=NAFLEX_LEAVES,
+    namings={"hf": HF},
+    optional=("pool",),
+    facts=_FACTS._replace(
+        settings=(*SETTINGS[:2], Setting("max_num_patches", ("max_num_patches",), 256, "siglip2 convention"))
+    ),
 )
 
 SIGLIP_TEXT = Part(

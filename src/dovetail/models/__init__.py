@@ -27,7 +27,7 @@ MODELS = {
     "llava": ("llava", "Llava"),
     "pi0": ("pi0", "Pi0"),
     "pi05": ("pi05", "Pi05"),
-    "siglip": ("siglip", "SiglipModel"),
+    "siglip": ("siglip", "build_siglip"),
     "dinov2": ("dinov2", "Dinov2Model"),
 }
 

@@ -27,10 +27,12 @@ from torch import Tensor, nn
 
 from dovetail.data.images import siglip_pixels
 from dovetail.errors import UsageError
-from dovetail.models.layers import Conv2d, LayerNorm, Linear
-from dovetail.models.siglip_text import Contrast, TextConfig, TextTower
+from dovetail.models.layers import Conv2d, LayerNorm
+from dovetail.models.siglip_naflex import SiglipNaflex
+from dovetail.models.siglip_pool import Pool
+from dovetail.models.siglip_text import WithTexts
 from dovetail.models.values import Values, fill
-from dovetail.models.vit import Block, Mlp, Output, Table, edge_of, mix, resampled, through
+from dovetail.models.vit import Block, Output, Table, edge_of, resampled, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,43 +54,23 @@ class SiglipConfig:
     pool: bool
 
 
-class Pool(nn.Module):
-    """One vector for an image: a learned query looks at all patches, then an MLP around a residual."""
-
-    def __init__(self, config: SiglipConfig) -> None:
-        super().__init__()
-        d = config.d_vision
-        self.heads = config.heads
-        self.latent = nn.Parameter(torch.empty(1, 1, d))
-        self.q, self.k, self.v, self.o = (Linear(d, d) for _ in range(4))
-        self.norm = LayerNorm(d, eps=config.norm_eps)
-        self.mlp = Mlp(d, config.d_ff, config.activation)
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        query = self.q(self.latent).expand(x.shape[0], -1, -1)
-        found = self.o(mix(query, self.k(x), self.v(x), self.heads))
-        return (found + self.mlp(self.norm(found)))[:, 0]
-
-
 class SiglipTower(nn.Module):
     """Patches with positions, blocks, a norm, and perhaps a pooling head."""
 
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.config = config
-        d, patch = config.d_vision, config.patch
+        d, patch, eps, act = config.d_vision, config.patch, config.norm_eps, config.activation
         self.patch_embed = Conv2d(config.channels, d, patch, stride=patch)
         self.pos_embed = Table(config.positions, d)
         self.blocks = nn.ModuleDict(
             {
-                str(i): Block(
-                    d, heads=config.heads, d_ff=config.d_ff, act=config.activation, eps=config.norm_eps
-                )
+                str(i): Block(d, heads=config.heads, d_ff=config.d_ff, act=act, eps=eps)
                 for i in range(config.layers)
             }
         )
-        self.norm = LayerNorm(d, eps=config.norm_eps)
-        self.pool = Pool(config) if config.pool else None
+        self.norm = LayerNorm(d, eps=eps)
+        self.pool = Pool(d, heads=config.heads, d_ff=config.d_ff, act=act, eps=eps) if config.pool else None
 
     @property
     def image_size(self) -> int:
@@ -120,14 +102,12 @@ def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:
     return SiglipTower(fill(SiglipConfig, values, role, **more))
 
 
-class SiglipModel(nn.Module):
+class SiglipModel(WithTexts):
     """A vision tower by itself, or with the text tower that it was trained with."""
 
     def __init__(self, values: Values) -> None:
-        super().__init__()
+        super().__init__(values)
         self.vision = build_tower(values, "vision")
-        self.text = TextTower(fill(TextConfig, values, "text")) if values.has("text") else None
-        self.contrast = Contrast() if values.has("contrast") else None
 
     def prepare(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Decoded images (uint8, height x width x 3), squeezed to the tower's square, in [-1, 1].
@@ -155,29 +135,11 @@ class SiglipModel(nn.Module):
             raise UsageError("this tower has no pooling head")
         return self.vision.pool(self.vision(pixels))
 
-    def texts(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "b e"]:
-        """One vector for each text, from its tokens.
 
-        Raises:
-            UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
-        """
-        if self.text is None:
-            raise UsageError("this is a vision tower alone, and reads no texts")
-        longest, lengths = self.text.config.positions, {len(row) for row in rows}
-        if len(lengths) != 1 or not 0 < min(lengths) <= longest:
-            raise UsageError(
-                "texts are padded to one length by their tokenizer",
-                expected=f"1 to {longest} tokens, for all the same",
-                found=f"{sorted(lengths) or 'no text'}",
-            )
-        return self.text(torch.tensor(rows, device=self.text.embed.weight.device))
+def build_siglip(values: Values) -> nn.Module:
+    """The model of a checkpoint: for square images, or NaFlex.
 
-    def scores(self, images: Float[Tensor, "i e"], texts: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
-        """The score of every pair of an image (`pooled`) and a text (`texts`).
-
-        Raises:
-            UsageError: the checkpoint has no scale and bias.
-        """
-        if self.contrast is None:
-            raise UsageError("this checkpoint has no scale and bias to compare images and texts with")
-        return self.contrast(images, texts)
+    Raises:
+        UsageError: a value that it needs is not known.
+    """
+    return SiglipNaflex(values) if values.kind("vision") == "siglip_naflex" else SiglipModel(values)

@@ -8,6 +8,8 @@ padding is looked at like any other token. Every pair is scored by itself, with 
 Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`.
 """
 
+from abc import ABC
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.errors import UsageError
 from dovetail.models.layers import Embedding, LayerNorm, Linear
+from dovetail.models.values import Values, fill
 from dovetail.models.vit import Block, Table, through
 
 
@@ -69,3 +73,39 @@ class Contrast(nn.Module):
     def forward(self, images: Float[Tensor, "i e"], texts: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
         cosine = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
         return cosine * self.scale.exp() + self.bias
+
+
+class WithTexts(nn.Module, ABC):
+    """What has a text tower beside its vision tower, if the checkpoint does."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.text = TextTower(fill(TextConfig, values, "text")) if values.has("text") else None
+        self.contrast = Contrast() if values.has("contrast") else None
+
+    def texts(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "b e"]:
+        """One vector for each text, from its tokens.
+
+        Raises:
+            UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
+        """
+        if self.text is None:
+            raise UsageError("this is a vision tower alone, and reads no texts")
+        longest, lengths = self.text.config.positions, {len(row) for row in rows}
+        if len(lengths) != 1 or not 0 < min(lengths) <= longest:
+            raise UsageError(
+                "texts are padded to one length by their tokenizer",
+                expected=f"1 to {longest} tokens, for all the same",
+                found=f"{sorted(lengths) or 'no text'}",
+            )
+        return self.text(torch.tensor(rows, device=self.text.embed.weight.device))
+
+    def scores(self, images: Float[Tensor, "i e"], texts: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
+        """The score of every pair of an image (`pooled`) and a text (`texts`).
+
+        Raises:
+            UsageError: the checkpoint has no scale and bias.
+        """
+        if self.contrast is None:
+            raise UsageError("this checkpoint has no scale and bias to compare images and texts with")
+        return self.contrast(images, texts)
