@@ -1,5 +1,6 @@
 """Loading: views of the file, dtypes, ties, parts and stages; what is not whole is refused."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -289,3 +290,11 @@ def test_torch_files_of_any_memory_layout(kind: str, whole: Path, tmp_path: Path
     found = dovetail.load(folder).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(one, expected[name]) for name, one in found.items())
+
+
+def test_garbage_is_collected_again_after_a_load(whole: Path) -> None:
+    dovetail.load(whole)
+    assert gc.isenabled()
+    with pytest.raises(DovetailError):
+        dovetail.load(without(whole, "config.json"))
+    assert gc.isenabled()
