@@ -60,6 +60,8 @@ def test_what_openpi_recorded(golden: tuple[Any, dict[str, Any]]) -> None:
         suffix = model.suffix(inputs["state"], io["x_t"], io["time"])
         assert_near(suffix.x, io["suffix_embs"])
         assert torch.equal(suffix.block, io["suffix_att"].cumsum(-1).long())
+        if io["adarms_cond"].numel():
+            assert_near(model.heads.condition(io["time"]), io["adarms_cond"])
         assert_near(model.velocity(inputs, io["x_t"], io["time"]), io["v_joint"])
         assert_near(model(io["x_t"], io["time"], **inputs), io["v_joint"])
         prefix = model.prefix(inputs)
@@ -92,6 +94,9 @@ def test_the_time(golden: tuple[Any, dict[str, Any]]) -> None:
     ]
     found = time_embedding(t, 8, min_period=4e-3, max_period=4.0)
     assert_near(found, torch.tensor(table, dtype=torch.float64), atol=1e-6)
+    wide = time_embedding(t[1:2], 1024, min_period=4e-3, max_period=4.0)[0]
+    at = {1: 0.900485, 255: -0.127483, 511: 0.707107, 512: 1.0, 767: 0.991841, 1023: 0.707107}
+    assert_near(wide[list(at)], torch.tensor(list(at.values()), dtype=torch.float64), atol=1e-6)
     with pytest.raises(UsageError, match="even width"):
         time_embedding(t, 7, min_period=4e-3, max_period=4.0)
 
