@@ -184,6 +184,7 @@ class Report:
         closest: Closest | None,
         unchecked: tuple[str, ...],
         seconds: Mapping[str, float],
+        forward: tuple[Mapping[str, Any], ...] | None = None,
     ) -> None:
         self.path = path
         self.format = format
@@ -208,6 +209,7 @@ class Report:
         self.closest = closest
         self.unchecked = unchecked
         self.seconds = seconds
+        self.forward = forward
 
     @property
     def is_whole(self) -> bool:
@@ -249,6 +251,7 @@ class Report:
             "closest": self.closest.as_json() if self.closest else None,
             "unchecked": list(self.unchecked),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
+            "forward": None if self.forward is None else [dict(stage) for stage in self.forward],
         }
 
 

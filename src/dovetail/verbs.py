@@ -35,13 +35,15 @@ def validate(
     *,
     as_: str | None = None,
     values: bool = False,
+    forward: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Whether a checkpoint is whole. `as_` (`family` or `family/layout`) asserts what it must be.
 
     `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
     freshly initialised, values that changed since the certificate was written. `progress` is then told
-    the bytes read so far and the bytes in all.
+    the bytes read so far and the bytes in all. `forward` runs a whole checkpoint once on made-up input of
+    its true shapes, which needs torch.
 
     Raises:
         UsageError: there is nothing to open, or `as_` names no family or layout.
@@ -51,9 +53,12 @@ def validate(
     wanted = _asserted(as_) if as_ else None
     with open_checkpoint(checkpoint) as store:
         examination = _examine(store, wanted)
-        if not values:
-            return examination.report
-        return _with_values(examination, progress)
+        report = _with_values(examination, progress) if values else examination.report
+    if not forward:
+        return report
+    from dovetail.run.forward import with_forward
+
+    return with_forward(report, checkpoint, as_=as_)
 
 
 def _with_values(examination: Examination, progress: Callable[[int, int], None] | None) -> Report:

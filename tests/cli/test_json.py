@@ -36,7 +36,7 @@ REPORT = [
         "accounting",
         "findings",
     ),
-    *("whole", "closest", "unchecked", "seconds"),
+    *("whole", "closest", "unchecked", "seconds", "forward"),
 ]
 PART = [
     *(

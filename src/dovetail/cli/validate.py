@@ -12,6 +12,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--values", action="store_true", help="read all data: NaN, zeros, copies that differ, fresh-init look"
     )
+    parser.add_argument(
+        "--forward", action="store_true", help="run it once on made-up input, stage by stage (needs torch)"
+    )
     parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="assert what it must be")
     parser.add_argument(
         "--report", metavar="DIR", help="write report.json and a self-contained report.html there"
@@ -48,7 +51,13 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         prepare_folder(options.report)  # before what may take a while
     with ProgressBar("reading values") as progress:
-        report = validate(options.checkpoint, as_=options.as_, values=options.values, progress=progress)
+        report = validate(
+            options.checkpoint,
+            as_=options.as_,
+            values=options.values,
+            forward=options.forward,
+            progress=progress,
+        )
     if options.report:
         from dovetail.render.html import write_report
 

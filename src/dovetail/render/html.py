@@ -147,6 +147,9 @@ def _sections(report: Report) -> list[Section]:
         Section("chunks", "Chunks", "Chunks, by layer", facts.chunks(report) if report.chunks else nothing),
         Section("accounting", "Accounting", "Where every tensor went", facts.accounting(report)),
         Section("dtypes", "Dtypes", "Dtypes", facts.dtype_chart(report) if report.dtypes else nothing),
+        Section(
+            "forward", "Forward run", "One forward run", facts.forward(report) if report.forward else nothing
+        ),
         Section("unchecked", "Not checked", "What was not checked", facts.unchecked(report)),
     ]
 

@@ -20,6 +20,7 @@ from dovetail.render.html_elements import (
     prose,
     table,
 )
+from dovetail.render.page import forward_row
 from dovetail.report import SCHEMA, Report, Tie, Value, counted
 
 _SETTINGS = (
@@ -27,6 +28,13 @@ _SETTINGS = (
     Column("value"),
     Column("source"),
     Column("evidence", "evidence"),
+)
+_FORWARD = (
+    Column("stage", "name"),
+    Column("shape"),
+    Column("dtype"),
+    Column("time", "number"),
+    Column("largest", "number"),
 )
 _SHORT = 32
 _SOURCES = {
@@ -135,6 +143,12 @@ def dtype_chart(report: Report) -> Html:
         bars.append(Bar(element("b", dtype), place, (segment,), counted(number, "tensor"), (where,)))
         place += number
     return chart(bars, to, [f"{mark:,.0f}" for mark in to.marks])
+
+
+def forward(report: Report) -> Html:
+    """What every stage of a forward run put out."""
+    rows = [(name(stage), *rest) for stage, *rest in map(forward_row, report.forward or ())]
+    return table(_FORWARD, [Group(None, rows)])
 
 
 def unchecked(report: Report) -> Html:

@@ -5,7 +5,7 @@ say the same.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dovetail.report import Finding, PartReport, Report, Severity, counted
 
@@ -65,8 +65,22 @@ def validate_page(report: Report) -> Page:
     page += [Line(""), Line(_balance(report))]
     page += _ties(report)
     page += _unchecked(report)
+    if report.forward is not None:
+        page += [Line(""), _forward_table(report.forward)]
     page += [Line(""), _verdict(report)]
     return page
+
+
+def forward_row(stage: Mapping[str, Any]) -> tuple[str, ...]:
+    """What one stage of a forward run put out: its shape and dtype, the time, the largest number."""
+    lost = f"{stage['not_finite']} NaN or infinite" if stage["not_finite"] else f"{stage['largest']:.4g}"
+    shape = "x".join(map(str, stage["shape"]))
+    return stage["stage"], shape, stage["dtype"], f"{stage['seconds'] * 1e3:.1f} ms", lost
+
+
+def _forward_table(stages: Iterable[Mapping[str, Any]]) -> Table:
+    columns = ("forward", "shape", "dtype", ">time", ">largest")
+    return Table(columns, tuple(forward_row(stage) for stage in stages))
 
 
 def families_page(families: Iterable[Mapping[str, object]]) -> Page:

@@ -146,9 +146,8 @@ class Recorder:
     def attached(self, model: nn.Module) -> Iterator["Recorder"]:
         """Looks on at a model, as long as the context lasts."""
         with ExitStack() as stack:
-            for name, module in model.named_modules():
-                if _STAGES.fullmatch(name):
-                    stack.enter_context(self._in_place(name, module))
+            for name, module in stages_of(model):
+                stack.enter_context(self._in_place(name, module))
             stack.enter_context(watched(self))
             yield self
 
@@ -172,6 +171,13 @@ class Recorder:
                 module.forward = forward
             else:
                 del module.forward
+
+
+def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model that are stages, by name."""
+    for name, module in model.named_modules():
+        if _STAGES.fullmatch(name):
+            yield name, module
 
 
 def _snapshot(value: Any) -> Any:
