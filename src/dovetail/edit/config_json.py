@@ -6,15 +6,21 @@ from types import MappingProxyType
 from typing import Any
 
 from dovetail.layout.blueprint import Blueprint
+from dovetail.layout.family import Layout
 from dovetail.layout.part import Setting
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def config_json(
-    plan: Blueprint, *, dtype: str, is_tied: bool | None, settings: Mapping[str, Any] = _NONE
+    plan: Blueprint,
+    *,
+    dtype: str,
+    is_tied: bool | None,
+    settings: Mapping[str, Any] = _NONE,
+    layout: Layout | None = None,
 ) -> dict[str, Any]:
-    """The config, flat or nested as the family's own files are; empty if the family has none.
+    """The config, flat or nested as the files of the family and layout are; empty if the family has none.
 
     `settings` are values by `role.name` or `name` that take the place of the family's defaults.
     """
@@ -46,6 +52,8 @@ def config_json(
     if is_tied is not None:
         config["tie_word_embeddings"] = is_tied
     config["torch_dtype"] = dtype
+    if layout is not None and layout.config is not None:
+        return layout.config(plan, config)
     return config
 
 

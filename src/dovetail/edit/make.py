@@ -62,7 +62,7 @@ def make(
     tensors = _arranged(plan, target, spelled.name, seed)
     files = output_files(tensors, target.container, max_shard_size=max_shard_size)
     total = sum(file.size for file in files)
-    side = _side_files(plan, spelled)
+    side = _side_files(plan, target, spelled)
     if index := index_of(files):
         side[INDEX] = index
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
@@ -96,9 +96,9 @@ def _hole(_: Arranged, __: BlockFile) -> None:
     return None
 
 
-def _side_files(plan: Blueprint, dtype: Dtype) -> dict[str, str]:
+def _side_files(plan: Blueprint, layout: Layout, dtype: Dtype) -> dict[str, str]:
     is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
-    config = config_json(plan, dtype=dtype.torch, is_tied=is_tied)
+    config = config_json(plan, dtype=dtype.torch, is_tied=is_tied, layout=layout)
     return {"config.json": json.dumps(config, indent=2) + "\n"} if config else {}
 
 

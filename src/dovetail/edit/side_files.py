@@ -57,7 +57,7 @@ def side_files(
     elif plan is not None and CONFIG in made:
         is_tied = changes.get("tie_word_embeddings")
         written = config_json(
-            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(subject)
+            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(subject), layout=layout
         )
         if written:
             texts[CONFIG] = (json.dumps(_with_reach(written, plan, subject), indent=2) + "\n").encode()
@@ -95,9 +95,11 @@ def _made(subject: Subject, layout: Layout) -> set[str]:
 
 
 def _is_foreign(subject: Subject, layout: Layout) -> bool:
-    """Whether transformers is to load the result and the config is of another tool's model class."""
+    """Whether the config is of another tool's model class than the one that is to load the result."""
     known, said = subject.family.config.model_types, subject.documents.model_type
     is_plain = subject.family.variants.get(said or "", "base") == "base"
+    if layout.config is not None:
+        return is_plain and not any(layout.config is source.config for source in subject.layouts)
     return (
         layout.id.startswith("hf")
         and said in known[1:]
@@ -127,7 +129,7 @@ def _with_reach(written: dict[str, Any], plan: Blueprint, subject: Subject) -> d
     if said is not None and role is not None:
         section = written
         for key in filter(None, written_section(plan, role).split(".")):
-            section = section[key]
+            section = section.get(key, section)  # flat in a layout of its own
         section["max_position_embeddings"] = said.value
     return written
 

@@ -8,9 +8,13 @@ LLaVA-VL/LLaVA-NeXT `llava/model/`; mavleo96/LLaVA-Alternating-Attn@ffa93fe for 
 arXiv:2408.03326.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
+from dovetail.layout.blueprint import Blueprint
 from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
@@ -52,6 +56,34 @@ SETTINGS = (
     ),
     *IMAGE_SETTINGS,
 )
+
+
+def lmms_config(plan: Blueprint, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as LLaVA-NeXT's `LlavaQwenConfig` has it: Qwen2's keys at the top, `mm_*` for the rest.
+
+    Its tower is loaded by name, which is only written where the sizes are those of the published one.
+
+    Source: LLaVA-NeXT `llava/model/language_model/llava_qwen.py`, `llava_arch.py`.
+    """
+    vision = plan.dims("vision")
+    is_published = all(
+        vision[dim] == size for dim, size in SIGLIP_SIZES["so400m-patch14-378"].items() if dim != "layers"
+    )
+    tower = {"mm_vision_tower": "google/siglip-so400m-patch14-384"} if is_published else {}
+    return {
+        **{key: value for key, value in config.items() if key != "text_config"},
+        **config["text_config"],
+        "model_type": "llava_qwen",
+        "architectures": ["LlavaQwenForCausalLM"],
+        **tower,
+        "mm_hidden_size": vision["d_vision"],
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "image_aspect_ratio": "anyres_max_9",
+    }
+
 
 FAMILY = Family(
     id="llava_onevision",
@@ -100,6 +132,7 @@ FAMILY = Family(
                 "head": "lm_head.",
             },
             note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
+            config=lmms_config,
         ),
         layout(
             "hf-4.52",

@@ -14,7 +14,7 @@
 A role (`text`) is filled by one of several parts: a tuple lists the kinds it may be.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from functools import cached_property
 from types import MappingProxyType
@@ -66,7 +66,8 @@ class Layout(NamedTuple):
     A role may have several mounts, tried in order. A layout that a bug wrote is read and never
     written (`is_writable` false, `note` says whose). Roles in `optional` may be absent here even if
     the family needs them; roles without a mount do not exist in this layout.
-    `stores_ties` means that this layout has a tensor of its own for a tied head.
+    `stores_ties` means that this layout has a tensor of its own for a tied head. `config` makes, for a
+    Blueprint, the config.json of this layout out of the family's.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Layout(NamedTuple):
     optional: tuple[str, ...] = ()
     stores_ties: bool = False
     container: Container = SAFETENSORS
+    config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
 
     def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
         """Where a part goes in a model with these roles; the second of two mounts belongs to fused towers.
@@ -101,6 +103,7 @@ def layout(
     optional: tuple[str, ...] = (),
     stores_ties: bool = False,
     container: Container = SAFETENSORS,
+    config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None,
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -110,7 +113,7 @@ def layout(
         return (mount,) if isinstance(mount, Mount) else mount
 
     placed = {role: one(mount) for role, mount in mounts.items()}
-    return Layout(id, placed, writable, note, optional, stores_ties, container)
+    return Layout(id, placed, writable, note, optional, stores_ties, container, config)
 
 
 class ConfigKeys(NamedTuple):
