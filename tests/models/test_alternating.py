@@ -97,9 +97,12 @@ def model(request: Any, tmp_path_factory: Any) -> Any:
     config = json.loads((folder / "config.json").read_text())
     kind = {"alternating": "attn", "alternating_cross": "cross_attn"}[request.param]
     config["model_type"] = f"llava_qwen_with_alternating_{kind}"
-    config["text_config"]["rope_theta"] = said["rope_parameters"]["rope_theta"]
     (folder / "config.json").write_text(json.dumps(config))
-    return dovetail.load(folder)
+    settings = {
+        "text.rope_theta": said["rope_parameters"]["rope_theta"],
+        "vision.heads": TINY["vision"]["heads"],
+    }
+    return dovetail.load(folder, settings=settings)
 
 
 def stream_of(io: dict[str, np.ndarray]) -> Stream:
