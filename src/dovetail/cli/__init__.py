@@ -31,6 +31,9 @@ VERBS = {
     "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
 }
 
+# What the extra `torch` installs, by the names that are imported.
+TORCH_EXTRA = ("torch", "einops", "jaxtyping", "PIL", "tokenizers", "jinja2")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code."""
@@ -57,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
+        if isinstance(error, ModuleNotFoundError) and error.name in TORCH_EXTRA:
+            print(f"error: this needs {error.name}\n\nhint: pip install 'dovetail[torch]'", file=sys.stderr)
+            return 2
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             from contextlib import suppress
 
