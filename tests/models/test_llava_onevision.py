@@ -1,6 +1,5 @@
 """LLaVA-OneVision equals the recorded model, and transformers on tiny models of other shapes."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -184,15 +183,17 @@ def test_every_way_of_running(variant: str, tmp_path: Any) -> None:
     check_running(model, ROWS, PICTURES, vocab=IMAGE)
 
 
-def test_a_config_without_an_image_size(tmp_path: Any) -> None:
-    """LLaVA-NeXT writes none: 384 pixels, of which SigLIP's patches cover 378."""
+@pytest.mark.parametrize("image_size", [0, 20, 23])
+def test_views_are_as_large_as_the_resolutions_say(image_size: int, tmp_path: Any) -> None:
+    """As 378 pixels or none are said of 384, of which SigLIP's patches cover 378."""
     sizes = {**SIZES["llava_onevision"][0], "vision.patch": 5, "vision.positions": 16}
+    settings = {
+        "vision.image_size": image_size,
+        "vision.heads": sizes["vision.heads"],
+        "grid_pinpoints": [[23 * i, 23 * j] for i in (1, 2) for j in (1, 2)],
+    }
     dovetail.make("llava_onevision", tmp_path / "lmms", layout="lmms", sizes=sizes, dtype="float32")
-    config = json.loads((tmp_path / "lmms" / "config.json").read_text())
-    config.get("vision_config", {}).pop("image_size", None)
-    config["image_grid_pinpoints"] = [[23 * i, 23 * j] for i in (1, 2) for j in (1, 2)]
-    (tmp_path / "lmms" / "config.json").write_text(json.dumps(config))
-    model = dovetail.load(tmp_path / "lmms", settings={"vision.heads": sizes["vision.heads"]})
+    model = dovetail.load(tmp_path / "lmms", settings=settings)
     inputs = model.prepare([[151646]], [[noise(46, 46)]])
     assert inputs["pixels"].shape == (5, 3, 23, 23)
     assert inputs["tokens"].shape == (1, 16 + 8 * 9)

@@ -122,9 +122,11 @@ class LlavaOnevision(LanguageModel):
 
     @property
     def pixels(self) -> int:
-        """The edge of a view. LLaVA-NeXT's configs do not say it; all resolutions are multiples of it."""
-        edges = (edge for resolution in self.config.grid_pinpoints for edge in resolution)
-        return self.vision.config.image_size or math.gcd(*edges)
+        """The edge of a view: the tower's, or what all resolutions are multiples of where the tower has as
+        many patches in it. LLaVA-NeXT says only the resolutions: 384, of which 27 patches cover 378."""
+        own, patch = self.vision.image_size, self.vision.config.patch
+        common = math.gcd(*(edge for resolution in self.config.grid_pinpoints for edge in resolution))
+        return common if common % own and common // patch == own // patch else own
 
     @property
     def edge(self) -> int:
