@@ -71,11 +71,14 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n d"], by: Rotation
     ) -> tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"], Float[Tensor, "b g n c"]]:
         """Queries and keys, turned to their positions, and values."""
-        q, k, v = (
-            rearrange(project(x), "b n (h c) -> b h n c", c=self.head_dim)
-            for project in (self.q, self.k, self.v)
-        )
+        q, k, v = (rearrange(one, "b n (h c) -> b h n c", c=self.head_dim) for one in self.project(x))
         return rotate(self.q_norm(q), by), rotate(self.k_norm(k), by), v
+
+    def project(
+        self, x: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b n hc"], Float[Tensor, "b n gc"], Float[Tensor, "b n gc"]]:
+        """Queries, keys and values before they are turned; `run/fast.py` makes one product of the three."""
+        return self.q(x), self.k(x), self.v(x)
 
     def out(self, y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n d"]:
         """What the heads found, put together."""
@@ -100,8 +103,13 @@ class Mlp(nn.Module):
         self.down = Linear(config.d_ff, config.d_model, bias=False)
         self.act = dialect.activation(config.activation)
 
+    def widen(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n f"]]:
+        """Both wide products; `run/fast.py` makes one of them."""
+        return self.gate(x), self.up(x)
+
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self.down(self.act(self.gate(x)) * self.up(x))
+        gate, up = self.widen(x)
+        return self.down(self.act(gate) * up)
 
 
 class Block(nn.Module):
