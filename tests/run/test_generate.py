@@ -323,7 +323,7 @@ def test_text_is_streamed_character_by_character(saved: Callable[[str], Saved]) 
     one = saved("qwen2")
     generator = Generator.load(one.folder)
     assert generator.tokenizer is not None
-    text = "日本語 🙂🚀 naïve café\n  ende"
+    text = "日本語 🙂🚀 naïve café\n  fin"
     ids = one.tokenizer(text)["input_ids"]
     stream = generator.tokenizer.stream()
     pieces = [stream.push(id) for id in ids]
