@@ -293,6 +293,7 @@ def test_torch_files_of_any_memory_layout(kind: str, whole: Path, tmp_path: Path
 
 
 def test_garbage_is_collected_again_after_a_load(whole: Path) -> None:
+    gc.enable()  # the command line, called in this process, goes without
     dovetail.load(whole)
     assert gc.isenabled()
     with pytest.raises(DovetailError):
