@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dovetail.errors import DovetailError
     from dovetail.layout.family import Family
     from dovetail.report import Finding, Report
+    from dovetail.run.act import Actor
+    from dovetail.run.generate import Generator
     from dovetail.run.load import load, load_part
     from dovetail.store.open import open_checkpoint
     from dovetail.verbs import families, inspect, validate
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Actor": "dovetail.run.act",
     "DovetailError": "dovetail.errors",
     "Family": "dovetail.layout.family",
     "Finding": "dovetail.report",
+    "Generator": "dovetail.run.generate",
     "Report": "dovetail.report",
     "convert": "dovetail.edit.convert",
     "diff": "dovetail.edit.diff",
@@ -52,9 +56,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Actor",
     "DovetailError",
     "Family",
     "Finding",
+    "Generator",
     "Report",
     "convert",
     "diff",
@@ -82,7 +88,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        if error.name in ("torch", "einops", "jaxtyping", "PIL"):
+        if error.name in ("torch", "einops", "jaxtyping", "PIL", "tokenizers"):
             raise ImportError(f"dovetail.{name} needs {error.name}: pip install 'dovetail[torch]'") from error
         raise
 

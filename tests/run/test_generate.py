@@ -99,6 +99,21 @@ def test_every_layout_gives_the_same_tokens(name: str, saved: Callable[[str], Sa
         assert answer.tokens == expected, layout
 
 
+@pytest.mark.parametrize("variant", ["alternating_attn", "alternating_cross_attn"])
+def test_every_layout_of_a_variant(variant: str, saved: Callable[[str], Saved], tmp_path: Path) -> None:
+    """The same weights under other masks, which its own tests compare with what was recorded."""
+    one = saved("llava_onevision")
+    folder = copied(one, tmp_path / "given")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "model_type": f"llava_qwen_with_{variant}"}))
+    expected = Generator.load(folder).answer(PROMPT, pictures(one), max_new_tokens=NEW).tokens
+    assert expected != one.generated(PROMPT, pictures(one), new=NEW)
+    for layout in (layout.id for layout in family("llava_onevision").layouts if layout.is_writable):
+        dovetail.convert(folder, tmp_path / layout, to=layout)
+        found = Generator.load(tmp_path / layout, as_=f"llava_onevision/{layout}")
+        assert found.answer(PROMPT, pictures(one), max_new_tokens=NEW).tokens == expected, layout
+
+
 @pytest.mark.parametrize("name", ["qwen2", "paligemma"])
 def test_padded_rows_are_never_chosen(name: str, saved: Callable[[str], Saved], tmp_path: Path) -> None:
     one = saved(name)
