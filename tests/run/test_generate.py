@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +365,33 @@ def test_the_stream_is_the_answer(name: str, saved: Callable[[str], Saved]) -> N
     ids = one.tokenizer("the sea")["input_ids"]
     numbers = "".join(generator.stream(ids, max_new_tokens=3)).split()
     assert [int(number) for number in numbers] == generator.answer(ids, max_new_tokens=3).tokens
+
+
+def test_who_stops_reading_stops_the_model(saved: Callable[[str], Saved]) -> None:
+    generator = Generator.load(saved("qwen2").folder)
+    told: list[int] = []
+    choose = generator.model.logits
+    generator.model.logits = lambda hidden: (told.append(1), choose(hidden))[1]
+    stream = generator.stream(PROMPT, max_new_tokens=150)
+    next(stream)
+    stream.close()
+    count = len(told)
+    assert count < 150
+    time.sleep(0.2)
+    assert len(told) == count
+
+
+def test_a_closed_pipe_ends_the_command(saved: Callable[[str], Saved]) -> None:
+    words = ["generate", saved("qwen2").folder, "--tokens", "5,6,7", "--max-new-tokens", "200", "--raw"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dovetail", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (1, b"")
 
 
 def test_an_error_in_the_stream_is_raised_where_it_is_read(saved: Callable[[str], Saved]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import closing
 
 from dovetail.cli.inspect import CHECKPOINT
 
@@ -75,9 +76,10 @@ def run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    for piece in generator.stream(prompt, images, **settings):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+    with closing(generator.stream(prompt, images, **settings)) as pieces:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
     print()
     return 0
 

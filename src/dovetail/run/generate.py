@@ -8,10 +8,11 @@ Sampling is what the caller says; of generation_config.json only the stop tokens
 token table that are no tokens of the tokenizer are never chosen.
 """
 
+import collections.abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from dovetail.store.open import open_checkpoint
 _GREEDY = Sampling()
 Prompt = str | Sequence[int]
 Images = Sequence[np.ndarray]
+Stream = collections.abc.Generator[str, None, None]
 OnTokens = Callable[[list[int]], None]
 
 
@@ -156,30 +158,34 @@ class Generator:
         text = None if self.tokenizer is None else self.tokenizer.decode(tokens)
         return Answer(tokens=tokens, text=text, prompt_tokens=length, has_stopped=end is not None)
 
-    def stream(self, prompt: Prompt, images: Images = (), **options: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, images: Images = (), **options: Any) -> Stream:
         """The answer in pieces of text, as they are settled; token ids where there is no tokenizer.
 
-        Options and errors are those of `answers`.
+        Who stops reading stops the model at its next token. Options and errors are those of `answers`.
         """
         queue: SimpleQueue[list[int] | BaseException | None] = SimpleQueue()
+        is_read = Event()
+        is_read.set()
+
+        def put(tokens: list[int]) -> None:
+            if not is_read.is_set():
+                raise _NobodyReads
+            queue.put(tokens)
 
         def run() -> None:
             try:
-                self.answer(prompt, images, on_tokens=queue.put, **options)
+                self.answer(prompt, images, on_tokens=put, **options)
                 queue.put(None)
             except BaseException as error:  # noqa: BLE001 - raised again where the text is read
                 queue.put(error)
 
-        Thread(target=run, daemon=True).start()
-        text = self.tokenizer.stream() if self.tokenizer else None
-        while (item := queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            piece = f"{item[0]} " if text is None else text.push(item[0])
-            if piece:
-                yield piece
-        if text is not None and (rest := text.rest()):
-            yield rest
+        thread = Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield from _pieces(queue, self.tokenizer)
+        finally:
+            is_read.clear()
+            thread.join()  # a process that ends within torch aborts
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Every id is a row of the table, or stands for an image."""
@@ -198,6 +204,25 @@ class Generator:
                 if prompt < self.context
                 else "shorten the prompt, or take smaller or fewer images",
             )
+
+
+class _NobodyReads(Exception):
+    """Ends a run whose tokens nobody reads any more."""
+
+
+def _pieces(
+    queue: SimpleQueue[list[int] | BaseException | None], tokenizer: Tokenizer | None
+) -> Iterator[str]:
+    """What comes out of a queue as text."""
+    text = tokenizer.stream() if tokenizer else None
+    while (item := queue.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        piece = f"{item[0]} " if text is None else text.push(item[0])
+        if piece:
+            yield piece
+    if text is not None and (rest := text.rest()):
+        yield rest
 
 
 def stop_tokens(tokenizer: Tokenizer | None, values: SideValues) -> frozenset[int]:
