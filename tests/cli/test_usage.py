@@ -7,7 +7,7 @@ import pytest
 from commands import dovetail
 from dovetail.cli import VERBS
 
-FAMILIES = "qwen2_vl, llava_onevision, paligemma, prismatic, pi0, pi05, panovlm, siglip, dinov2, llama, qwen2, qwen3, gemma"
+FAMILIES = "qwen2_vl, llava_onevision, llava, paligemma, prismatic, pi0, pi05, panovlm, siglip, dinov2, llama, qwen2, qwen3, gemma"
 LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fork"
 DTYPES = "bfloat16, float16, float32, float64"
 # the words after `dovetail`, the exit code, the message

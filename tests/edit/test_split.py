@@ -125,7 +125,7 @@ def test_the_same_node_twice_is_refused(tmp_path: Path) -> None:
     make("qwen3", tmp_path / "whole")
     dovetail.split(tmp_path / "whole", tmp_path / "nodes", nodes=2)
     shutil.copytree(tmp_path / "nodes" / "node1", tmp_path / "nodes" / "node2")
-    with pytest.raises(CheckpointError, match="in another file too"):
+    with pytest.raises(CheckpointError, match="two folders are the same node"):
         dovetail.merge(tmp_path / "nodes", tmp_path / "back")
 
 
