@@ -301,6 +301,13 @@ def test_sampling_that_cannot_be(wrong: dict[str, Any]) -> None:
         Sampling(**wrong)
 
 
+@pytest.mark.parametrize("idle", [{"top_k": 5}, {"top_p": 0.9}])
+def test_sampling_that_would_do_nothing(idle: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="top-k and top-p would do nothing"):
+        Sampling(**idle)
+    Sampling(**idle, temperature=0.1)
+
+
 # -- where an answer ends
 
 

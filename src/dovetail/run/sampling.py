@@ -29,6 +29,11 @@ class Sampling:
                 f"temperature {self.temperature}, top-k {self.top_k}, top-p {self.top_p} cannot be",
                 hint="temperature >= 0, top-k >= 0, 0 < top-p <= 1",
             )
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise UsageError(
+                "at temperature 0 the most likely token is taken: top-k and top-p would do nothing",
+                hint="give a --temperature above 0, or leave them out",
+            )
 
 
 def chooser(sampling: Sampling, vocab_used: int | None = None) -> Callable[[Tensor], Tensor]:
