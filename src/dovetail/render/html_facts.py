@@ -163,7 +163,7 @@ def foot(report: Report) -> Html:
     """What made this page, how long it took, and how to make it again."""
     steps = ", ".join(f"{step} {_time(seconds)}" for step, seconds in report.seconds.items())
     total = _time(sum(report.seconds.values()))
-    again = f"dovetail validate {shlex.quote(report.path)}"
+    again = f"dovetail validate {shlex.quote(report.path)}" + (" --forward" if report.forward else "")
     rows = [
         ("dovetail", dovetail.__version__),
         ("report schema", str(SCHEMA)),
