@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from dovetail.errors import FormatError, listed
@@ -54,7 +55,8 @@ def compare_with_index(
     store: Store, weight_map: Mapping[str, str], there: Sequence[str], *, values: Any, index: str
 ) -> list[Finding]:
     """What the index says of the shards that are there, and what they really hold."""
-    if weight_map == {tensor: there[entry.file] for tensor, entry in store.entries.items()}:
+    files = map(there.__getitem__, map(attrgetter("file"), store.entries.values()))
+    if weight_map == dict(zip(store.entries, files, strict=True)):
         return list(_wrong_total(store, values, index))
     findings = []
     position = {name: i for i, name in enumerate(there)}
