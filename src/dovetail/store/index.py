@@ -33,9 +33,21 @@ def parse_json(source: ByteSource) -> Any:
         return values
 
     try:
-        return json.loads(raw, object_pairs_hook=unique)
+        values = json.loads(raw)
+        return values if _is_plain(raw, values) else json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise _bad_json(source, raw, error) from error
+
+
+def _is_plain(raw: bytes, values: Any) -> bool:
+    """Whether nothing of an index can be named twice: the file has as many quotes as what was read."""
+    weight_map = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(weight_map, dict) or b"\\" in raw:
+        return False
+    rest = json.dumps(
+        {key: value for key, value in values.items() if key != "weight_map"}, ensure_ascii=False
+    )
+    return raw.count(b'"') == 4 * len(weight_map) + 2 + rest.count('"')
 
 
 def _bad_json(source: ByteSource, raw: bytes, error: Exception) -> FormatError:
