@@ -18,6 +18,8 @@ from dovetail.layout.ops import Run
 from dovetail.layout.part import Part, Row
 from dovetail.names import Template
 
+Shape = tuple[int, ...]
+
 
 class Target(NamedTuple):
     """What a checkpoint is to become: the layout, and the kind and sizes of each part."""
@@ -163,6 +165,7 @@ def _role(
                     aliases,
                 )
             continue
+        plan = _RowPlan(role, row, target.sizes[role])
         for index, material in first.items():
             mates = [by_leaf.get((role, leaf), {}).get(index) for leaf in row.leaves]
             if any(mate is None for mate in mates):
@@ -172,28 +175,52 @@ def _role(
                 )
             found = tuple(mate for mate in mates if mate is not None)
             aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
-            one = _joined(filled(material.indices), role, row, found, sizes=target.sizes[role])
-            yield one._replace(aliases=aliases)
+            one = _joined(filled(material.indices), role, row, found, plan=plan)
+            yield one._replace(aliases=aliases) if aliases else one
 
 
 def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(Template(prefix + row.stored.text).at(indices) for prefix in mount.aliases)
 
 
-def _joined(name: str, role: str, row: Row, materials: tuple[Material, ...], *, sizes: Sizes) -> Arranged:
+class _RowPlan:
+    """Shape and runs of a row: the same for all layers, so worked out once."""
+
+    def __init__(self, role: str, row: Row, sizes: Sizes) -> None:
+        self._role = role
+        self._row = row
+        self._sizes = sizes
+        self._known: dict[tuple[Shape, ...], tuple[Shape, list[list[Run]] | None]] = {}
+
+    def of(self, name: str, materials: tuple[Material, ...]) -> tuple[Shape, list[list[Run]] | None]:
+        """The stored shape and the runs of each leaf in it.
+
+        Raises:
+            UsageError: a size that they depend on is not known.
+        """
+        shapes = tuple([material.shape for material in materials])
+        if shapes not in self._known:
+            op = self._row.op
+            if missing := self._sizes.unproved(op.needs):
+                raise UsageError(
+                    f"`{name}` can only be put together when {self._role}.{missing[0]} is known, "
+                    "and nothing says it",
+                    hint="put the config.json beside the weights, or give "
+                    f"--set {self._role}.{missing[0]}=NUMBER",
+                )
+            symbols = op.stored_shape([material.leaf.shape for material in materials])
+            self._known[shapes] = self._sizes.evaluate(symbols), op.runs(list(shapes), self._sizes)
+        return self._known[shapes]
+
+
+def _joined(name: str, role: str, row: Row, materials: tuple[Material, ...], *, plan: _RowPlan) -> Arranged:
     dtypes = {material.dtype for material in materials}
     if len(dtypes) > 1:
         raise UsageError(
             f"`{name}` joins tensors of different dtypes: {', '.join(sorted(dtypes))}",
             hint="give --dtype to make them one",
         )
-    if missing := sizes.unproved(row.op.needs):
-        raise UsageError(
-            f"`{name}` can only be put together when {role}.{missing[0]} is known, and nothing says it",
-            hint=f"put the config.json beside the weights, or give --set {role}.{missing[0]}=NUMBER",
-        )
-    shape = sizes.evaluate(row.op.stored_shape([material.leaf.shape for material in materials]))
-    runs = row.op.runs([material.shape for material in materials], sizes)
+    shape, runs = plan.of(name, materials)
     segments = None if runs is None else tuple(_segments(materials, runs))
     size = prod(shape) * BITS[(dtype := dtypes.pop())] // 8
     return Arranged(name, role, dtype, shape, row, materials, segments, size)

@@ -7,6 +7,7 @@ there, tied, or missing. One finding is one cause: 391 tensors under a wrong pre
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from dovetail.dtypes import BITS
 from dovetail.errors import listed
@@ -356,7 +357,7 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
 
 def _dtype_mix(role: str, match: PartMatch, entries: Mapping[str, Entry]) -> Iterator[Finding]:
     for row in match.rows:
-        found = Counter(entries[name].dtype for name in row.found.values())
+        found = Counter(map(itemgetter(0), map(entries.__getitem__, row.found.values())))  # the dtypes
         if len(found) > 1:
             rare = min(found, key=lambda dtype: found[dtype])
             names = tuple(name for name in row.found.values() if entries[name].dtype == rare)

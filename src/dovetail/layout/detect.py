@@ -219,15 +219,14 @@ def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:
     """Two roles must not claim one tensor: an optional part that repeats another's names is not there."""
     if sum(bool(match.rows) for match in chosen.values()) < 2:
         return chosen
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
+    kept = {}
     for role, match in chosen.items():
-        for name in match.claimed():
-            seen.setdefault(name, role)
-    return {
-        role: match
-        for role, match in chosen.items()
-        if not match.rows or any(seen[name] == role for name in match.claimed())
-    }
+        claimed = match.claimed_set()
+        if not match.rows or claimed - seen:
+            kept[role] = match
+        seen |= claimed
+    return kept
 
 
 def _explanation(
@@ -253,7 +252,7 @@ def _explanation(
 
 
 def _claimed(roles: Mapping[str, PartMatch]) -> set[str]:
-    return {name for match in roles.values() for name in match.claimed()}
+    return set().union(*(match.claimed_set() for match in roles.values()))
 
 
 def _is_stray(match: PartMatch) -> bool:

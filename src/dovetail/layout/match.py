@@ -77,6 +77,14 @@ class PartMatch(NamedTuple):
         for name, _ in self.ignored:
             yield name
 
+    def claimed_set(self) -> set[str]:
+        """The same as a set, made without a step of Python for each name."""
+        names: set[str] = set()
+        names.update(*(match.found.values() for match in self.rows))
+        names.update(name for name, _ in self.duplicates)
+        names.update(name for name, _ in self.ignored)
+        return names
+
     @property
     def num_claimed(self) -> int:
         """How many names this part explains."""

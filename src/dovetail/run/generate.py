@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
 from dovetail.report import Value
+from dovetail.run.fast import made_fast
 from dovetail.run.load import Dtype, Path, load
 from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
@@ -28,6 +29,7 @@ from dovetail.run.tokenizer import SideValues, Tokenizer, read_side_values, read
 from dovetail.store.open import open_checkpoint
 
 _GREEDY = Sampling()
+Weights = Literal["stored", "packed", "int8"]
 Prompt = str | Sequence[int]
 Images = Sequence[np.ndarray]
 Stream = collections.abc.Generator[str, None, None]
@@ -65,8 +67,10 @@ class Generator:
         dtype: Dtype | None = None,
         settings: Mapping[str, Any] | None = None,
         as_: str | None = None,
+        weights: Weights = "stored",
     ) -> "Generator":
-        """Loads model and tokenizer.
+        """Loads model and tokenizer. `weights` may be `packed` for this processor, or cut to `int8`
+        (`run/fast.py`).
 
         Raises:
             UsageError: the checkpoint is of a family that does not speak.
@@ -77,6 +81,8 @@ class Generator:
             raise UsageError(
                 f"{type(model).__name__} does not generate text", hint="`dovetail act` runs policies"
             )
+        if weights != "stored":
+            made_fast(model, "exact" if weights == "packed" else "int8")
         with open_checkpoint(checkpoint) as store:
             values = read_side_values(store)
             return cls(model, read_tokenizer(store, values), values)
