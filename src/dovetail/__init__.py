@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dovetail.edit.convert import convert
     from dovetail.edit.diff import diff
-    from dovetail.edit.identity import fingerprint
     from dovetail.edit.graft import graft
+    from dovetail.edit.identity import fingerprint
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
     from dovetail.edit.split import split

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from os.path import commonprefix
+from itertools import takewhile
 from typing import NamedTuple
 
 from dovetail.edit.difference import Change, Difference, Group
@@ -78,7 +78,9 @@ def _rows(groups: Iterable[Group]) -> Iterable[_Row]:
 
 def _common(changes: Iterable[Change], part: str) -> str:
     """The beginning that all names share: `text.blocks.4` where a layer is all there is."""
-    return ".".join(commonprefix([change.name.split(".") for change in changes])) or part
+    segments = zip(*(change.name.split(".") for change in changes), strict=False)
+    shared = takewhile(lambda one: len(set(one)) == 1, segments)
+    return ".".join(one[0] for one in shared) or part
 
 
 def _kind(change: Change) -> str:
