@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import dovetail
+from commands import dovetail as command
 from dovetail.models.language import LanguageModel
 from dovetail.run.example import example_inputs
 from dovetail.run.fast import is_packable, made_fast, packed, quantised
@@ -86,3 +87,13 @@ def test_a_model_of_eight_bits_runs(tmp_path: Path) -> None:
     with torch.no_grad():
         expected, found = plain(**inputs).float(), small(**inputs).float()
     assert 1e-4 < float((expected - found).norm() / expected.norm()) < 5e-2
+
+
+@needs_bf16
+def test_generate_says_the_same_packed_and_nearly_the_same_in_8_bits(tmp_path: Path) -> None:
+    loaded("qwen3", tmp_path / "m")
+    words = ("generate", tmp_path / "m", "--dtype", "bfloat16", "--tokens", "3,5,8", "--max-new-tokens", "6")
+    answers = {way: command(*words, "--weights", way) for way in ("stored", "packed", "int8")}
+    assert {answer.code for answer in answers.values()} == {0}
+    assert answers["stored"].out == answers["packed"].out
+    assert len(answers["int8"].out.split()) == 6
