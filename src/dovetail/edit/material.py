@@ -21,6 +21,7 @@ from dovetail.store.tensor_data import Skip
 Init = Literal["copied", "tied", "random", "interpolated", "resized", "padded"]
 Block = bytes | memoryview | Skip
 BLOCK = 1 << 20
+_AHEAD = 32 << 20
 
 
 class _Scratch(local):
@@ -191,6 +192,7 @@ def _read_local(source: LocalSource, begin: int, end: int, what: str) -> Iterato
         if not is_data:
             yield Skip(last - first)
             continue
+        source.fetch(last, _AHEAD)  # what follows in the file is nearly always what is wanted next
         for offset in range(first, last, BLOCK):
             piece = _scratch.block[: min(BLOCK, last - offset)]
             if source.read_into(offset, piece) != len(piece):

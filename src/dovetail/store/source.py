@@ -74,6 +74,7 @@ class LocalSource(ByteSource):
         self.allocated = status.st_blocks * 512
         self.changed = status.st_mtime_ns
         self._has_holes = self.allocated < self.size
+        self._fetched = 0
 
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
@@ -81,6 +82,15 @@ class LocalSource(ByteSource):
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fills the buffer from `offset`; gives the number of bytes read."""
         return os.preadv(self._fd, [buffer], offset)
+
+    def fetch(self, offset: int, length: int) -> None:
+        """Begins to read bytes that will be wanted soon, without waiting for them; a good many at a time."""
+        end = offset + length
+        is_far = not end - 2 * length <= self._fetched <= end
+        begin = offset if is_far else self._fetched
+        if end - begin >= length // 4 and begin < self.size:
+            os.posix_fadvise(self._fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            self._fetched = end
 
     def extents(self, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """The runs between two offsets as (begin, end, whether there is data rather than a hole)."""
