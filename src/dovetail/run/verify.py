@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dovetail.errors import DovetailError, UsageError
 from dovetail.models.language import LanguageModel, following
 from dovetail.models.policy import Policy
+from dovetail.models.taps import watching
 from dovetail.run.backends import Backend
 from dovetail.run.backends.tolerances import CHAIN, TOLERANCES
 from dovetail.run.example import example_inputs
@@ -130,8 +131,8 @@ def verify(
             odd = sorted(expected.keys() ^ own.keys())
             raise UsageError("the two models have other stages", stages=", ".join(odd[:8]))
         work = _Pass(name, expected, own, backend, dtype)
-        for done, _ in enumerate(expected, 1):
-            work.isolate(list(expected)[done - 1])
+        for done, stage in enumerate(expected, 1):
+            work.isolate(stage)
             if progress is not None:
                 progress(done, len(expected))
         stages += work.results(_chained(other, walk, work.runners, own) if work.runners else {})
@@ -183,8 +184,6 @@ def _act(model: nn.Module, inputs: Mapping[str, Any]) -> None:
 
 def _paused(model: nn.Module) -> Recorder:
     """The recorder that looks on at a model, not looking until it is told to."""
-    from dovetail.models.taps import watching
-
     recorder = watching()
     assert isinstance(recorder, Recorder)
     recorder.pause()
