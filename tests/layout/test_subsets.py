@@ -306,3 +306,14 @@ def test_only_a_config_of_its_own_family_is_held_against_what_comes_closest(
     report = look(tmp_path, tensors)
     assert report.family is None
     assert {f.code for f in report.findings} == {"incomplete", "missing", *codes}
+
+
+def test_a_model_that_holds_all_of_llava_and_more_is_not_llava(tmp_path: Path) -> None:
+    """LLaVA-NeXT has LLaVA's names and `image_newline`."""
+    header = header_of(plan_of("llava", MODELS["llava"][0]), "hf")
+    header["image_newline"] = ["F32", [61]]
+    report = dovetail.inspect(write_listing(tmp_path / "next.json", header))
+    assert report.family is None
+    assert report.closest is not None
+    assert report.closest.family == "llava"
+    assert any("image_newline" in finding.message for finding in report.findings)

@@ -47,6 +47,7 @@ FAMILY = Family(
     """,
     ties={"head": "text.embed.weight"},
     optional=("head",),
+    is_component=True,  # of LLaVA-NeXT, whose files hold all of it and a newline
     layouts=(
         layout(
             "hf",
