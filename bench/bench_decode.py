@@ -19,7 +19,7 @@ import torch
 
 import dovetail
 from dovetail.run.fast import made_fast
-from measure import Row, milliseconds, show, where
+from measure import Row, milliseconds, read_speed, show, where
 
 THREADS, TURNS, NEW = 2, 3, 8
 IMAGE_TOKEN = 151655
@@ -42,11 +42,11 @@ def compare(folder: str) -> None:
     theirs = Qwen2VLForConditionalGeneration.from_pretrained(
         folder, dtype=torch.bfloat16, attn_implementation="sdpa"
     ).eval()
-    ours: dict[str, Any] = {"dovetail, as loaded": dovetail.load(folder)}
+    ours: dict[str, Any] = {"dovetail, stored": made_fast(dovetail.load(folder), "stored")}
     ours["dovetail, packed"] = made_fast(dovetail.load(folder))
     ours["dovetail, int8 (lossy)"] = made_fast(dovetail.load(folder), "int8")
     print(where("dovetail", "torch", "transformers"))
-    weights = sum(p.numel() * 2 for p in ours["dovetail, as loaded"].text.parameters())
+    weights = sum(p.numel() * 2 for p in ours["dovetail, stored"].text.parameters())
     speed = read_speed()
     print(
         f"{THREADS} threads; weights read for a token: {weights / 1e9:.2f} GB, at {speed / 1e9:.0f} GB/s "
@@ -145,17 +145,6 @@ def run_transformers(model: Any, batch: int) -> tuple[float, float]:
             **inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, logits_processor=[Watch()]
         )
     return stamps[0] - begin, (stamps[-1] - stamps[0]) / (NEW - 1)
-
-
-def read_speed() -> float:
-    """Bytes a second that a sum over a large tensor reads."""
-    big = torch.ones(1 << 28, dtype=torch.float32)
-    taken = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        big.sum()
-        taken.append(time.perf_counter() - begin)
-    return big.numel() * 4 / min(taken)
 
 
 if __name__ == "__main__":

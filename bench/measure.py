@@ -79,6 +79,14 @@ def timed(work: Callable[[], object], times: int = 5) -> float:
     return best
 
 
+def read_speed() -> float:
+    """Bytes a second that a sum over a large tensor reads, at best: the limit of what memory gives."""
+    import torch
+
+    big = torch.ones(1 << 28, dtype=torch.float32)
+    return big.numel() * 4 / timed(big.sum)
+
+
 def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 

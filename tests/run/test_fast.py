@@ -8,19 +8,37 @@ from torch import nn
 
 import dovetail
 from commands import dovetail as command
+from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
+from dovetail.models.layers import attend
 from dovetail.run.example import example_inputs
-from dovetail.run.fast import is_packable, made_fast, packed, quantised
+from dovetail.run.fast import is_worth_packing, look, made_fast
+from dovetail.run.products import Make, fbgemm, has_bf16, int8, kernels, onednn, stored
 from files import MODELS
 
-needs_bf16 = pytest.mark.skipif(
-    not is_packable(torch.bfloat16, torch.device("cpu")), reason="oneDNN has no bf16 kernels on this CPU"
+CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(not has_bf16(CPU), reason="oneDNN has no bf16 kernels on this CPU")
+needs_fbgemm = pytest.mark.skipif(
+    kernels(torch.float16, CPU) != "fbgemm", reason="torch is built without FBGEMM here"
 )
+needs_kernels = pytest.mark.skipif(
+    kernels(torch.bfloat16, CPU) is None, reason="no kernels to pack weights for on this CPU"
+)
+WAYS = [
+    pytest.param(stored, id="stored"),
+    pytest.param(onednn, id="onednn", marks=needs_onednn),
+    pytest.param(fbgemm, id="fbgemm", marks=needs_fbgemm),
+]
 SIZES = {
     "qwen2_vl": {"text.d_model": 64, "text.head_dim": 16, "vision.d_vision": 64, "vision.heads": 4},
     "qwen3": {"text.d_model": 64, "text.head_dim": 16, "head": "head"},
     "gemma": {"text.d_model": 64, "text.head_dim": 16},
 }
+
+
+def random(*shape: int) -> torch.Tensor:
+    """Normal numbers, always the same ones."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def loaded(family: str, folder: Path, dtype: str = "bfloat16") -> LanguageModel:
@@ -33,7 +51,7 @@ def loaded(family: str, folder: Path, dtype: str = "bfloat16") -> LanguageModel:
     return model
 
 
-@needs_bf16
+@needs_kernels
 @pytest.mark.parametrize("family", SIZES)
 def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
     plain, fast = loaded(family, tmp_path / "m"), made_fast(loaded(family, tmp_path / "m"))
@@ -47,7 +65,7 @@ def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
     assert torch.equal(plain.generate(inputs, max_new_tokens=6), fast.generate(inputs, max_new_tokens=6))
 
 
-@needs_bf16
+@needs_kernels
 def test_packed_weights_are_held_once(tmp_path: Path) -> None:
     fast = made_fast(loaded("qwen3", tmp_path / "m"))
     left = [name for name, _ in fast.named_parameters() if "norm" not in name]
@@ -61,13 +79,105 @@ def test_what_cannot_be_packed_stays_as_it_is(tmp_path: Path) -> None:
     assert dict(model.named_parameters()).keys() == before.keys()
 
 
-@needs_bf16
-def test_one_packed_product_is_bit_for_bit_torchs() -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(96, 64, generator=generator).bfloat16()
-    bias = torch.randn(96, generator=generator).bfloat16()
-    x = torch.randn(2, 3, 64, generator=generator).bfloat16()
-    assert torch.equal(packed(weight, bias)(x), nn.functional.linear(x, weight, bias))
+@pytest.mark.parametrize("make", WAYS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_a_product_has_16_bits_in_float32_sums_and_one_rounding(
+    make: Make, dtype: torch.dtype, rows: int
+) -> None:
+    if make is onednn and dtype == torch.float16:
+        pytest.skip("oneDNN's kernels are for bfloat16")
+    weight, bias, x = random(96, 64).to(dtype), random(96).to(dtype), random(2, rows, 64).to(dtype)
+    wide = nn.functional.linear(x.double(), weight.double(), bias.double())
+    with torch.no_grad():
+        found = make(weight, bias)(x)
+    assert (found.dtype, found.shape) == (dtype, wide.shape)
+    one_rounding = torch.finfo(dtype).eps / 2 * wide.abs() + 1e-5
+    assert bool(((found.double() - wide).abs() <= one_rounding).all())
+
+
+@needs_fbgemm
+def test_rows_of_any_size_come_through_float16_exactly() -> None:
+    sizes = 2.0 ** torch.arange(-120, 121, 8)
+    weight = (random(len(sizes), 64) * sizes[:, None]).bfloat16()
+    found = fbgemm(weight, None)(torch.eye(64))
+    assert torch.equal(found, weight.float().T)
+
+
+@needs_fbgemm
+def test_a_weight_beyond_float16s_range_is_off_by_less_than_a_float32_sum_notices() -> None:
+    weight = torch.ones(2, 64).bfloat16()
+    weight[0, 1], weight[1, 1] = 1.5 * 2.0**-31, 1.5 * 2.0**-45
+    found = fbgemm(weight, None)(torch.eye(64))
+    assert torch.equal(found[:, 0], weight[0].float())
+    assert float((found[:, 1] - weight[1].float()).abs().max()) <= 2.0**-41
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_stay_so(value: float) -> None:
+    weight, x = random(3, 64).bfloat16(), random(2, 64).bfloat16()
+    weight[1, 5] = value
+    found = fbgemm(weight, None)(x)
+    assert not bool(found[:, 1].isfinite().any())
+    assert bool(found[:, [0, 2]].isfinite().all())
+
+
+@needs_fbgemm
+def test_a_tall_weight_is_laid_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = random(50, 64).bfloat16(), random(3, 64).bfloat16()
+    whole = fbgemm(weight, None)(x)
+    monkeypatch.setattr("dovetail.run.products._PIECE", 64 * 16)
+    assert torch.equal(fbgemm(weight, None)(x), whole)
+
+
+def test_a_stored_weight_is_multiplied_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = random(50, 64).bfloat16(), random(40, 64).bfloat16()
+    monkeypatch.setattr("dovetail.run.products._BLOCK", 64 * 16)
+    with torch.no_grad():
+        found = stored(weight, None)(x)
+    assert torch.equal(found, (x.float() @ weight.float().T).bfloat16())
+
+
+def test_a_stored_weight_can_be_trained() -> None:
+    weight, x = nn.Parameter(random(50, 64).bfloat16()), random(40, 64).bfloat16()
+    stored(weight, None)(x).sum().backward()
+    assert weight.grad is not None
+    assert bool(weight.grad.abs().sum() > 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_a_single_query_finds_what_several_do(dtype: torch.dtype, queries: int) -> None:
+    q, k, v = (random(2, heads, n, 16).to(dtype) for heads, n in [(6, queries), (2, 9), (2, 9)])
+    mask = torch.rand(2, 1, queries, 9, generator=torch.Generator().manual_seed(1)) < 0.6
+    mask[..., 0] = True
+    wide = attend(q.double(), k.double(), v.double(), mask)
+    assert float((look(q, k, v, mask).double() - wide).abs().max()) < 2 * torch.finfo(dtype).eps
+
+
+def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
+    plain, fast = loaded("qwen2_vl", tmp_path / "m"), made_fast(loaded("qwen2_vl", tmp_path / "m"), "stored")
+    assert isinstance(fast, LanguageModel)
+    inputs = example_inputs(plain)
+    with torch.no_grad():
+        expected, found = plain(**inputs).float(), fast(**inputs).float()
+    assert float((expected - found).norm() / expected.norm()) < 5e-3
+    assert torch.equal(plain.generate(inputs, max_new_tokens=6), fast.generate(inputs, max_new_tokens=6))
+    assert dict(fast.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+
+
+def test_few_tokens_are_not_worth_packing(tmp_path: Path) -> None:
+    model = loaded("qwen3", tmp_path / "m")
+    assert not is_worth_packing(model, 8)
+    assert is_worth_packing(model, 10_000) == (kernels(torch.bfloat16, CPU) is not None)
+    assert not is_worth_packing(loaded("qwen3", tmp_path / "m", dtype="float32"), 10_000)
+
+
+def test_8_bits_on_another_device_are_refused() -> None:
+    model = nn.Linear(2, 2, device="meta")
+    with pytest.raises(UsageError, match="weights of 8 bits run on a CPU only"):
+        made_fast(model, "int8")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -77,7 +187,7 @@ def test_eight_bits_are_near(rows: int) -> None:
     bias = torch.randn(96, generator=generator).bfloat16()
     x = torch.randn(rows, 64, generator=generator).bfloat16()
     exact = nn.functional.linear(x.float(), weight.float(), bias.float())
-    found = quantised(weight, bias)(x).float()
+    found = int8(weight, bias)(x).float()
     assert 1e-4 < float((found - exact).norm() / exact.norm()) < 2e-2
 
 
@@ -89,7 +199,7 @@ def test_a_model_of_eight_bits_runs(tmp_path: Path) -> None:
     assert 1e-4 < float((expected - found).norm() / expected.norm()) < 5e-2
 
 
-@needs_bf16
+@needs_kernels
 def test_generate_says_the_same_packed_and_nearly_the_same_in_8_bits(tmp_path: Path) -> None:
     loaded("qwen3", tmp_path / "m")
     words = ("generate", tmp_path / "m", "--dtype", "bfloat16", "--tokens", "3,5,8", "--max-new-tokens", "6")

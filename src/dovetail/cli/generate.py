@@ -3,11 +3,8 @@
 import argparse
 import sys
 from contextlib import closing
-from typing import Any
 
 from dovetail.cli.inspect import CHECKPOINT
-
-_WORTH_PACKING = 32
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=("auto", "stored", "packed", "int8"),
         default="auto",
-        help="packed once for this processor (auto: from 32 new tokens on), or 8 bits, which is lossy",
+        help="as stored, packed once for this processor, or cut to 8 bits, which is lossy; auto (default) "
+        "packs where that saves more time than it takes",
     )
     parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the checkpoint must be")
     parser.add_argument(
@@ -62,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         settings=assignments(options.given),
         as_=options.as_,
-        weights=_weights(options),
+        weights=options.weights,
+        new_tokens=options.max_new_tokens,
     )
     if images:
         for name, value in generator.assumptions.items():
@@ -92,13 +91,6 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.flush()
     print()
     return 0
-
-
-def _weights(options: argparse.Namespace) -> Any:
-    """Packing takes about as long as twenty tokens save."""
-    if options.weights != "auto":
-        return str(options.weights)
-    return "packed" if options.max_new_tokens >= _WORTH_PACKING else "stored"
 
 
 def token_ids(text: str) -> list[int]:

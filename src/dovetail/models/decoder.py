@@ -90,7 +90,17 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x, by)
         if past is not None:
             k, v = past.append(k, v)
-        return self.out(attend(q, k, v, mask))
+        return self.out(self.look(q, k, v, mask))
+
+    def look(
+        self,
+        q: Float[Tensor, "b h q c"],
+        k: Float[Tensor, "b g k c"],
+        v: Float[Tensor, "b g k c"],
+        mask: Mask | None,
+    ) -> Float[Tensor, "b h q c"]:
+        """What each query finds; `run/fast.py` has another way for a single one."""
+        return attend(q, k, v, mask)
 
 
 class Mlp(nn.Module):

@@ -22,6 +22,7 @@ from dovetail.errors import UsageError
 from dovetail.models.policy import Policy
 from dovetail.report import counted
 from dovetail.run.cameras import cameras_of, renames_of, sorted_cameras
+from dovetail.run.fast import Weights, made_fast
 from dovetail.run.instruction import LENGTHS, check_length, pi0_tokens, pi05_tokens
 from dovetail.run.load import Dtype, Path, load
 from dovetail.run.statistics import Scale, Statistics, read_statistics, statistics_at
@@ -83,8 +84,12 @@ class Actor:
         dtype: Dtype | None = None,
         settings: Mapping[str, Any] | None = None,
         as_: str | None = None,
+        weights: Weights = "stored",
     ) -> "Actor":
         """Loads a policy, with a tokenizer and statistics (norm_stats.json) from elsewhere if given.
+
+        `weights` may be `packed` for this processor, which pays where it acts often, or cut to `int8`
+        (`run/fast.py`).
 
         Raises:
             UsageError: the checkpoint is of a family that does not act.
@@ -95,6 +100,7 @@ class Actor:
             raise UsageError(
                 f"{type(model).__name__} does not act", hint="`dovetail generate` runs language models"
             )
+        made_fast(model, weights)
         with open_checkpoint(checkpoint) as store:
             values = read_side_values(store)
             pipeline = read_json(store, "policy_preprocessor.json")

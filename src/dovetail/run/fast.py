@@ -1,110 +1,155 @@
-"""A model made ready to generate on a CPU: weights packed once for oneDNN, products joined.
+"""A model made ready to run on a CPU: its products in the fastest way there is (`products.py`).
 
-A matrix times one vector is bound by memory, and torch's bf16 `linear` reads memory at a third of what it
-gives: it packs the weight anew in every call. Packed once (`_reorder_linear_weight`), the same kernels
-with the same accumulation in float32 read at nearly full speed (bench/bench_decode.py). q, k and v become
-one product, gate and up another. Where torch has no oneDNN for the dtype, the model stays as it is.
+    stored    weights stay as they are, views of the file
+    packed    weights are laid out once for the kernels of this processor; q, k and v become one product,
+              gate and up another
+    int8      8 bits of every weight and a scale for each row: half the memory to read, and other numbers
 
-`int8` keeps 8 bits of every weight and a scale for each row: half the memory to read, and other numbers.
+Where nothing is faster than torch, the model stays as it is.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dovetail.errors import UsageError
 from dovetail.models.decoder import Attention, Mlp
 from dovetail.models.language import LanguageModel
+from dovetail.models.layers import attend
+from dovetail.run.products import Kernels, Make, Product, fbgemm, has_bf16, int8, kernels, onednn, stored
 
-# Rows that the kernel for 8 bits takes at a time, and up to how many it is faster than widening the weight.
-_INT8_STEP, _FEW_ROWS = 32, 16
+Weights = Literal["stored", "packed", "int8"]
 
-Product = Callable[[Tensor], Tensor]
-Precision = Literal["exact", "int8"]
-
-
-def is_packable(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether oneDNN has fast kernels for a dtype here."""
-    if device.type != "cpu" or not torch._C._has_mkldnn:
-        return False
-    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+_PACKED: dict[Kernels, Make] = {"onednn": onednn, "fbgemm": fbgemm}
+# New tokens that save as much time as laying the weights out takes (docs/decisions/0009-products.md).
+_WORTH_PACKING: dict[Kernels, int] = {"onednn": 32, "fbgemm": 384}
 
 
-def made_fast(model: nn.Module, precision: Precision = "exact") -> nn.Module:
-    """The same model with faster products; weights that were packed are no longer parameters."""
+def is_worth_packing(model: nn.Module, new_tokens: int) -> bool:
+    """Whether so many new tokens take less time with weights that are laid out first."""
     weight = next(model.parameters())
-    if precision == "exact" and not is_packable(weight.dtype, weight.device):
+    found = kernels(weight.dtype, weight.device)
+    return found is not None and new_tokens >= _WORTH_PACKING[found]
+
+
+class _Job(NamedTuple):
+    """A product to be made: of one weight, or of several that have the same input, and where it goes."""
+
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor | None]
+    put: Callable[[Product], None]
+
+
+def made_fast(model: nn.Module, weights: Weights = "packed") -> nn.Module:
+    """The same model with faster products. Weights that were laid out anew are no longer parameters.
+
+    Raises:
+        UsageError: 8 bits are asked for on another device than a CPU.
+    """
+    weight = next(model.parameters())
+    if weight.device.type != "cpu":
+        if weights == "int8":
+            raise UsageError("weights of 8 bits run on a CPU only", hint="leave the device or the weights")
         return model
-    make = packed if precision == "exact" else quantised
+    if weight.dtype.itemsize == 2:
+        for module in model.modules():
+            if isinstance(module, Attention):
+                object.__setattr__(module, "look", look)
+    if weights == "stored":
+        return model if weight.dtype.itemsize != 2 or has_bf16(weight.device) else _unmoved(model)
+    if weights == "int8":
+        return _moved(model, int8)
+    found = kernels(weight.dtype, weight.device)
+    return model if found is None else _moved(model, _PACKED[found])
+
+
+def look(
+    q: Float[Tensor, "b h q c"],
+    k: Float[Tensor, "b g k c"],
+    v: Float[Tensor, "b g k c"],
+    mask: Bool[Tensor, "#b 1 q k"] | None,
+) -> Float[Tensor, "b h q c"]:
+    """Attention, of a single query in float32: torch@2.13's kernel takes 3 to 5 times as long in 16 bits."""
+    if q.shape[2] > 1:
+        return attend(q, k, v, mask)
+    return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
+
+
+def _unmoved(model: nn.Module) -> nn.Module:
+    """Every product made of the parameter where it is."""
     for module in model.modules():
-        if isinstance(module, Attention):
-            _join(module, ("q", "k", "v"), "project", make)
-        elif isinstance(module, Mlp):
-            _join(module, ("gate", "up"), "widen", make)
+        if isinstance(module, nn.Linear):
+            object.__setattr__(module, "forward", stored(module.weight, module.bias))
     if isinstance(model, LanguageModel):
-        head = make(model.head_weight, None)
-        model.logits = head  # type: ignore[method-assign, assignment]
-        _forget_untied_head(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                product = make(child.weight, child.bias)
-                delattr(parent, name)
-                object.__setattr__(parent, name, product)
+        object.__setattr__(model, "logits", stored(model.head_weight, None))
     return model
 
 
-def _join(
-    module: Any, names: Sequence[str], method: str, make: Callable[[Tensor, Tensor | None], Product]
-) -> None:
-    """Makes one product of several of the same input."""
+def _moved(model: nn.Module, make: Make) -> nn.Module:
+    """Every product made of a weight that is laid out anew; each is made on a thread of its own."""
+
+    def made(job: _Job) -> Product:
+        several = len(job.weights) > 1
+        weight = torch.cat(list(job.weights)) if several else job.weights[0]
+        biases = [bias for bias in job.biases if bias is not None]
+        return make(weight, torch.cat(biases) if biases else None)
+
+    jobs = deque(_jobs(model))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for product in pool.map(made, jobs):
+            jobs.popleft().put(product)
+    return model
+
+
+def _jobs(model: nn.Module) -> Iterator[_Job]:
+    """All products of a model."""
+    joined: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, Attention):
+            joined |= {module.q, module.k, module.v}
+            yield _joined(module, ("q", "k", "v"), "project")
+        elif isinstance(module, Mlp):
+            joined |= {module.gate, module.up}
+            yield _joined(module, ("gate", "up"), "widen")
+    if isinstance(model, LanguageModel):
+        yield _Job([model.head_weight], [None], lambda product: _put_head(model, product))
+        joined |= {head for head in [getattr(model, "head", None)] if head is not None}
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear) and child not in joined:
+                yield _Job([child.weight], [child.bias], _putter(parent, name))
+
+
+def _joined(module: Any, names: Sequence[str], method: str) -> _Job:
+    """One product of several of the same input."""
     parts = [getattr(module, name) for name in names]
     widths = [part.weight.shape[0] for part in parts]
-    weight = torch.cat([part.weight for part in parts])
-    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-    product = make(weight, bias)
-    for name in names:
-        delattr(module, name)
-    object.__setattr__(module, method, lambda x: torch.split(product(x), widths, dim=-1))
+
+    def put(product: Product) -> None:
+        for name in names:
+            delattr(module, name)
+        object.__setattr__(module, method, lambda x: torch.split(product(x), widths, dim=-1))
+
+    return _Job([part.weight for part in parts], [part.bias for part in parts], put)
 
 
-def _forget_untied_head(model: LanguageModel) -> None:
-    """A head of its own is packed already; the token table stays, because tokens are looked up in it."""
+def _putter(parent: nn.Module, name: str) -> Callable[[Product], None]:
+    """Puts a product in the place of a layer."""
+
+    def put(product: Product) -> None:
+        delattr(parent, name)
+        object.__setattr__(parent, name, product)
+
+    return put
+
+
+def _put_head(model: Any, product: Product) -> None:
+    """The head's product; the token table stays, because tokens are looked up in it."""
+    model.logits = product
     if isinstance(getattr(model, "head", None), nn.Linear):
-        model.head = None  # type: ignore[assignment]
-
-
-def packed(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
-    """The product with a weight that is laid out once as oneDNN wants it."""
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 1)
-    kept = None if bias is None else bias.detach()
-
-    def product(x: Tensor) -> Tensor:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid_out, kept, "none", [], "")
-        return found
-
-    return product
-
-
-def quantised(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
-    """The product with a weight of 8 bits and a scale for each row."""
-    wide = weight.detach().float()
-    scale = (wide.abs().amax(dim=1).clamp(min=1e-12) / 127).to(weight.dtype)
-    small = (wide / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-    kept = None if bias is None else bias.detach()
-    # torch@2.13's kernel reads past the end of rows of any other length
-    has_kernel = weight.dtype == torch.bfloat16 and weight.shape[1] % _INT8_STEP == 0
-
-    def product(x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if has_kernel and len(rows) <= _FEW_ROWS:
-            found = torch.ops.aten._weight_int8pack_mm(rows, small, scale)
-        else:
-            found = F.linear(rows, small.to(rows.dtype)) * scale
-        found = found if kept is None else found + kept
-        return found.reshape(*x.shape[:-1], len(scale))
-
-    return product
+        model.head = None

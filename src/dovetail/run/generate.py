@@ -21,7 +21,7 @@ from torch import Tensor
 from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
 from dovetail.report import Value
-from dovetail.run.fast import made_fast
+from dovetail.run.fast import Weights, is_worth_packing, made_fast
 from dovetail.run.load import Dtype, Path, load
 from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
@@ -29,7 +29,6 @@ from dovetail.run.tokenizer import SideValues, Tokenizer, read_side_values, read
 from dovetail.store.open import open_checkpoint
 
 _GREEDY = Sampling()
-Weights = Literal["stored", "packed", "int8"]
 Prompt = str | Sequence[int]
 Images = Sequence[np.ndarray]
 Stream = collections.abc.Generator[str, None, None]
@@ -67,10 +66,11 @@ class Generator:
         dtype: Dtype | None = None,
         settings: Mapping[str, Any] | None = None,
         as_: str | None = None,
-        weights: Weights = "stored",
+        weights: Weights | Literal["auto"] = "auto",
+        new_tokens: int = 128,
     ) -> "Generator":
-        """Loads model and tokenizer. `weights` may be `packed` for this processor, or cut to `int8`
-        (`run/fast.py`).
+        """Loads model and tokenizer. `weights` stay as they are `stored`, are `packed` for this processor
+        or cut to `int8` (`run/fast.py`); `auto` packs them where `new_tokens` make up for it.
 
         Raises:
             UsageError: the checkpoint is of a family that does not speak.
@@ -81,8 +81,9 @@ class Generator:
             raise UsageError(
                 f"{type(model).__name__} does not generate text", hint="`dovetail act` runs policies"
             )
-        if weights != "stored":
-            made_fast(model, "exact" if weights == "packed" else "int8")
+        if weights == "auto":
+            weights = "packed" if is_worth_packing(model, new_tokens) else "stored"
+        made_fast(model, weights)
         with open_checkpoint(checkpoint) as store:
             values = read_side_values(store)
             return cls(model, read_tokenizer(store, values), values)

@@ -1,0 +1,144 @@
+"""The product of activations with one weight, in the ways that a CPU has: each is a function made once.
+
+torch's `linear` in bfloat16 is bound neither by memory, as a product with few rows should be, nor by
+arithmetic, as one with many should be (docs/decisions/0009-products.md has the measures):
+
+    way         few rows                                 many rows                        the weight is
+    stored      torch's `linear`                         float32, a block at a time       left where it is
+    onednn      oneDNN's bf16 kernels, laid out once for them                             copied once
+    fbgemm      FBGEMM's kernels for weights of 16 bits, laid out once for them           copied once
+    int8        torch's kernel for 8 bits                float32, a block at a time       cut to 8 bits
+
+All but `int8` do the same arithmetic: factors of 16 bits, sums in float32, one rounding at the end.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.nn import functional as F
+
+Product = Callable[[Tensor], Tensor]
+Make = Callable[[Tensor, Tensor | None], Product]
+Kernels = Literal["onednn", "fbgemm"]
+
+# Up to how many rows torch's own `linear` is not slower than widening the weight first.
+_FEW_ROWS = 8
+# Weights that are widened at a time: 8 MB, which the last cache holds while they are multiplied.
+_BLOCK = 1 << 21
+# Weights that are laid out at a time: 256 MB in float32.
+_PIECE = 1 << 26
+# A power of two that lifts the largest weight of a row to just below float16's largest number.
+_TOP_EXPONENT, _MOST_LIFT = 16, 126
+# Rows that the kernel for 8 bits takes at a time, and up to how many it is faster than widening.
+_INT8_STEP, _INT8_ROWS = 32, 16
+
+
+def kernels(dtype: torch.dtype, device: torch.device) -> Kernels | None:
+    """Whose kernels for weights that are laid out once serve a dtype here; None if nobody's."""
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    if dtype == torch.bfloat16 and has_bf16(device):
+        return "onednn"
+    return "fbgemm" if torch.backends.quantized.engine in ("x86", "fbgemm") else None
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether this CPU computes in bfloat16: torch's own products are fast only then."""
+    assert device.type == "cpu"
+    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def stored(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
+    """The product with a weight that stays as it is; what is differentiated goes through torch's `linear`."""
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) <= _FEW_ROWS or torch.is_grad_enabled():
+            return F.linear(x, weight, bias)
+        found = _in_blocks(rows.float(), weight)
+        found = found if bias is None else found + bias.float()
+        return found.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+
+    return product
+
+
+def _in_blocks(rows: Float32[Tensor, "m d"], weight: Tensor) -> Float32[Tensor, "m n"]:
+    """The product in float32, with so many rows of the weight at a time that they stay in the cache."""
+    step = max(1, _BLOCK // weight.shape[1])
+    scratch = torch.empty(min(step, len(weight)), weight.shape[1])
+    found = torch.empty(len(weight), len(rows))
+    for start in range(0, len(weight), step):
+        piece = weight[start : start + step]
+        torch.mm(scratch[: len(piece)].copy_(piece), rows.t(), out=found[start : start + step])
+    return found.t()
+
+
+def onednn(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
+    """The product with a weight that is laid out as oneDNN wants it."""
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 1)
+    kept = None if bias is None else bias.detach()
+
+    def product(x: Tensor) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid_out, kept, "none", [], "")
+        return found
+
+    return product
+
+
+def fbgemm(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
+    """The product with a weight that is laid out as FBGEMM wants it: in float16, whatever it was.
+
+    Float16 holds every bfloat16 whose size is in a range of 2^32, and each row is scaled by a power of two
+    to fit: weights come through exactly. One that is smaller than its row's largest by more than 2^32 is
+    rounded at 2^-41 of that, which a sum in float32 does not notice. Weights that are not finite have no
+    such scale: their product is torch's.
+    """
+    top = torch.linalg.vector_norm(weight.detach(), float("inf"), dim=1, dtype=torch.float32)
+    if not bool(top.isfinite().all()):
+        return stored(weight, bias)
+    lift = (_TOP_EXPONENT - torch.frexp(top).exponent).clamp(max=_MOST_LIFT)
+    scale = torch.ldexp(torch.ones_like(top), lift)
+    step = max(1, _PIECE // weight.shape[1])
+    pieces = [_laid_out(weight[i : i + step], scale[i : i + step]) for i in range(0, len(weight), step)]
+    back = scale.reciprocal()
+    kept = None if bias is None else bias.detach().float()
+
+    def product(x: Tensor) -> Tensor:
+        wide = x.float()
+        found = [torch.ops.quantized.linear_dynamic_fp16(wide, piece) for piece in pieces]
+        whole = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+        return (whole.mul_(back) if kept is None else torch.addcmul(kept, whole, back)).to(x.dtype)
+
+    return product
+
+
+def _laid_out(weight: Float[Tensor, "n d"], scale: Float32[Tensor, " n"]) -> torch.ScriptObject:
+    """Some rows of a weight as FBGEMM keeps them."""
+    laid_out: torch.ScriptObject = torch.ops.quantized.linear_prepack_fp16(
+        weight.detach().float() * scale[:, None], None
+    )
+    return laid_out
+
+
+def int8(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
+    """The product with a weight of 8 bits and a scale for each row."""
+    wide = weight.detach().float()
+    scale = (wide.abs().amax(dim=1).clamp(min=1e-12) / 127).to(weight.dtype)
+    small = (wide / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    kept = None if bias is None else bias.detach()
+    # torch@2.13's kernel reads past the end of rows of any other length
+    has_kernel = weight.dtype == torch.bfloat16 and weight.shape[1] % _INT8_STEP == 0
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if has_kernel and len(rows) <= _INT8_ROWS:
+            found = torch.ops.aten._weight_int8pack_mm(rows, small, scale)
+        else:
+            found = (_in_blocks(rows.float(), small) * scale).to(x.dtype)
+        found = found if kept is None else found + kept
+        return found.reshape(*x.shape[:-1], len(scale))
+
+    return product
