@@ -1,150 +1,208 @@
 """Generating with Qwen2-VL-2B in bfloat16 on a CPU, beside transformers in the same process.
 
-    python bench/bench_decode.py [FOLDER]
+    python bench/bench_decode.py [FOLDER] [--batch 1 4 16] [--turns 3] [--text]
 
 FOLDER is a Qwen2-VL-2B in bfloat16 (any layout that transformers reads); without one, a random one is
-made. One image of 448 x 448 and 32 tokens; both sides take turns, so that a slow minute hits both.
-The memory limit of one token is what reading every weight of the decoder once takes, by a plain sum.
+made. One image of 448 x 448 and 32 tokens in every row (`--text`: the tokens alone); all ways take turns,
+so that a slow minute hits each. A batch of 16 with images takes transformers half an hour where torch has
+no bf16 kernels.
+
+What bounds a token is reading every weight of the decoder once, as fast as a plain sum reads: no exact way
+can be faster than the row `memory`.
 """
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import dovetail
+from dovetail.data.patches import patches
 from dovetail.run.fast import made_fast
 from measure import Row, milliseconds, read_speed, show, where
 
-THREADS, TURNS, NEW = 2, 3, 8
-IMAGE_TOKEN = 151655
+THREADS, NEW = 2, 8
+IMAGE_TOKEN, IMAGE_EDGE, TOKENS = 151655, 448, 32
+
+
+class Times(NamedTuple):
+    """Seconds in the tower and its merger, to the first token, and for each further one."""
+
+    vision: float
+    first: float
+    token: float
+
+
+Run = Callable[[int, bool], Times]
 
 
 def main() -> None:
-    """Measures both and prints the table."""
+    """Measures both and prints a table for each batch."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--text", action="store_true")
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/q2vl"
-        if len(sys.argv) == 1:
+        folder = options.folder or f"{scratch}/q2vl"
+        if options.folder is None:
             dovetail.make("qwen2_vl", folder, size="2b")
-        compare(folder)
+        print(where("dovetail", "torch", "transformers"), flush=True)
+        ways, limit = prepared(folder)
+        for batch in options.batch:
+            report(batch, not options.text, ways, options.turns, limit)
 
 
-def compare(folder: str) -> None:
-    """Every way to run the model, at batch 1, 4 and 16."""
-    from transformers import Qwen2VLForConditionalGeneration
-
-    theirs = Qwen2VLForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.bfloat16, attn_implementation="sdpa"
-    ).eval()
-    ours: dict[str, Any] = {"dovetail, stored": made_fast(dovetail.load(folder), "stored")}
-    ours["dovetail, packed"] = made_fast(dovetail.load(folder))
-    ours["dovetail, int8 (lossy)"] = made_fast(dovetail.load(folder), "int8")
-    print(where("dovetail", "torch", "transformers"))
-    weights = sum(p.numel() * 2 for p in ours["dovetail, stored"].text.parameters())
+def prepared(folder: str) -> tuple[dict[str, Run], float]:
+    """Every way to run the model, and what reading its decoder's weights once takes."""
+    ways: dict[str, Run] = {"transformers, sdpa": transformers_way(folder)}
+    plain = dovetail.load(folder)
+    size = sum(p.numel() * p.element_size() for p in plain.text.parameters())
+    for weights in ("stored", "packed", "int8"):
+        begin = time.perf_counter()
+        model = made_fast(dovetail.load(folder), weights)
+        name = f"dovetail, {weights}" + (" (lossy)" if weights == "int8" else "")
+        ways[name] = dovetail_way(model)
+        print(f"{name}: ready in {time.perf_counter() - begin:.1f} s", flush=True)
     speed = read_speed()
-    print(
-        f"{THREADS} threads; weights read for a token: {weights / 1e9:.2f} GB, at {speed / 1e9:.0f} GB/s "
-        f"{milliseconds(weights / speed)}"
-    )
-    for batch in (1, 4, 16):
-        runs: dict[str, Callable[[], tuple[float, float]]] = {
-            "transformers, sdpa": lambda batch=batch: run_transformers(theirs, batch)
-        }
-        for name, model in ours.items():
-            runs[name] = lambda model=model, batch=batch: run_dovetail(model, batch)
-        report(batch, runs)
+    print(f"{THREADS} threads; a token reads {size / 1e9:.2f} GB of weights; memory {speed / 1e9:.0f} GB/s")
+    return ways, size / speed
 
 
-def report(batch: int, runs: dict[str, Callable[[], tuple[float, float]]]) -> None:
-    """The medians of all ways, taking turns."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for turn in range(TURNS + 1):
-        for name, run in runs.items():
-            found = run()
-            if turn:
-                taken[name].append(found)
-    rows: list[Row] = []
-    base: tuple[float, float] | None = None
-    for name, found in taken.items():
-        first, token = (statistics.median(one[i] for one in found) for i in (0, 1))
-        base = base or (first, token)
-        rows.append(
-            (
-                name,
-                f"{first:.2f} s",
-                f"{base[0] / first:.2f}x",
-                milliseconds(token),
-                f"{base[1] / token:.2f}x",
-            )
-        )
-    show(f"batch {batch}", ("way", "first token", "", "per token", ""), rows)
+def report(batch: int, has_image: bool, ways: dict[str, Run], turns: int, limit: float) -> None:
+    """The medians of all ways, taking turns after a short run of each."""
+    taken: dict[str, list[Times]] = {name: [] for name in ways}
+    for run in ways.values():
+        run(1, False)
+    for _ in range(turns):
+        for name, run in ways.items():
+            taken[name].append(run(batch, has_image))
+    medians = {
+        name: Times(*(statistics.median(one[i] for one in found) for i in range(3)))
+        for name, found in taken.items()
+    }
+    base = next(iter(medians.values()))
+    rows: list[Row] = [row(name, one, base) for name, one in medians.items()]
+    rows.append(("memory (limit)", "", "", "", "", "", "", milliseconds(limit), f"{base.token / limit:.2f}x"))
+    columns = ("way", "vision", "", "prefill", "", "first token", "", "per token", "")
+    what = f"an image of {IMAGE_EDGE} x {IMAGE_EDGE} and " if has_image else ""
+    show(f"batch {batch}: {what}{TOKENS} tokens a row; medians of {turns}", columns, rows)
+    print(flush=True)
 
 
-def example(batch: int) -> tuple[list[list[int]], np.ndarray]:
-    """Token ids with one image placeholder, and a 448 x 448 image."""
+def row(name: str, one: Times, base: Times) -> Row:
+    """A line of the table, each time with how often it goes into transformers'."""
+    pairs = [
+        (one.vision, base.vision),
+        (one.first - one.vision, base.first - base.vision),
+        (one.first, base.first),
+    ]
+    cells = [cell for mine, theirs in pairs for cell in (f"{mine:.2f} s", ratio(theirs, mine))]
+    return (name, *cells, milliseconds(one.token), ratio(base.token, one.token))
+
+
+def ratio(theirs: float, mine: float) -> str:
+    return f"{theirs / mine:.2f}x" if mine else ""
+
+
+def example(batch: int, has_image: bool) -> tuple[list[list[int]], np.ndarray]:
+    """Token ids, with one image placeholder if there is an image, and the image."""
     random = np.random.default_rng(0)
-    row = [int(token) for token in random.integers(100, 10_000, 32)]
-    row.insert(4, IMAGE_TOKEN)
-    return [row] * batch, random.integers(0, 255, (448, 448, 3)).astype(np.uint8)
+    tokens = [int(token) for token in random.integers(100, 10_000, TOKENS)]
+    if has_image:
+        tokens.insert(4, IMAGE_TOKEN)
+    return [tokens] * batch, random.integers(0, 255, (IMAGE_EDGE, IMAGE_EDGE, 3)).astype(np.uint8)
 
 
-def run_dovetail(model: Any, batch: int) -> tuple[float, float]:
-    """Seconds to the first token and for each further one."""
-    rows, image = example(batch)
-    inputs = model.prepare(rows, [[image]] * batch)
-    stamps: list[float] = []
+class Watch:
+    """When the tower began and its features were there, and when each token was chosen."""
+
+    def __init__(self, first: torch.nn.Module, last: torch.nn.Module) -> None:
+        self._begun = self._done = 0.0
+        self.stamps: list[float] = []
+        first.register_forward_pre_hook(self._begin)
+        last.register_forward_hook(self._end)
+
+    def _begin(self, *_: Any) -> None:
+        self._begun = time.perf_counter()
+
+    def _end(self, *_: Any) -> None:
+        self._done = time.perf_counter()
+
+    def times(self, run: Callable[[], Any]) -> Times:
+        """What a run takes."""
+        self._begun = self._done = 0.0
+        self.stamps.clear()
+        begin = time.perf_counter()
+        run()
+        further = (self.stamps[-1] - self.stamps[0]) / (len(self.stamps) - 1)
+        return Times(self._done - self._begun, self.stamps[0] - begin, further)
+
+
+def dovetail_way(model: Any) -> Run:
+    """Runs dovetail's model."""
+    watch = Watch(model.vision, model.merger)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
-        stamps.append(time.perf_counter())
+        watch.stamps.append(time.perf_counter())
         return logits.argmax(dim=-1)
 
-    begin = time.perf_counter()
-    model.generate(inputs, max_new_tokens=NEW, choose=choose)
-    return stamps[0] - begin, (stamps[-1] - stamps[0]) / (NEW - 1)
+    def run(batch: int, has_image: bool) -> Times:
+        rows, image = example(batch, has_image)
+        inputs = model.prepare(rows, [[image]] * batch if has_image else ())
+        return watch.times(lambda: model.generate(inputs, max_new_tokens=NEW, choose=choose))
+
+    return run
 
 
-def run_transformers(model: Any, batch: int) -> tuple[float, float]:
-    """The same with the same pixels."""
-    from dovetail.data.patches import patches
+def transformers_way(folder: str) -> Run:
+    """Runs transformers' model on the same pixels."""
+    from transformers import Qwen2VLForConditionalGeneration
 
-    rows, image = example(batch)
-    cut = patches(
-        image,
-        patch=14,
-        frames=2,
-        merge=2,
-        min_pixels=56 * 56,
-        max_pixels=28 * 28 * 1280,
-    )
+    model = Qwen2VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation="sdpa"
+    ).eval()
+    watch = Watch(model.model.visual, model.model.visual)
+
+    def choose(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        watch.stamps.append(time.perf_counter())
+        return scores
+
+    def run(batch: int, has_image: bool) -> Times:
+        with torch.inference_mode():
+            return watch.times(
+                lambda: model.generate(
+                    **transformers_inputs(batch, has_image),
+                    max_new_tokens=NEW,
+                    min_new_tokens=NEW,
+                    do_sample=False,
+                    logits_processor=[choose],
+                )
+            )
+
+    return run
+
+
+def transformers_inputs(batch: int, has_image: bool) -> dict[str, torch.Tensor]:
+    """What transformers' processor would make."""
+    rows, image = example(batch, has_image)
+    cut = patches(image, patch=14, frames=2, merge=2, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
     count = cut.grid[0] * cut.grid[1] * cut.grid[2] // 4
     row = [one for token in rows[0] for one in ([token] * count if token == IMAGE_TOKEN else [token])]
     ids = torch.tensor([row] * batch)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "mm_token_type_ids": (ids == IMAGE_TOKEN).long(),
-        "pixel_values": torch.from_numpy(cut.values).repeat(batch, 1),
-        "image_grid_thw": torch.tensor([cut.grid] * batch),
-    }
-    stamps: list[float] = []
-
-    class Watch:
-        def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            stamps.append(time.perf_counter())
-            return scores
-
-    begin = time.perf_counter()
-    with torch.inference_mode():
-        model.generate(
-            **inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, logits_processor=[Watch()]
-        )
-    return stamps[0] - begin, (stamps[-1] - stamps[0]) / (NEW - 1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if has_image:
+        inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).long()
+        inputs["pixel_values"] = torch.from_numpy(cut.values).repeat(batch, 1)
+        inputs["image_grid_thw"] = torch.tensor([cut.grid] * batch)
+    return inputs
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """Acting with pi0 at its true shapes in bfloat16 on a CPU, beside transformers in the same process.
 
-    python bench/bench_pi0.py
+    python bench/bench_pi0.py [FOLDER] [--turns 1]
 
-Three cameras of 224 x 224, 48 tokens of text, a chunk of 50 actions in 10 steps of Euler's; random weights.
-Both run the prefix once; here its keys and values are never copied, and the weights of the expert are
-packed once. transformers' model is filled with dovetail's weights, so both do the same work.
+FOLDER is a pi0 in bfloat16 as transformers writes it; without one, a random one is made (7 GB). Three
+cameras of 224 x 224, 48 tokens of text, a chunk of 50 actions in 10 steps of Euler's. Both sides run the
+prefix once. Here its keys and values are copied once, and weights may be packed once. transformers reads
+the same file, so both do the same work.
 """
 
+import argparse
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,38 +21,65 @@ import dovetail
 from dovetail.run.fast import made_fast
 from measure import Row, show, where
 
-THREADS, TURNS, STEPS, TEXT, PATCHES = 2, 3, 10, 48, 256
+THREADS, STEPS, TEXT, PATCHES = 2, 10, 48, 256
+
+
+class Times(NamedTuple):
+    """Seconds for a chunk of actions, and for each step of Euler's in it."""
+
+    chunk: float
+    step: float
 
 
 def main() -> None:
     """Measures both and prints the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--turns", type=int, default=1)
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = f"{scratch}/pi0"
-        dovetail.make("pi0", folder, layout="transformers")
-        print(where("dovetail", "torch", "transformers"))
-        runs: dict[str, Callable[[], Any]] = {}
-        plain = dovetail.load(folder, dtype="bfloat16")
-        runs["dovetail, as loaded"] = lambda: act(plain)
-        fast = made_fast(dovetail.load(folder, dtype="bfloat16"))
-        runs["dovetail, packed"] = lambda: act(fast)
-        theirs = load_transformers(folder)
-        race({"transformers PI0": lambda: act_transformers(theirs), **runs})
+        folder = options.folder or f"{scratch}/pi0"
+        if options.folder is None:
+            dovetail.make("pi0", folder, layout="transformers", dtype="bfloat16")
+        print(where("dovetail", "torch", "transformers"), flush=True)
+        race(prepared(folder), options.turns)
 
 
-def race(runs: dict[str, Callable[[], Any]]) -> None:
+def prepared(folder: str) -> dict[str, Callable[[], Times]]:
+    """Every way to run the policy."""
+    ways = {"transformers PI0, sdpa": transformers_way(folder)}
+    for weights in ("stored", "packed"):
+        begin = time.perf_counter()
+        model = made_fast(dovetail.load(folder), weights)
+        ways[f"dovetail, {weights}"] = dovetail_way(model)
+        print(f"dovetail, {weights}: ready in {time.perf_counter() - begin:.1f} s", flush=True)
+    return ways
+
+
+def race(ways: dict[str, Callable[[], Times]], turns: int) -> None:
     """The median times of all, taking turns."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(TURNS + 1):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn:
-                taken[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(times) for name, times in taken.items()}
+    taken: dict[str, list[Times]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, run in ways.items():
+            taken[name].append(run())
+    medians = {
+        name: Times(*(statistics.median(one[i] for one in found) for i in (0, 1)))
+        for name, found in taken.items()
+    }
     base = next(iter(medians.values()))
-    rows: list[Row] = [(name, f"{s:.2f} s", f"{base / s:.2f}x") for name, s in medians.items()]
-    show(f"a chunk of 50 actions, {STEPS} steps, {THREADS} threads", ("way", "time", ""), rows)
+    rows: list[Row] = [
+        (
+            name,
+            f"{one.chunk:.2f} s",
+            f"{base.chunk / one.chunk:.2f}x",
+            f"{one.step:.3f} s",
+            f"{base.step / one.step:.2f}x",
+        )
+        for name, one in medians.items()
+    ]
+    title = f"a chunk of 50 actions, {STEPS} steps, bfloat16, {THREADS} threads; medians of {turns}"
+    show(title, ("way", "chunk", "", "a step", ""), rows)
 
 
 def example() -> dict[str, torch.Tensor]:
@@ -64,9 +93,23 @@ def example() -> dict[str, torch.Tensor]:
     }
 
 
-def act(model: Any) -> torch.Tensor:
-    """A chunk from dovetail's model."""
-    given = example()
+def timed_run(stamps: list[float], run: Callable[[], Any]) -> Times:
+    """What a run takes that leaves a stamp at the end of each step."""
+    stamps.clear()
+    begin = time.perf_counter()
+    run()
+    return Times(time.perf_counter() - begin, (stamps[-1] - stamps[0]) / (STEPS - 1))
+
+
+def dovetail_way(model: Any) -> Callable[[], Times]:
+    """Acts with dovetail's model."""
+    given, stamps, action_out = example(), [], model.action_out
+
+    def stamped(y: torch.Tensor) -> torch.Tensor:
+        stamps.append(time.perf_counter())
+        return action_out(y)
+
+    model.action_out = stamped
     inputs = model.prepare(
         given["pixels"],
         torch.ones(3, 1, dtype=torch.bool),
@@ -74,35 +117,36 @@ def act(model: Any) -> torch.Tensor:
         torch.ones(1, TEXT, dtype=torch.bool),
         given["state"],
     )
-    actions: torch.Tensor = model.sample_actions(inputs, noise=given["noise"], num_steps=STEPS)
-    return actions
+    return lambda: timed_run(
+        stamps, lambda: model.sample_actions(inputs, noise=given["noise"], num_steps=STEPS)
+    )
 
 
-def load_transformers(folder: str) -> Any:
-    """transformers' PI0 with the same weights."""
+def transformers_way(folder: str) -> Callable[[], Times]:
+    """Acts with transformers' model."""
     from transformers import PI0ForConditionalGeneration
 
-    return PI0ForConditionalGeneration.from_pretrained(
+    model = PI0ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.bfloat16, attn_implementation="sdpa"
     ).eval()
-
-
-def act_transformers(model: Any) -> torch.Tensor:
-    """A chunk from transformers' model."""
+    stamps: list[float] = []
+    model.action_out_proj.register_forward_hook(lambda *_: stamps.append(time.perf_counter()))
     given = example()
     placeholder = model.config.vlm_config.image_token_id
     ids = torch.cat([torch.full((1, 3 * PATCHES), placeholder), given["tokens"]], dim=1)
-    with torch.inference_mode():
-        actions: torch.Tensor = model.sample_actions(
-            noise=given["noise"],
-            num_steps=STEPS,
-            state=given["state"].bfloat16(),
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=given["pixels"].transpose(0, 1).bfloat16(),
-            pixel_attention_mask=torch.ones(1, 3, dtype=torch.bool),
-        )
-    return actions
+    inputs = {
+        "state": given["state"].bfloat16(),
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": given["pixels"].transpose(0, 1).bfloat16(),
+        "pixel_attention_mask": torch.ones(1, 3, dtype=torch.bool),
+    }
+
+    def run() -> None:
+        with torch.inference_mode():
+            model.sample_actions(noise=given["noise"], num_steps=STEPS, **inputs)
+
+    return lambda: timed_run(stamps, run)
 
 
 if __name__ == "__main__":

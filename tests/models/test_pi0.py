@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 from dovetail.errors import UsageError
 from dovetail.families import family as declared
 from dovetail.models import build
+from dovetail.models.joint import Kept
 from dovetail.models.masks import block_mask, positions_of
 from dovetail.models.policy import Policy, blocks_of, time_embedding
 from dovetail.models.taps import tapped
@@ -113,6 +114,26 @@ def test_joint_equals_cached_in_float64(wide: tuple[Any, dict[str, Any]]) -> Non
         assert all(
             torch.equal(a, b) for a, b in zip(before, [x for k in prefix.layers for x in k], strict=True)
         )
+
+
+def test_a_prefix_with_room_serves_suffixes_of_any_length_and_copies_once(
+    wide: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, io = wide
+    inputs = prepared(model, io)
+    copies = []
+    beside = Kept.beside
+    monkeypatch.setattr(Kept, "beside", lambda self, k, v: copies.append(1) or beside(self, k, v))
+    with torch.inference_mode():
+        plain, roomy = model.prefix(inputs), model.prefix(inputs, has_room=True)
+        longer = torch.cat([io["x_t"], io["x_t"]], dim=1)
+        for x_t in (io["x_t"], -io["x_t"], longer, io["x_t"] + 1):
+            expected = model.velocity(inputs, x_t, io["time"], prefix=plain)
+            assert torch.equal(model.velocity(inputs, x_t, io["time"], prefix=roomy), expected)
+        copies.clear()
+        for _ in range(3):
+            model.velocity(inputs, io["x_t"], io["time"], prefix=roomy)
+        assert not copies
 
 
 def test_an_action_changes_neither_state_nor_prefix(wide: tuple[Any, dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@
 Each has weights of its own; in every layer the queries, keys and values of both are joined along the
 sequence and there is one attention over all. Because no token of the prefix looks at the suffix, the
 prefix may also be run alone, once, and its keys and values kept: the suffix then attends to them as often
-as it likes, and nothing is ever added to them.
+as it likes. A suffix's own keys and values go behind them only while it attends.
 
                   prefix p p p p   suffix s s s
     together          one attention, (p + s) x (p + s)
@@ -79,6 +79,29 @@ class Kept(NamedTuple):
     k: Float[Tensor, "b g p c"]
     v: Float[Tensor, "b g p c"]
 
+    def beside(self, k: Float[Tensor, "b g s c"], v: Float[Tensor, "b g s c"]) -> "Kept":
+        """The same with those of a suffix behind."""
+        return Kept(torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2))
+
+
+class Roomy:
+    """What was kept of one layer, with room behind: a suffix is written where the one before it was, so
+    that the prefix is copied once, not for every suffix. For inference: nothing can be differentiated."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._whole: Kept | None = None
+
+    def beside(self, k: Float[Tensor, "b g s c"], v: Float[Tensor, "b g s c"]) -> Kept:
+        """The same with those of a suffix behind, until the next one comes."""
+        start = self._kept.k.shape[2]
+        if self._whole is None or self._whole.k.shape[2] != start + k.shape[2]:
+            self._whole = self._kept.beside(k, v)
+        else:
+            self._whole.k[:, :, start:] = k
+            self._whole.v[:, :, start:] = v
+        return self._whole
+
 
 def together(
     stacks: tuple[Stack, Stack],
@@ -119,7 +142,7 @@ def alone(
 
 
 def beside(
-    stack: Stack, prefix: Sequence[Kept], y: Float[Tensor, "b s e"], by: Rotation, mask: Mask
+    stack: Stack, prefix: Sequence[Kept | Roomy], y: Float[Tensor, "b s e"], by: Rotation, mask: Mask
 ) -> Float[Tensor, "b s e"]:
     """The suffix after the last norm, attending to what was kept of the prefix and to itself."""
     watch = watching()
@@ -132,11 +155,11 @@ def beside(
 
 
 def after(
-    layer: Layer, y: Float[Tensor, "b s e"], by: Rotation, mask: Mask, past: Kept
+    layer: Layer, y: Float[Tensor, "b s e"], by: Rotation, mask: Mask, past: Kept | Roomy
 ) -> Float[Tensor, "b s e"]:
     """One layer of the suffix."""
     q, k, v = layer.enter(y, by)
-    return layer.leave(y, attend(q, torch.cat([past.k, k], dim=2), torch.cat([past.v, v], dim=2), mask))
+    return layer.leave(y, attend(q, *past.beside(k, v), mask))
 
 
 class Step(nn.Module):

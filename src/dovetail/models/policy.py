@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from dovetail.data.images import pi0_pixels
 from dovetail.errors import UsageError
 from dovetail.models.cache import Columns, Stream
-from dovetail.models.joint import Kept, Stack, beside, kept, stack_of, together
+from dovetail.models.joint import Kept, Roomy, Stack, beside, kept, stack_of, together
 from dovetail.models.layers import Linear
 from dovetail.models.masks import block_mask, open_empty_rows, positions_of
 from dovetail.models.siglip import build_tower
@@ -52,7 +52,7 @@ class Suffix(NamedTuple):
 class Prefix(NamedTuple):
     """A prefix that has been run: what every layer keeps of it, and its columns."""
 
-    layers: tuple[Kept, ...]
+    layers: tuple[Kept | Roomy, ...]
     columns: Columns
 
 
@@ -158,7 +158,7 @@ class Policy(nn.Module, ABC):
         Times are 1 - i / num_steps; openpi adds them up in float32 instead, which moves actions by some
         3e-5 at 10 steps and by nothing at 4.
         """
-        prefix = self.prefix(inputs)
+        prefix = self.prefix(inputs, has_room=True)
         x = noise
         for i in range(num_steps):
             t = torch.full((len(x),), 1 - i / num_steps, device=x.device, dtype=x.dtype)
@@ -185,13 +185,15 @@ class Policy(nn.Module, ABC):
         )
         return Stream(x, positions_of(valid), columns)
 
-    def prefix(self, inputs: Inputs) -> Prefix:
-        """The prefix, run once. It is never written to."""
+    def prefix(self, inputs: Inputs, *, has_room: bool = False) -> Prefix:
+        """The prefix, run once. What is kept of it never changes; with `has_room`, which is for inference,
+        it is not copied for every suffix either."""
         stream = self.embed(inputs)
         valid, block, _ = stream.columns
         mask = open_empty_rows(block_mask(block, block, valid))
         by = self.vlm.rotation(stream.positions, stream.x.dtype)
-        return Prefix(kept(stack_of("vlm", self.vlm), stream.x, by, mask), stream.columns)
+        layers = kept(stack_of("vlm", self.vlm), stream.x, by, mask)
+        return Prefix(tuple(map(Roomy, layers)) if has_room else layers, stream.columns)
 
     def _together(self, prefix: Stream, suffix: Suffix) -> Float[Tensor, "b s e"]:
         valid, block = self._joined(prefix.columns, suffix)
