@@ -6,11 +6,17 @@ same model, whatever the layouts.
 
 from collections.abc import Iterator
 from functools import partial
+from math import prod
 from zlib import crc32
 
 from dovetail.edit.material import Material
 from dovetail.layout.blueprint import Blueprint, PlannedLeaf
 from dovetail.layout.leaves import canonical_name
+
+# `layout.initial` makes so many numbers at a time (numpy is not imported to plan), and so many bytes go
+# into each on the way from a generator to a dtype.
+_BLOCK = 1 << 18
+_PER_NUMBER = 32
 
 
 def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
@@ -29,6 +35,7 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
         source_dtype=dtype,
         init="random",
         make=values,
+        working=min(prod(planned.shape), _BLOCK) * _PER_NUMBER,
     )
 
 
