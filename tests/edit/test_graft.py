@@ -253,7 +253,9 @@ def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> Non
     ("config", "message"),
     [
         ("qwen2/huge", "no published size `huge`"),
-        ("gpt9/1b", "no family"),
+        ("qwen2", "`qwen2` is no file, and it says no size of qwen2"),
+        ("gpt9/1b", "`gpt9/1b` is no file, and no family is called `gpt9`"),
+        ("/nowhere/config.json", "`/nowhere/config.json` is no file, and no family is called"),
     ],
 )
 def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -> None:

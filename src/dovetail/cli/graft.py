@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="TARGET",
         required=True,
-        help="the model to make: a config.json, a folder with one, or FAMILY/SIZE",
+        help="the model to make: a config.json or a folder with one (hf://… too), or FAMILY/SIZE",
     )
     parser.add_argument(
         "--set",
