@@ -5,7 +5,7 @@ bytes, putting q, k and v together within 1.8x, hashes of all tensors and the fi
 text model of 1.19 GB at least 4x faster than litgpt's converter and than loading and saving with
 transformers, in a thirtieth of their memory. A plan for 100,000 tensors in 200 shards in under 2 s.
 
-    python bench/bench_convert.py [--only plan|text|vision|split] [--vision CHECKPOINT] [--text CHECKPOINT]
+    python bench/bench_convert.py [--only plan|text|vision|split] [--rounds N] …
 
 A command that fails is named below its table, the others are measured, and the exit code is 1.
 """
@@ -23,7 +23,6 @@ from typing import NamedTuple
 from dovetail.edit.make import make
 from measure import DOVETAIL, PYTHON, CommandFailed, Row, peak_mb, seconds, show, where
 
-ROUNDS = 3
 TRANSFORMERS = """
 import sys, transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
@@ -105,14 +104,14 @@ def once(job: Job, prepare: Callable[[Path], None], measure: Callable[[Sequence[
     return figure
 
 
-def race(jobs: Mapping[str, Job]) -> tuple[dict[str, Measured], dict[str, str]]:
+def race(jobs: Mapping[str, Job], rounds: int) -> tuple[dict[str, Measured], dict[str, str]]:
     """The figures of each job, all taking turns; and what those said that failed."""
     times: dict[str, dict[Callable[[Path], None], list[float]]] = {
         name: {warm: [], drop: []} for name in jobs
     }
     peaks, failures = {}, {}
     for prepare in (warm, drop):
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             for name, job in jobs.items():
                 if name in failures:
                     continue
@@ -131,9 +130,9 @@ def race(jobs: Mapping[str, Job]) -> tuple[dict[str, Measured], dict[str, str]]:
     return found, failures
 
 
-def table(title: str, jobs: Mapping[str, Job]) -> bool:
+def table(title: str, jobs: Mapping[str, Job], rounds: int) -> bool:
     """Prints warm and cold times beside those of the job that each is measured against; whether all ran."""
-    found, failures = race(jobs)
+    found, failures = race(jobs, rounds)
     rows: list[Row] = []
     for name, one in found.items():
         base = found.get(jobs[name].beside)
@@ -149,7 +148,7 @@ def table(title: str, jobs: Mapping[str, Job]) -> bool:
                 ratios[2],
             )
         )
-    show(f"{title}; {load()}", ("what", "warm", "", "cold", "", "peak memory", ""), rows)
+    show(f"{title}; median of {rounds}; {load()}", ("what", "warm", "", "cold", "", "peak memory", ""), rows)
     for name, said in failures.items():
         print(f"  FAILED: {name}: {said}")
     return not failures
@@ -169,7 +168,7 @@ def size_of(place: Path) -> str:
     return f"{sum(file.stat().st_size for file in place.rglob('*') if file.suffix in kinds) / 1e9:.2f} GB"
 
 
-def bench_vision(source: Path, place: Path) -> bool:
+def bench_vision(source: Path, place: Path, rounds: int) -> bool:
     """Against `cp` of the same bytes."""
     concat = place / "concat"
     seconds(convert(source, concat, "--to", "litgpt").command)
@@ -184,12 +183,12 @@ def bench_vision(source: Path, place: Path) -> bool:
         ),
     }
     title = f"Qwen2-VL-2B, {size_of(source)}; {size_of(concat)} with the head that LitGPT stores"
-    is_good = table(title, jobs)
+    is_good = table(title, jobs, rounds)
     remove(concat)
     return is_good
 
 
-def bench_split(source: Path, place: Path) -> bool:
+def bench_split(source: Path, place: Path, rounds: int) -> bool:
     """Against `cp` of what lies in the folders of the nodes."""
     parts, out = place / "parts", place / "nodes"
 
@@ -202,12 +201,12 @@ def bench_split(source: Path, place: Path) -> bool:
         "split: two nodes": Job(split(out), source, out, "cp of what split writes"),
     }
     title = f"Qwen2-VL-2B over two nodes, {size_of(source)} -> {size_of(parts)}"
-    is_good = table(title, jobs)
+    is_good = table(title, jobs, rounds)
     remove(parts)
     return is_good
 
 
-def bench_text(source: Path, place: Path) -> bool:
+def bench_text(source: Path, place: Path, rounds: int) -> bool:
     """Against those who load the model."""
     litgpt = place / "litgpt"
     litgpt.mkdir()
@@ -221,12 +220,12 @@ def bench_text(source: Path, place: Path) -> bool:
         "dovetail: hf -> hf": convert(source, place / "b", "--to", "hf"),
         "transformers, load and save": Job(loader, source, place / "c", "dovetail: hf -> hf"),
     }
-    is_good = table(f"Qwen3-0.6B, {size_of(source)}", jobs)
+    is_good = table(f"Qwen3-0.6B, {size_of(source)}", jobs, rounds)
     remove(litgpt)
     return is_good
 
 
-def bench_plan(place: Path) -> bool:
+def bench_plan(place: Path, rounds: int) -> bool:
     """What is known before the first byte moves."""
     source = place / "many"
     make(
@@ -241,7 +240,7 @@ def bench_plan(place: Path) -> bool:
     rows = []
     for layout in ("hf", "litgpt"):
         command = [DOVETAIL, "convert", str(source), str(place / "x"), "--to", layout, "--dry-run"]
-        taken = statistics.median(seconds(command) for _ in range(ROUNDS))
+        taken = statistics.median(seconds(command) for _ in range(rounds))
         rows.append((f"hf -> {layout}", f"{taken:.2f} s", f"{peak_mb(command):.0f} MB"))
     title = f"plan of 100,003 tensors in {shards} shards (--dry-run); {load()}"
     show(title, ("what", "wall", "peak memory"), rows)
@@ -259,6 +258,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--only", choices=("plan", "text", "vision", "split"), action="append")
     parser.add_argument("--vision", type=Path, help="a Qwen2-VL-2B in the hf layout; made if not given")
     parser.add_argument("--text", type=Path, help="a Qwen3-0.6B in the hf layout; made if not given")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each command takes its turn (3)")
     return parser.parse_args()
 
 
@@ -276,10 +276,10 @@ def main() -> int:
         if not text.exists() and "text" in only:
             make("qwen3", text, size="qwen3-0.6b")
         benches = {
-            "plan": lambda: bench_plan(place),
-            "text": lambda: bench_text(text, place),
-            "vision": lambda: bench_vision(vision, place),
-            "split": lambda: bench_split(vision, place),
+            "plan": lambda: bench_plan(place, words.rounds),
+            "text": lambda: bench_text(text, place, words.rounds),
+            "vision": lambda: bench_vision(vision, place, words.rounds),
+            "split": lambda: bench_split(vision, place, words.rounds),
         }
         for name in only:
             try:
