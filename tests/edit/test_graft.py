@@ -264,6 +264,20 @@ def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -
         dovetail.graft([tmp_path / "lm"], tmp_path / "out", config=config)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(resize_vocab=0), "--resize-vocab 0 leaves no rows"),
+        (Wanted(resize_vocab=-4), "--resize-vocab -4 leaves no rows"),
+        (Wanted(seed=-1), "--seed -1 is no seed"),
+    ],
+)
+def test_numbers_that_mean_nothing(wanted: Wanted, message: str, tmp_path: Path) -> None:
+    dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
+    with pytest.raises(UsageError, match=message):
+        dovetail.graft([tmp_path / "lm"], tmp_path / "out", config="qwen2/qwen2-0.5b", wanted=wanted)
+
+
 @pytest.mark.parametrize(("old", "new"), [(16, 27), (27, 16), (4, 4), (3, 7)])
 def test_interpolation_is_torchs(old: int, new: int) -> None:
     table = np.random.default_rng(old).standard_normal((old, old, 5))

@@ -10,6 +10,7 @@ from math import prod
 from zlib import crc32
 
 from dovetail.edit.material import Material
+from dovetail.errors import UsageError
 from dovetail.layout.blueprint import Blueprint, PlannedLeaf
 from dovetail.layout.leaves import canonical_name
 
@@ -20,7 +21,13 @@ _PER_NUMBER = 32
 
 
 def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
-    """A leaf with initial values."""
+    """A leaf with initial values.
+
+    Raises:
+        UsageError: the seed is below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is no seed", hint="a seed is a whole number from 0 up")
     name = canonical_name(planned.role, planned.leaf, planned.indices)
     values = partial(
         _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed

@@ -137,6 +137,8 @@ def opened_graft(
 
 
 def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
+    if wanted.resize_vocab is not None and wanted.resize_vocab < 1:
+        raise UsageError(f"--resize-vocab {wanted.resize_vocab} leaves no rows", hint="give a number above 0")
     one, documents, published = _target(config, given)
     if wanted.resize_vocab:
         given = {**given, **{f"{role}.vocab": wanted.resize_vocab for role in _with_vocab(one)}}
