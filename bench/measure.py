@@ -5,6 +5,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -21,9 +22,14 @@ Row = tuple[str, ...]
 # with the resident memory of the one that forked it, and the kernel keeps the larger figure.
 _WATCH = """
 import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
 """
+
+
+class CommandFailed(Exception):
+    """A command that was to be measured did not end well; the message has the last that it said."""
 
 
 class Run(NamedTuple):
@@ -35,19 +41,35 @@ class Run(NamedTuple):
 
 
 def seconds(command: Sequence[str]) -> float:
-    """Wall time of one run, from start to exit."""
+    """Wall time of one run, from start to exit.
+
+    Raises:
+        CommandFailed: its exit code is not 0.
+    """
     begin = time.perf_counter()
-    subprocess.run(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), check=False
-    )
+    _run(command, subprocess.DEVNULL)
     return time.perf_counter() - begin
 
 
 def peak_mb(command: Sequence[str]) -> float:
-    """Peak resident memory of one run."""
-    watch = [PYTHON, "-S", "-c", _WATCH, *command]
-    done = subprocess.run(watch, capture_output=True, text=True, env=_environment(), check=True)
+    """Peak resident memory of one run.
+
+    Raises:
+        CommandFailed: its exit code is not 0.
+    """
+    done = _run([PYTHON, "-S", "-c", _WATCH, *command], subprocess.PIPE)
     return int(done.stdout) * 1024 / 1e6
+
+
+def _run(command: Sequence[str], stdout: int) -> subprocess.CompletedProcess[bytes]:
+    """Runs a command. Its stderr goes into a file: nobody has to read it meanwhile."""
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(command, stdout=stdout, stderr=said, env=_environment(), check=False)
+        if done.returncode:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise CommandFailed(f"exit code {done.returncode}: {' / '.join(lines[-2:]) or 'it said nothing'}")
+    return done
 
 
 def _environment() -> dict[str, str]:

@@ -61,6 +61,8 @@ def test_diff_on_a_terminal_shows_the_same_words(work: Path) -> None:
     [
         (("diff", "a", "absent"), "there is no `absent`"),
         (("diff", "a", "b", "--tolerance", "0.1"), "--tolerance is about values"),
+        (("diff", "a", "b", "--values", "--tolerance", "nan"), "--tolerance nan is no tolerance"),
+        (("diff", "a", "b", "--values", "--tolerance", "-1"), "--tolerance -1.0 is no tolerance"),
         (("fingerprint", "absent"), "there is no `absent`"),
         (("stamp", "pano", "--set", "norm_first"), "is not NAME=VALUE"),
         (("stamp", "pano", "--set", "norm_first=yes"), "`yes` is no value of resampler.norm_first"),

@@ -95,6 +95,11 @@ WRONG: dict[str, tuple[str, int, str]] = {
         2,
         "cannot make values of dtype I8\n\nhint: dtypes: BF16, F16, F32, F64",
     ),
+    "seed": (
+        "make qwen2_vl OUT --seed -1",
+        2,
+        "--seed -1 is no seed\n\nhint: a seed is a whole number from 0 up",
+    ),
     "shard size": (
         "make qwen2_vl OUT --max-shard-size 5XB",
         2,

@@ -205,6 +205,20 @@ def test_a_part_is_left_out_when_asked_for(tmp_path: Path) -> None:
     assert reasons == ["the part vision, left out as asked", "the part merger, left out as asked"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (Changes(without=["text"]), "nothing is left without text"),
+        (Changes(pad_vocab=0), "--pad-vocab 0 is no multiple"),
+        (Changes(pad_vocab=-3), "--pad-vocab -3 is no multiple"),
+    ],
+)
+def test_what_cannot_be_asked_for(changes: Changes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        package.convert(made(tmp_path), tmp_path / "out", changes=changes)
+    assert not (tmp_path / "out").exists()
+
+
 def test_padded_rows_are_zeros_and_everybody_is_told(tmp_path: Path) -> None:
     import yaml
 

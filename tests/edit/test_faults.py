@@ -419,3 +419,24 @@ def test_what_exists_is_replaced_when_asked_for_and_only_if_it_is_a_checkpoint(
     answer = dovetail("convert", small, tmp_path / "letters", "--overwrite")
     assert (answer.code, "holds no checkpoint" in answer.err) == (2, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["letters", "out", "small"]
+
+
+@pytest.mark.parametrize("kind", ["file", "device", "link"])
+def test_nothing_but_a_folder_is_replaced(kind: str, small: Path, tmp_path: Path) -> None:
+    """Whoever writes as root to /dev/null would have a folder there."""
+    out = tmp_path / "out"
+    if kind == "device":
+        os.mkfifo(out)
+    else:
+        (out if kind == "file" else tmp_path / "letter").write_text("dear")
+        if kind == "link":
+            out.symlink_to("letter")
+    before = out.lstat().st_ino
+    answer = dovetail("convert", small, out, "--overwrite")
+    assert (answer.code, answer.err) == (
+        2,
+        f"error: `{out}` is no folder, so --overwrite does not replace it\n\n"
+        "hint: choose another name, or remove it yourself\n",
+    )
+    assert out.lstat().st_ino == before
+    assert not (tmp_path / "out.partial").exists()

@@ -109,3 +109,85 @@ def test_files_of_a_web_server_are_read_for_a_plan_and_no_further(hub: HubServer
     answer = dovetail("convert", url, tmp_path / "out", "--to", "litgpt")
     assert (answer.code, "curl -LO" in answer.err) == (2, True)
     assert os.listdir(tmp_path) == ["www"]
+
+
+def test_a_repository_is_compared_and_identified_where_it_is(hub: HubServer, tmp_path: Path) -> None:
+    """Headers are enough for names and shapes; values stream by, and none of them stay on this machine."""
+    folder = repository(hub, shard=10_000_000)
+    (weights,) = folder.glob("*.safetensors")
+    size, name = weights.stat().st_size, f"model/{weights.name}"
+    there = settings(hub, tmp_path)
+    answer = dovetail("diff", "hf://owner/qwen2-vl", folder, "--json", **there)
+    assert (answer.code, json.loads(answer.out)["same"]) == (0, True)
+    assert hub.served[name] < size / 2
+    for words in (
+        ("diff", "hf://owner/qwen2-vl", folder, "--values"),
+        ("fingerprint", "hf://owner/qwen2-vl"),
+    ):
+        hub.served.clear()
+        answer = dovetail(*words, **there)
+        assert answer.code == 0, answer.err
+        assert size <= hub.served[name] < 2 * size
+    assert answer.out == dovetail("fingerprint", folder).out
+    kept = sum(path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert kept < size / 2
+
+
+def test_a_repository_that_differs_is_found(hub: HubServer, tmp_path: Path) -> None:
+    folder = repository(hub)
+    sizes = {**MODELS["qwen2_vl"][0], "text.vocab": 9001}
+    package.make("qwen2_vl", tmp_path / "other", sizes=sizes, seed=1)
+    words = ("diff", "hf://owner/qwen2-vl", tmp_path / "other")
+    assert dovetail(*words, **settings(hub, tmp_path)).code == 0
+    assert dovetail(*words, "--values", **settings(hub, tmp_path)).code == 1
+    assert folder.is_dir()
+
+
+def test_the_stamp_of_a_repository_goes_where_it_is_told_to(hub: HubServer, tmp_path: Path) -> None:
+    folder = repository(hub)
+    there = settings(hub, tmp_path)
+    answer = dovetail("stamp", "hf://owner/qwen2-vl", **there)
+    assert (answer.code, answer.err) == (
+        2,
+        "error: nothing can be written beside `hf://owner/qwen2-vl`\n\n"
+        "hint: give --out FOLDER; the certificate is about this commit and fits beside a copy of it\n",
+    )
+    answer = dovetail("stamp", "hf://owner/qwen2-vl", "--out", tmp_path / "st", **there)
+    assert answer.code == 0, answer.err
+    assert os.listdir(tmp_path / "st") == ["dovetail.json"]
+    said = json.loads((tmp_path / "st" / "dovetail.json").read_text())
+    assert said["fingerprint"] == package.fingerprint(folder)
+    assert said["source"] == {
+        "path": "hf://owner/qwen2-vl",
+        "commit": hub.repos["owner/qwen2-vl"].refs["main"],
+        "layout": "hf",
+        "verb": "stamp",
+    }
+    (folder / "dovetail.json").write_bytes((tmp_path / "st" / "dovetail.json").read_bytes())
+    assert dovetail("validate", folder, "--values").code == 0
+
+
+def test_a_repository_is_split_and_merged_back(hub: HubServer, tmp_path: Path) -> None:
+    """System 2's script that downloads, converts and cuts, as one command."""
+    folder = repository(hub)
+    words = ("split", "hf://owner/qwen2-vl", tmp_path / "out", "--nodes", "2", "--to", "litgpt")
+    answer = dovetail(*words, **settings(hub, tmp_path))
+    assert answer.code == 0, answer.err
+    chunks = tmp_path / "out" / "chunks" / "2nodes_finisher"
+    assert {path.name for path in chunks.glob("*.pth")} == {"model_starter.pth", "model_secondary0.pth"}
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    merged = package.merge(tmp_path / "out", tmp_path / "merged", to="hf")
+    assert merged.fingerprint == package.fingerprint(folder)
+
+
+@pytest.mark.parametrize("config", ["hf://owner/qwen2-vl", "hf://owner/qwen2-vl/config.json", "URL"])
+def test_donors_and_config_of_a_graft_may_be_elsewhere(config: str, hub: HubServer, tmp_path: Path) -> None:
+    folder = repository(hub)
+    config = f"{hub.url}/files/model/config.json" if config == "URL" else config
+    words = ("graft", "hf://owner/qwen2-vl", tmp_path / "out", "--config", config)
+    answer = dovetail(*words, **settings(hub, tmp_path))
+    assert answer.code == 0, answer.err
+    assert package.fingerprint(tmp_path / "out") == package.fingerprint(folder)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == json.loads((folder / "config.json").read_text())
+    assert (tmp_path / "out" / "tokenizer.json").exists()

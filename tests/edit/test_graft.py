@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import dovetail
@@ -252,13 +253,29 @@ def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> Non
     ("config", "message"),
     [
         ("qwen2/huge", "no published size `huge`"),
-        ("gpt9/1b", "no family"),
+        ("qwen2", "`qwen2` is no file, and it says no size of qwen2"),
+        ("gpt9/1b", "`gpt9/1b` is no file, and no family is called `gpt9`"),
+        ("/nowhere/config.json", "`/nowhere/config.json` is no file, and no family is called"),
     ],
 )
 def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -> None:
     dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
     with pytest.raises(UsageError, match=message):
         dovetail.graft([tmp_path / "lm"], tmp_path / "out", config=config)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(resize_vocab=0), "--resize-vocab 0 leaves no rows"),
+        (Wanted(resize_vocab=-4), "--resize-vocab -4 leaves no rows"),
+        (Wanted(seed=-1), "--seed -1 is no seed"),
+    ],
+)
+def test_numbers_that_mean_nothing(wanted: Wanted, message: str, tmp_path: Path) -> None:
+    dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
+    with pytest.raises(UsageError, match=message):
+        dovetail.graft([tmp_path / "lm"], tmp_path / "out", config="qwen2/qwen2-0.5b", wanted=wanted)
 
 
 @pytest.mark.parametrize(("old", "new"), [(16, 27), (27, 16), (4, 4), (3, 7)])
@@ -269,3 +286,22 @@ def test_interpolation_is_torchs(old: int, new: int) -> None:
     grid = torch.from_numpy(table).permute(2, 0, 1)[None]
     theirs = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
     np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_large_grid_is_interpolated_as_torch_does_it(dtype: str, tmp_path: Path) -> None:
+    """The table is larger than the block that files are read through."""
+    sizes = {"vision.layers": 1, "vision.d_vision": 768, "vision.heads": 4, "vision.d_ff": 61}
+    for name, positions in (("tower", 30 * 30), ("like", 37 * 37)):
+        dovetail.make("siglip", tmp_path / name, sizes={**sizes, "vision.positions": positions}, dtype=dtype)
+    dovetail.graft(
+        [tmp_path / "tower"], tmp_path / "out", config=tmp_path / "like", wanted=Wanted(interpolate=True)
+    )
+    tables = {}
+    for name in ("tower", "out"):
+        state = load_file(tmp_path / name / "model.safetensors")
+        (tables[name],) = (tensor for key, tensor in state.items() if "position_embedding" in key)
+    assert tables["tower"].nbytes > 1 << 20
+    grid = tables["tower"].double().T.reshape(1, 768, 30, 30)
+    wanted = F.interpolate(grid, size=(37, 37), mode="bicubic", align_corners=False).reshape(768, -1).T
+    torch.testing.assert_close(tables["out"], wanted.to(tables["out"].dtype), rtol=1e-2, atol=1e-6)

@@ -91,6 +91,27 @@ def test_many_tensors_are_in_the_bound(tmp_path: Path) -> None:
     assert peak("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt") <= promised
 
 
+def test_a_grid_that_is_interpolated_is_in_the_bound(tmp_path: Path) -> None:
+    """The old table is held as it is stored, the new one not at all: 34 and 120 MB."""
+    sizes = {"vision.layers": 1, "vision.d_vision": 1024, "vision.heads": 4, "vision.d_ff": 64}
+    for name, side in (("tower", 128), ("like", 242)):
+        made = {**sizes, "vision.positions": side**2}
+        dovetail.make("siglip", tmp_path / name, sizes=made, sparse=name == "like")
+    words = ("graft", tmp_path / "tower", tmp_path / "out", "--config", tmp_path / "like", "--interpolate")
+    promised, table = bound(*words), 2 * 128**2 * 1024
+    assert peak(*words) <= promised
+    assert table + 96 * MIB < promised < 97 * MIB + 2 * table
+
+
+def test_what_begins_fresh_is_in_the_bound(tmp_path: Path) -> None:
+    sizes = {"text.layers": 1, "text.d_model": 1024, "text.q_heads": 8, "text.kv_heads": 2}
+    dovetail.make("qwen2", tmp_path / "lm", sizes={**sizes, "text.vocab": 1000})
+    dovetail.make("qwen2", tmp_path / "like", sizes={**sizes, "text.vocab": 50_000}, sparse=True)
+    config = tmp_path / "like" / "config.json"
+    words = ("graft", tmp_path / "lm", tmp_path / "out", "--config", config, "--resize-vocab", "50000")
+    assert peak(*words) <= bound(*words) <= 105 * MIB
+
+
 def test_views_that_must_be_put_in_order_are_in_the_bound(tmp_path: Path) -> None:
     """torch.save keeps the strides of a transposed tensor; such a one is read as a whole, once."""
     import torch

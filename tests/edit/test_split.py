@@ -187,7 +187,7 @@ def test_balance_is_the_best_of_all(tmp_path: Path) -> None:
         ({"layers": [3, 3]}, "deals out 6 layers, the model has 7"),
         ({"layers": [0, 7]}, "deals out 7 layers"),
         ({"layers": [3, 4], "nodes": 3}, "--nodes 3 and --layers with 2 numbers"),
-        ({}, "--nodes"),
+        ({}, "nothing says how many nodes"),
     ],
 )
 def test_numbers_that_do_not_fit(options: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from dovetail.cli.output import ProgressBar, print_json
     from dovetail.edit.diff import diff
 
+    if not 0 <= options.tolerance < float("inf"):
+        raise UsageError(f"--tolerance {options.tolerance} is no tolerance", hint="for example 0.002")
     if options.tolerance and not options.values:
         raise UsageError("--tolerance is about values", hint="give --values too")
     with ProgressBar("comparing") as progress:

@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="TARGET",
         required=True,
-        help="the model to make: a config.json, a folder with one, or FAMILY/SIZE",
+        help="the model to make: a config.json or a folder with one (hf://… too), or FAMILY/SIZE",
     )
     parser.add_argument(
         "--set",
@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from dovetail.cli.output import print_json
     from dovetail.edit.graft import Wanted, checked, opened_graft
     from dovetail.render.graft_page import graft_page
+    from dovetail.render.page import Line
+    from dovetail.render.plan_page import needs
     from dovetail.render.terminal import show
 
     wanted = Wanted(
@@ -72,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
             if options.json:
                 print_json(graft.as_json())
             else:
-                show(graft_page(graft, options.out))
+                end = [] if graft.problems else [Line(""), needs(graft.plan)]
+                show([*graft_page(graft, options.out), *end])
             return 1 if graft.problems else 0
         plan = checked(graft)
         if not options.json:

@@ -67,8 +67,10 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
             show(plan_page(plan, options.out))
         return 0
     from dovetail.edit.execute import execute
+    from dovetail.edit.place import check_place
     from dovetail.render.page import quantity
 
+    check_place(options.out, plan.stores, replaces=options.overwrite)
     print(
         f"writing {quantity(plan.size, 'B')} with at most {plan.memory >> 20} MiB of memory", file=sys.stderr
     )

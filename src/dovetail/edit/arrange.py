@@ -5,7 +5,7 @@ plain tensor, three for `qkv = q | k | v`, three per group where they interleave
 of layout is a copy of bytes in another order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -57,11 +57,12 @@ class Arranged(NamedTuple):
     @property
     def needs_memory(self) -> int:
         """Bytes that must be held at once to write it."""
-        working = max(material.working for material in self.materials)
+        working = max([material.working for material in self.materials])
         if self.segments is None:
             return 3 * self.size + working
-        is_held = len(self.segments) > len(self.materials)
-        return working + sum(one.size for one in self.materials if is_held and one.make is not None)
+        if len(self.segments) == len(self.materials):
+            return working
+        return working + sum([one.size for one in self.materials if one.make is not None])
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """The bytes in order, each block with the leaf that it belongs to ("" if it holds several)."""
@@ -103,11 +104,11 @@ def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
     """
     by_leaf: dict[tuple[str, str], dict[tuple[int, ...], Material]] = {}
     order: dict[str, int] = {}
-    for material in materials:
+    for position, material in enumerate(materials):
         place = by_leaf.setdefault((material.role, material.leaf.name), {})
-        fields = material.leaf.template.fields
-        place[tuple([material.indices[field] for field in fields])] = material
-        order[material.name] = len(order)
+        indices = material.indices
+        place[tuple([indices[field] for field in material.leaf.template.fields])] = material
+        order[material.name] = position
     _check_roles({role for role, _ in by_leaf}, target)
     arranged: list[Arranged] = []
     for role, part in target.parts.items():
@@ -148,22 +149,8 @@ def _role(
         filled = Template(text).at
         first = by_leaf.get((role, row.leaves[0]), {})
         if row.op.word == "rename":
-            for material in first.values():
-                count = prod(material.shape)
-                size = count * BITS[material.dtype] // 8
-                whole = (Segment(material, 0, count),)
-                aliases = _aliases(mount, row, material.indices) if row.leaves[0] not in moved else ()
-                yield Arranged(
-                    filled(material.indices),
-                    role,
-                    material.dtype,
-                    material.shape,
-                    row,
-                    (material,),
-                    whole,
-                    size,
-                    aliases,
-                )
+            of = mount if row.leaves[0] not in moved else mount._replace(aliases=())
+            yield from _renamed(role, row, of, filled, first.values())
             continue
         plan = _RowPlan(role, row, target.sizes[role])
         for index, material in first.items():
@@ -177,6 +164,25 @@ def _role(
             aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
             one = _joined(filled(material.indices), role, row, found, plan=plan)
             yield one._replace(aliases=aliases) if aliases else one
+
+
+def _renamed(
+    role: str,
+    row: Row,
+    mount: Mount,
+    filled: Callable[[Mapping[str, int]], str],
+    materials: Iterable[Material],
+) -> Iterator[Arranged]:
+    """The stored tensors of a row that are one leaf each: most tensors of most layouts."""
+    kind, count, size = None, 0, 0
+    for material in materials:
+        dtype, shape = material.dtype, material.shape
+        if (dtype, shape) != kind:
+            kind, count = (dtype, shape), prod(shape)
+            size = count * BITS[dtype] // 8
+        aliases = _aliases(mount, row, material.indices) if mount.aliases else ()
+        name, whole = filled(material.indices), (Segment(material, 0, count),)
+        yield Arranged(name, role, dtype, shape, row, (material,), whole, size, aliases)
 
 
 def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:

@@ -74,6 +74,8 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     Raises:
         UsageError: the layout or an option does not fit the family.
     """
+    if changes.pad_vocab < 1:
+        raise UsageError(f"--pad-vocab {changes.pad_vocab} is no multiple", hint="for example --pad-vocab 64")
     layout = target_layout(subject, to)
     materials, dropped = kept_materials(subject, layout, changes.without)
     materials = with_ties(subject, layout, materials)
@@ -194,7 +196,9 @@ def kept_materials(
         names = tuple(m.name for m in subject.materials.values() if m.role == role)
         dropped.append(Dropped(names, f"a copy of {subject.family.ties[role]}, byte for byte"))
         gone.add(role)
-    return [m for m in subject.materials.values() if m.role not in gone], dropped
+    if not (kept := [m for m in subject.materials.values() if m.role not in gone]):
+        raise UsageError(f"nothing is left without {listed(without, 6)}", hint="leave out fewer parts")
+    return kept, dropped
 
 
 def _copied_ties(subject: Subject, layout: Layout, gone: Collection[str]) -> list[str]:

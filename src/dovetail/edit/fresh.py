@@ -6,15 +6,28 @@ same model, whatever the layouts.
 
 from collections.abc import Iterator
 from functools import partial
+from math import prod
 from zlib import crc32
 
 from dovetail.edit.material import Material
+from dovetail.errors import UsageError
 from dovetail.layout.blueprint import Blueprint, PlannedLeaf
 from dovetail.layout.leaves import canonical_name
 
+# `layout.initial` makes so many numbers at a time (numpy is not imported to plan), and so many bytes go
+# into each on the way from a generator to a dtype.
+_BLOCK = 1 << 18
+_PER_NUMBER = 32
+
 
 def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
-    """A leaf with initial values."""
+    """A leaf with initial values.
+
+    Raises:
+        UsageError: the seed is below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is no seed", hint="a seed is a whole number from 0 up")
     name = canonical_name(planned.role, planned.leaf, planned.indices)
     values = partial(
         _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed
@@ -29,6 +42,7 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
         source_dtype=dtype,
         init="random",
         make=values,
+        working=min(prod(planned.shape), _BLOCK) * _PER_NUMBER,
     )
 
 

@@ -30,7 +30,10 @@ from dovetail.layout.family import Family, Layout
 from dovetail.layout.from_config import Described, described, family_of
 from dovetail.layout.leaves import KnownSizes, canonical_name
 from dovetail.names import star
-from dovetail.store.folder import LocalFolder
+from dovetail.store.open import located
+
+# What stands beside the weights of a model.
+_BESIDE = (".json", ".jinja", ".model")
 
 
 class Wanted(NamedTuple):
@@ -121,8 +124,8 @@ def opened_graft(
 ) -> Iterator[Graft]:
     """Opens donors and target and says what would go where.
 
-    `config` is a config.json, a folder with one, or a published size as FAMILY/SIZE; `given` are sizes
-    and settings that it does not say.
+    `config` is a config.json or a folder with one, here or elsewhere, or a published size as
+    FAMILY/SIZE; `given` are sizes and settings that it does not say.
 
     Raises:
         CheckpointError: a donor is of no known family or damaged.
@@ -134,6 +137,8 @@ def opened_graft(
 
 
 def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
+    if wanted.resize_vocab is not None and wanted.resize_vocab < 1:
+        raise UsageError(f"--resize-vocab {wanted.resize_vocab} leaves no rows", hint="give a number above 0")
     one, documents, published = _target(config, given)
     if wanted.resize_vocab:
         given = {**given, **{f"{role}.vocab": wanted.resize_vocab for role in _with_vocab(one)}}
@@ -187,17 +192,28 @@ def _target(
     config: str, given: Mapping[str, Any]
 ) -> tuple[Family, Documents, Mapping[str, int | str] | None]:
     """The family to build, what is said about it, and its published sizes if these were asked for."""
-    if os.path.exists(config):
-        documents = config_documents(config)._replace(given=dict(given))
+    if _is_place(config):
+        documents = config_documents(*located(config))._replace(given=dict(given))
         return family_of(documents, all_families(), config), documents, None
     id, _, size = config.partition("/")
+    if id not in {one.id for one in all_families()}:
+        raise UsageError(
+            f"`{config}` is no file, and no family is called `{id}`",
+            hint="give a config.json, a folder with one, hf://owner/name, or FAMILY/SIZE as in qwen2_vl/2b",
+        )
     one = family(id)
     if size not in one.sizes:
         raise UsageError(
-            f"`{config}` is no file, and {id} has no published size `{size}`",
+            f"`{config}` is no file, and "
+            + (f"{id} has no published size `{size}`" if size else f"it says no size of {id}"),
             hint=f"published sizes: {', '.join(f'{id}/{name}' for name in one.sizes)}",
         )
     return one, Documents(given=dict(given)), one.sizes[size]
+
+
+def _is_place(config: str) -> bool:
+    """Whether the target is a file or a folder, here or elsewhere, and no published size."""
+    return "://" in config or os.path.exists(config)
 
 
 def _with_vocab(one: Family) -> list[str]:
@@ -392,15 +408,10 @@ def _side_files(
             for name, data in travelling(subject.store).items():
                 if "config" not in name or "token" in name:
                     texts.setdefault(name, data)
-    if os.path.isdir(config):
-        folder = LocalFolder(config)
-        texts |= {
-            name: folder.read(name) for name in folder.files() if name.endswith((".json", ".jinja", ".model"))
-        }
-        texts = {name: data for name, data in texts.items() if not name.endswith("index.json")}
-    elif os.path.exists(config):
-        with open(config, "rb") as file:
-            texts[CONFIG] = file.read()
+    if _is_place(config):
+        folder, name = located(config)
+        names = [CONFIG] if name else [one for one in folder.files() if one.endswith(_BESIDE)]
+        texts |= {one: folder.read(name or one) for one in names if not one.endswith("index.json")}
     if CONFIG in texts:
         texts[CONFIG] = _adapted(texts[CONFIG], wanted)
     else:

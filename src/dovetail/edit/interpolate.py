@@ -30,23 +30,35 @@ def interpolated(material: Material, positions: int) -> Material:
                 f"`{material.name}` has {old} positions, {new} are wanted: {number} is no square grid",
                 hint="only the positions of square images can be interpolated",
             )
-    make = partial(_interpolate, material, math.isqrt(old), math.isqrt(new))
-    shape = (new, *material.shape[1:])
+    a, b = math.isqrt(old), math.isqrt(new)
+    lines = (a + b) * math.prod(material.shape[1:])
     return material._replace(
-        shape=shape, make=make, source_dtype=material.dtype, init="interpolated", store=None, spans=()
+        shape=(new, *material.shape[1:]),
+        make=partial(_interpolate, material, a, b),
+        source_dtype=material.dtype,
+        init="interpolated",
+        store=None,
+        spans=(),
+        # the table as it is stored, in a buffer that grew, and a line of either grid as it is reckoned with
+        working=material.working + material.size * 9 // 8 + 32 * lines,
     )
 
 
 def _interpolate(material: Material, old: int, new: int) -> Iterator[bytes]:
+    """The new grid line by line, each from the four lines of the old one that are near it."""
     import numpy as np
 
     from dovetail.store.cast import to_bytes, to_numbers
 
-    grid: Any = to_numbers(b"".join(plain(material)), material.dtype).astype(np.float64)
+    table = memoryview(material.whole())
+    size = len(table) // old
     weights = cubic_weights(old, new)
-    grid = grid.reshape(old, old, -1)
-    grown = np.einsum("ya,xb,abc->yxc", weights, weights, grid, optimize=True)
-    yield to_bytes(np.ascontiguousarray(grown.reshape(new * new, -1)), material.dtype)
+    for near in weights:
+        line: Any = 0.0
+        for place in np.flatnonzero(near):
+            stored = to_numbers(table[place * size : (place + 1) * size], material.dtype)
+            line = line + near[place] * stored.astype(np.float64)
+        yield to_bytes(weights @ line.reshape(old, -1), material.dtype)
 
 
 def cubic_weights(old: int, new: int) -> Any:

@@ -96,22 +96,13 @@ class Material(NamedTuple):
 
 def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
     """The material that a leaf of an opened checkpoint is."""
-    material = Material(
-        name=leaf.name,
-        role=leaf.role,
-        leaf=leaf.leaf,
-        indices=leaf.indices,
-        shape=leaf.shape,
-        dtype=leaf.dtype,
-        source_dtype=leaf.dtype,
-        store=store,
-        spans=leaf.spans or (),
-    )
-    entry = store.entries[leaf.stored]
-    if leaf.spans is None:
+    name, role, its, indices, dtype, shape, stored, spans, _, _ = leaf
+    material = Material(name, role, its, indices, shape, dtype, dtype, "copied", store, spans or ())
+    entry = store.entries[stored]
+    if spans is None:
         return material._replace(make=lambda: [_rearranged(store, leaf)], working=3 * entry.bytes)
     if entry.strides is not None:
-        return material._replace(make=lambda: _gathered(store, leaf.spans or ()), working=3 * entry.bytes)
+        return material._replace(make=lambda: _gathered(store, spans), working=3 * entry.bytes)
     return material
 
 

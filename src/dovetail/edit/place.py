@@ -25,9 +25,11 @@ def check_place(out: str, stores: Iterable[Store], *, replaces: bool) -> None:
             _check_source(place, os.path.realpath(source))
     if is_there and not replaces:
         raise UsageError(f"`{out}` exists", hint="choose another name, or replace it with --overwrite")
-    if is_there and os.path.isdir(place) and not _is_checkpoint(place):
+    is_folder = os.path.isdir(place)
+    if is_there and not (is_folder and _is_checkpoint(place)):
+        why = "holds no checkpoint" if is_folder else "is no folder"
         raise UsageError(
-            f"`{out}` holds no checkpoint, so --overwrite does not replace it",
+            f"`{out}` {why}, so --overwrite does not replace it",
             hint="choose another name, or remove it yourself",
         )
 

@@ -110,8 +110,9 @@ class Plan(NamedTuple):
     @property
     def memory(self) -> int:
         """An upper bound of the memory that the run takes, in bytes."""
-        needed = max((tensor.needs_memory for tensor in self.tensors), default=0)
-        known = _TENSOR_MEMORY * len(self.tensors)
+        tensors = self.tensors
+        needed = max([tensor.needs_memory for tensor in tensors], default=0)
+        known = _TENSOR_MEMORY * len(tensors)
         return _BASE_MEMORY + known + needed + (_NUMPY_MEMORY if needed or self.lossy else 0)
 
     @property
@@ -229,7 +230,8 @@ def _word_of_one(tensor: Arranged, material: Material, span: Span) -> str:
     """The op of a tensor that comes from one run of bytes."""
     if material.init == "tied":
         return "tied copy"
-    if material.store is not None and span.length != material.store.entries[span.tensor].bytes:
+    stored = material.store.entries[span.tensor] if material.store is not None else None
+    if stored is not None and stored.shape != material.shape and span.length != stored.bytes:
         return "take apart"
     return "copy" if span.tensor == tensor.name else "rename"
 

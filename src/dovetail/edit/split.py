@@ -146,6 +146,8 @@ def staged(
         last += tied_copies(subject, materials)
     sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]
     ends = sum(one.size for one in first), sum(one.size for one in last)
+    if not layers and nodes is None:
+        raise UsageError("nothing says how many nodes", hint="give --nodes N, or --layers A,B,…")
     counts = _given(layers, nodes, len(sizes)) if layers else balanced(sizes, *ends, nodes or 0)
     stages = []
     for i, stop in enumerate(accumulate(counts)):
@@ -184,7 +186,9 @@ def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[in
     """
     total = len(sizes)
     if not 1 <= nodes <= total:
-        raise UsageError(f"{total} layers cannot be dealt out to {nodes} nodes", hint="give --nodes N")
+        raise UsageError(
+            f"{total} layers cannot be dealt out to {nodes} nodes", hint=f"each has one or more: 1 to {total}"
+        )
     sums = [0, *accumulate(sizes)]
 
     def load(node: int, start: int, stop: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from dovetail.edit.certificate import LeafContent, as_text, certificate, certificate_name
 from dovetail.edit.checkpoint_metadata import FAMILIES, NAME, checkpoint_metadata, parsed
 from dovetail.edit.contents import leaf_contents
+from dovetail.edit.fetch import commit_of
 from dovetail.edit.given import check_given, resolved
 from dovetail.edit.subject import Path, Subject, subject_of
 from dovetail.errors import UsageError, listed
@@ -171,7 +172,11 @@ def _place(store: Store, checkpoint: str, out: Path | None, *, replace: bool) ->
             raise UsageError(f"`{there}` exists", hint="choose another folder; --overwrite replaces it")
         return os.fspath(out), name
     if not isinstance(store.folder, LocalFolder):
-        raise UsageError(f"nothing can be written beside `{checkpoint}`", hint="give --out FOLDER")
+        is_of_a_commit = commit_of(store) is not None
+        about = (
+            "; the certificate is about this commit and fits beside a copy of it" if is_of_a_commit else ""
+        )
+        raise UsageError(f"nothing can be written beside `{checkpoint}`", hint=f"give --out FOLDER{about}")
     return store.folder.name, name
 
 
@@ -227,9 +232,15 @@ def _stamp(subject: Subject, contents: Mapping[str, LeafContent], old: Document 
     }
     past = dict(old.values) if old and subject.documents.stamp else {}
     allowed = [message for message in past.get("allowed") or () if isinstance(message, str)]
+    commit = commit_of(subject.store)
+    source = {
+        "path": subject.report.path,
+        **({"commit": commit} if commit else {}),
+        "layout": subject.report.layout,
+        "verb": "stamp",
+    }
     facts: dict[str, Any] = {
-        "source": past.get("source")
-        or {"path": subject.report.path, "layout": subject.report.layout, "verb": "stamp"},
+        "source": past.get("source") or source,
         "allowed": list(dict.fromkeys([*allowed, *(finding.message for finding in subject.allowed)])),
         **{key: past[key] for key in ("dropped", "lossy") if key in past},
     }

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dovetail.edit.material import Material, from_leaf
@@ -111,7 +112,8 @@ def subject_of(examination: Examination, allow: Collection[str] = (), *, verb: s
     assert one is not None
     assert inference is not None
     leaves = canonical_leaves(one, inference, store)
-    order = {name: (entry.file, entry.start) for name, entry in store.entries.items()}
+    places = map(itemgetter(2, 3), store.entries.values())  # file and start, as Entry has them
+    order = dict(zip(store.entries, places, strict=True))
     ordered = sorted(leaves.values(), key=lambda leaf: order[leaf.stored])
     materials = {leaf.name: from_leaf(store, leaf) for leaf in ordered}
     stamp = examination.documents.stamp

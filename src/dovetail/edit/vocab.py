@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dovetail.dtypes import BITS
-from dovetail.edit.material import Material, plain
+from dovetail.edit.material import BLOCK, Material, plain
 from dovetail.edit.subject import Subject
 from dovetail.errors import UsageError
 from dovetail.report import Value
@@ -75,7 +75,9 @@ def _padded(material: Material, vocab: Vocab) -> Material:
 
 def _blocks(material: Material, rows: int) -> Iterator[bytes | memoryview]:
     yield from plain(material)
-    yield bytes(rows * material.elements // material.shape[0] * BITS[material.dtype] // 8)
+    missing = rows * material.elements // material.shape[0] * BITS[material.dtype] // 8
+    for start in range(0, missing, BLOCK):
+        yield bytes(min(BLOCK, missing - start))
 
 
 def with_vocab(config: Mapping[str, Value], vocab: Vocab | None) -> dict[str, Value]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dovetail.errors import CheckpointError
 from dovetail.layout.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
-from dovetail.store.folder import LocalFolder
+from dovetail.store.folder import Folder
 from dovetail.store.safetensors import twice
 from dovetail.store.store import Store
 
@@ -309,29 +309,28 @@ def _brief(value: Any) -> Any:
     return value
 
 
-def config_documents(path: str) -> Documents:
-    """The documents of a model that has no weights yet: one config file, or the folder with it.
+def config_documents(folder: Folder, name: str = "") -> Documents:
+    """The documents of a model that has no weights yet: one config file, or those of the folder.
 
     Raises:
         CheckpointError: there is no config, or it cannot be read.
+        RemoteError: a server did not give it.
     """
-    outer, inner = os.path.split(path)
-    folder = LocalFolder(path) if os.path.isdir(path) else LocalFolder(outer or ".")
-    there = folder.files()
-    names = (
-        [name for name in (*_JSON_FILES, *_YAML_FILES) if name in there] if os.path.isdir(path) else [inner]
-    )
+    there = () if name else folder.files()
+    names = [name] if name else [one for one in (*_JSON_FILES, *_YAML_FILES) if one in there]
     configs = []
-    for name in names:
+    for one in names:
         try:
-            values = _parse(name, folder.read(name, _limit(name)).decode())
+            values = _parse(one, folder.read(one, _limit(one)).decode())
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"the config cannot be read: {error}", file=os.path.join(folder.name, name)
+                f"the config cannot be read: {error}", file=os.path.join(folder.name, one)
             ) from None
         if not isinstance(values, dict):
-            raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, name))
-        configs.append(Document(name, values))
+            raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, one))
+        configs.append(Document(one, values))
     if not configs:
-        raise CheckpointError("there is no config in the folder", folder=path, hint="looked for config.json")
+        raise CheckpointError(
+            "there is no config in the folder", folder=folder.name, hint="looked for config.json"
+        )
     return Documents(tuple(configs))

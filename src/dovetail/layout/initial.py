@@ -13,7 +13,7 @@ from dovetail.errors import UsageError
 from dovetail.store.cast import CASTABLE, to_bytes
 
 RANGE = 0.02
-_BLOCK = 1 << 20
+BLOCK = 1 << 18  # elements
 _OFFSET_NORMS = ("gemma", "gemma_expert", "gemma_ada_expert")
 
 
@@ -43,8 +43,8 @@ def initial_chunks(
         raise UsageError(f"cannot make values of dtype {dtype}", hint=f"dtypes: {', '.join(CASTABLE)}")
     count = math.prod(shape)
     generator = np.random.Generator(np.random.PCG64(seed))
-    for start in range(0, count, _BLOCK):
-        size = min(_BLOCK, count - start)
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
         if rule == "normal":
             values = generator.standard_normal(size, dtype=np.float32) * np.float32(RANGE)
         elif rule == "a_log":

@@ -18,13 +18,16 @@ def plan_page(plan: Plan, out: str) -> Page:
     page += _said(plan)
     side = sorted({name for output in plan.outputs for name in output.text_names})
     page += [Line(""), Line(f"beside the weights: {listed([*side, plan.outputs[0].certificate], 12)}")]
-    page.append(
-        Line(
-            f"memory: at most {plan.memory >> 20} MiB; room on the disk: {quantity(plan.room, 'B')}"
-            " (dry run: nothing was written)"
-        )
-    )
+    page.append(needs(plan))
     return page
+
+
+def needs(plan: Plan) -> Line:
+    """What the run would take."""
+    return Line(
+        f"memory: at most {plan.memory >> 20} MiB; room on the disk: {quantity(plan.room, 'B')}"
+        " (dry run: nothing was written)"
+    )
 
 
 def done_page(plan: Plan, done: Done) -> Page:

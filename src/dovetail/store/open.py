@@ -24,6 +24,7 @@ _CHUNK = re.compile(r"model_(starter|secondary[0-9]+)\.pth")
 _NOT_WEIGHTS = re.compile(
     r"(optimizer|scheduler|training_args|rng_state.*|scaler|random_states.*)\.(bin|pt|pth)"
 )
+_REMOTE = ("hf://", "http://", "https://")
 _NAMES_ONLY = ("shapes and dtypes (an index has names only)", "values")
 
 
@@ -44,16 +45,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
 
 
 def _open(text: str) -> Store:
-    folder: Folder
-    if text.startswith("hf://"):
-        from dovetail.store.hub import open_hub
-
-        folder, name = open_hub(text)
-        return open_file(folder, name, text) if name else open_folder(folder, text)
-    if text.startswith(("http://", "https://")):
-        from dovetail.store.remote import open_url
-
-        folder, name = open_url(text)
+    if text.startswith(_REMOTE):
+        folder, name = located(text)
         return open_file(folder, name, text) if name else open_folder(folder, text)
     if os.path.isdir(text):
         text = _chunks_folder(text)
@@ -62,6 +55,27 @@ def _open(text: str) -> Store:
         raise UsageError(f"there is no `{text}`", hint=_what_to_give(text))
     store = open_file(LocalFolder(os.path.dirname(text) or "."), os.path.basename(text), text)
     return _with_outer_folder(store, os.path.dirname(os.path.abspath(text)))
+
+
+def located(text: str) -> tuple[Folder, str]:
+    """The folder that a path or an address leads to, and the name of the file in it, "" for the folder.
+
+    Raises:
+        CheckpointError: a repository has no such path.
+        RemoteError: the hub cannot be reached or refuses.
+        UsageError: an address is not one.
+    """
+    if text.startswith("hf://"):
+        from dovetail.store.hub import open_hub
+
+        return open_hub(text)
+    if text.startswith(_REMOTE):
+        from dovetail.store.remote import open_url
+
+        return open_url(text)
+    if os.path.isdir(text):
+        return LocalFolder(text), ""
+    return LocalFolder(os.path.dirname(text) or "."), os.path.basename(text)
 
 
 def _what_to_give(text: str) -> str:

@@ -125,7 +125,7 @@ class Store:
     @property
     def has_bytes(self) -> bool:
         """Whether the values can be read."""
-        return all(entry.start >= 0 for entry in self.entries.values())
+        return min(map(itemgetter(3), self.entries.values()), default=0) >= 0
 
     def source(self, file: int) -> ByteSource:
         """The opened file of this number.
