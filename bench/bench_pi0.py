@@ -144,7 +144,7 @@ def transformers_way(folder: str) -> Callable[[], Times]:
 
     def run() -> None:
         with torch.inference_mode():
-            model.sample_actions(noise=given["noise"], num_steps=STEPS, **inputs)
+            model.sample_actions(noise=given["noise"].bfloat16(), num_steps=STEPS, **inputs)
 
     return lambda: timed_run(stamps, run)
 
