@@ -170,7 +170,8 @@ def test_every_block_of_a_policy_is_a_stage(pi0: nn.Module) -> None:
         assert [f"{role}.blocks.{i}" for i in range(layers)] == [
             n for n in names if n.startswith(f"{role}.blocks")
         ]
-    assert {"vision.patch_embed", "projector", "heads", "heads.action_out", "expert.norm"} <= set(names)
+    assert {"vision.patch_embed", "projector", "prefix", "suffix", "expert.norm"} <= set(names)
+    assert names[-1] == "heads.action_out"
 
 
 def test_a_constant_has_no_correlation() -> None:
