@@ -238,21 +238,29 @@ def test_the_command_names_the_first_divergent_stage(tmp_path: Path) -> None:
     dovetail.make("qwen3", tmp_path / "b", sizes=sizes, dtype="float32", seed=2)
     answer = command("verify", tmp_path / "a", "--against", tmp_path / "b", "--report", tmp_path / "report")
     assert answer.code == 1
-    assert "first divergent stage: text.blocks.0 (prefill): differs" in answer.out
+    assert "first divergent stage: text.embed (prefill): differs" in answer.out
     page = (tmp_path / "report" / "verify.html").read_text()
-    assert "text.blocks.0" in page
+    assert "text.embed" in page
     assert (
         json.loads((tmp_path / "report" / "verify.json").read_text())["first_divergent"]["stage"]
-        == "text.blocks.0"
+        == "text.embed"
     )
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     dovetail.make("qwen3", tmp_path / "a", sizes=MODELS["qwen3"][0])
+    dovetail.make("qwen2", tmp_path / "b", sizes=MODELS["qwen2"][0])
+    dovetail.make("qwen3", tmp_path / "c", sizes={**MODELS["qwen3"][0], "text.layers": 1})
     for words, message in (
         (("--backend", "ttnn"), "there is no backend `ttnn`"),
         (("--backend", "onnx", "--dtype", "bfloat16"), "onnx runs in float32"),
+        (("--backend", "openvino", "--dtype", "float16"), "openvino runs in float32 and bfloat16 on the cpu"),
         (("--dtype", "int8"), "eager does not run in int8"),
+        (("--device", "cuda:99"), "device `cuda:99` cannot be used: "),
+        (("--device", "gpu"), "device `gpu` cannot be used: "),
+        (("--image", "a.png"), "--image goes with --tokens"),
+        (("--against", tmp_path / "b"), "the two checkpoints are of different families"),
+        (("--against", tmp_path / "c"), "different sizes: text.blocks.1.norm1.weight, "),
     ):
         answer = command("verify", tmp_path / "a", *words)
-        assert (answer.code, message in answer.err) == (2, True), answer.err
+        assert (answer.code, message in answer.err, answer.out) == (2, True, ""), answer.err

@@ -13,6 +13,7 @@ import dovetail
 from dovetail.models.joint import Step, alone
 from dovetail.models.masks import block_mask, open_empty_rows, positions_of
 from dovetail.run.backends import backend
+from dovetail.run.backends.tolerances import TOLERANCES
 from dovetail.run.verify import StageResult, Verification, verify
 from run.tiny import SETTINGS, SIZES
 
@@ -253,3 +254,25 @@ def test_a_model_is_as_it_was_after_it_was_verified(made: Callable[[str], Path])
     before = deepcopy([sorted(vars(one)) for one in (reference, candidate)])
     verify(reference, EAGER, candidate=candidate)
     assert [sorted(vars(one)) for one in (reference, candidate)] == before
+
+
+class Brittle:
+    """A backend that is off by a hair, and by half where it is not fed what it was made for."""
+
+    name = "brittle"
+    tolerance = TOLERANCES["bfloat16"]
+
+    def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+            is_known = all(map(torch.equal, tensors, example))
+            return tuple(one * (1.001 if is_known else 0.5) for one in stage(*tensors))
+
+        return run
+
+
+def test_errors_that_grow_in_the_chain_are_told(made: Callable[[str], Path]) -> None:
+    reference, _ = twins(made("qwen2_vl"), "qwen2_vl")
+    found = verify(reference, Brittle(), dtype="bfloat16")
+    assert max(stage.isolated.relative for stage in found.stages if stage.isolated) < 0.0011
+    bad = [(stage.passed, stage.name, stage.verdict) for stage in found.stages if not stage.is_good]
+    assert bad == [(one, "head", "drifts in the chain") for one in ("prefill", "decode")]

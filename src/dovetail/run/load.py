@@ -55,7 +55,7 @@ def load(
         CheckpointError: the checkpoint is not whole, or breaks its format.
         RemoteError: a server did not give what was asked for.
     """
-    place = _device(device)
+    place = usable_device(device)
     with _no_collection(), open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
         found = _Found(one, store)
@@ -83,7 +83,7 @@ def load_part(
     Raises:
         UsageError: the model has no such part, or no such layers.
     """
-    place = _device(device)
+    place = usable_device(device)
     with _no_collection(), open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
         found = _Found(one, store)
@@ -111,14 +111,20 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _device(device: str | torch.device) -> torch.device:
-    """The device, if it can be used."""
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if it can be used.
+
+    Raises:
+        UsageError: it cannot.
+    """
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        raise UsageError(f"device `{device}` cannot be used: {why}", hint="load on the cpu") from None
+        raise UsageError(
+            f"device `{device}` cannot be used: {why}", hint="leave it out to run on the cpu"
+        ) from None
     return place
 
 

@@ -137,7 +137,8 @@ def verify(
             work.isolate(stage)
             if progress is not None:
                 progress(done, len(expected))
-        stages += work.results(_chained(other, walk, work.runners, own) if work.runners else {})
+        found = work.results(_chained(other, walk, work.runners, own) if work.runners else {})
+        stages += _held(found, CHAIN[dtype])
     return Verification(
         reference=names[0],
         candidate=names[1],
@@ -313,6 +314,14 @@ class _Pass:
         if chained is not None and chained.num_bad:
             return "not finite in the chain"
         return "good"
+
+
+def _held(stages: list[StageResult], chain: Tolerance) -> list[StageResult]:
+    """The stages of a pass; where each is good by itself, the last must not be lost in the chain."""
+    *before, last = stages
+    if not all(stage.is_good for stage in stages) or last.chained is None or chain.passes(last.chained):
+        return stages
+    return [*before, replace(last, verdict="drifts in the chain")]
 
 
 def _fed(own: Call, expected: Call, skipped: tuple[str, ...]) -> dict[str, Distance]:

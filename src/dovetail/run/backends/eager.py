@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.run.backends import Runner
 from dovetail.run.backends.tolerances import TOLERANCES
+from dovetail.run.load import usable_device
 
 
 class Backend:
@@ -19,7 +20,7 @@ class Backend:
         if dtype not in TOLERANCES:
             raise UsageError(f"eager does not run in {dtype}", hint=f"dtypes: {', '.join(TOLERANCES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.tolerance = TOLERANCES[dtype]
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:

@@ -21,7 +21,10 @@ class Backend:
         import openvino
 
         if dtype not in _PRECISION or device != "cpu":
-            raise UsageError("openvino runs in float32 and bfloat16 on the cpu here")
+            raise UsageError(
+                "openvino runs in float32 and bfloat16 on the cpu here",
+                hint="give one of them as --dtype, and leave --device out",
+            )
         self.tolerance = TOLERANCES[dtype]
         self._core = openvino.Core()
         self._hint = _PRECISION[dtype]
