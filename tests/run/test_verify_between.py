@@ -260,6 +260,7 @@ class Brittle:
     """A backend that is off by a hair, and by half where it is not fed what it was made for."""
 
     name = "brittle"
+    note = None
     tolerance = TOLERANCES["bfloat16"]
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:

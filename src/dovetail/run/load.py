@@ -239,7 +239,9 @@ def _check(module: nn.Module, leaves: Mapping[str, CanonicalLeaf], prefix: str) 
             parameters_without_weights=listed(missing) or None,
             weights_without_parameter=listed(extra) or None,
             other_shapes=listed(sorted(wrong)) or None,
-            hint="this is a fault in dovetail's model of the family, or a config that names another size",
+            hint="this is a fault in dovetail's model of the family, or a config that names another size"
+            if extra or wrong
+            else "of a model that `dovetail split` cut, give the folder with all nodes, or merge it",
         )
 
 

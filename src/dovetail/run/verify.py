@@ -80,6 +80,7 @@ class Verification:
     tolerance: Tolerance
     chain_tolerance: Tolerance
     stages: tuple[StageResult, ...]
+    note: str | None = None
 
     @property
     def first_divergent(self) -> StageResult | None:
@@ -95,6 +96,7 @@ class Verification:
             "candidate": self.candidate,
             "backend": self.backend,
             "dtype": self.dtype,
+            "note": self.note,
             "good": first is None,
             "first_divergent": None if first is None else {"pass": first.passed, "stage": first.name},
             "tolerance": {"pcc": self.tolerance.pcc, "relative_norm": self.tolerance.relative},
@@ -147,6 +149,7 @@ def verify(
         tolerance=backend.tolerance,
         chain_tolerance=CHAIN[dtype],
         stages=tuple(stages),
+        note=backend.note,
     )
 
 

@@ -15,6 +15,7 @@ class Backend:
     """Runs a copy of the stage."""
 
     name = "eager"
+    note: str | None = None
 
     def __init__(self, *, dtype: str = "float32", device: str = "cpu") -> None:
         if dtype not in TOLERANCES:
