@@ -111,8 +111,8 @@ def test_the_command(tmp_path: Path) -> None:
     lines = [line.split() for line in answer.out.splitlines()]
     start = next(i for i, words in enumerate(lines) if words[:1] == ["forward"])
     assert lines[start] == ["forward", "shape", "dtype", "time", "largest"]
-    names = [words[0] for words in lines[start + 1 :] if words][:6]
-    assert names == [*(f"text.blocks.{i}" for i in range(3)), "text.norm", "head", "(whole)"]
+    names = [words[0] for words in lines[start + 1 :] if words][:7]
+    assert names == ["text.embed", *(f"text.blocks.{i}" for i in range(3)), "text.norm", "head", "(whole)"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [stage["stage"] for stage in report["forward"]] == names
     assert list(report["forward"][0]) == ["stage", "shape", "dtype", "seconds", "not_finite", "largest"]

@@ -615,6 +615,14 @@ def test_the_command_prints_text_or_json(saved: Callable[[str], Saved], tmp_path
     expected = Generator.load(one.folder).answer(PROMPT, [noise(60, 90)], max_new_tokens=NEW)
     plain = command(*words)
     assert (plain.code, plain.out) == (0, f"{expected.text}\n")
+    piped = subprocess.run(
+        [sys.executable, "-m", "dovetail", *(str(word) if word != PROMPT else "-" for word in words)],
+        input=f"{PROMPT}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stdout) == (0, plain.out)
     found = json.loads(command(*words, "--json").out)
     assert found == {
         "text": expected.text,

@@ -210,7 +210,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no device": (
         lambda f: dovetail.load(f, device="tpu9"),
-        "device `tpu9` cannot be used: Invalid device string: 'tpu9'\n\nhint: load on the cpu",
+        "device `tpu9` cannot be used: Invalid device string: 'tpu9'\n\nhint: leave it out to run on the cpu",
     ),
     "no part": (
         lambda f: dovetail.load_part(f, "visual"),

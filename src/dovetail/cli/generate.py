@@ -11,7 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", metavar="TEXT", help="what to answer")
+    what.add_argument("--prompt", metavar="TEXT", help="what to answer; - reads it from stdin")
     what.add_argument("--tokens", metavar="IDS", help="token ids instead of text: 1,2,3")
     parser.add_argument("--raw", action="store_true", help="the prompt as it is: no chat template, no frame")
     parser.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if images:
         for name, value in generator.assumptions.items():
             print(f"note: {name} = {value.value} ({value.evidence}): no file says it", file=sys.stderr)
-    prompt = options.prompt if options.tokens is None else token_ids(options.tokens)
+    prompt = _prompt(options)
     settings = {
         "max_new_tokens": options.max_new_tokens,
         "sampling": sampling,
@@ -91,6 +91,13 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.flush()
     print()
     return 0
+
+
+def _prompt(options: argparse.Namespace) -> str | list[int]:
+    """Text or ids; a text of stdin without the line break that ends it."""
+    if options.tokens is not None:
+        return token_ids(options.tokens)
+    return sys.stdin.read().removesuffix("\n") if options.prompt == "-" else str(options.prompt)
 
 
 def token_ids(text: str) -> list[int]:

@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     settings = assignments(options.given)
     reference = load(options.checkpoint, dtype="float32", settings=settings)
     candidate = load(options.against, dtype="float32", settings=settings) if options.against else None
+    if candidate is not None:
+        _check_alike(reference, candidate, options)
     with StageBar("stages") as progress:
         found = verify(
             reference,
@@ -74,6 +76,35 @@ def run(options: argparse.Namespace) -> int:
     return 0 if found.first_divergent is None else 1
 
 
+def _check_alike(reference: Any, candidate: Any, options: argparse.Namespace) -> None:
+    """Two checkpoints are compared stage by stage only if they have the same stages.
+
+    Raises:
+        UsageError: they are of other families or sizes.
+    """
+    from dovetail.errors import UsageError, listed
+
+    families = reference.report.family, candidate.report.family
+    if families[0] != families[1]:
+        raise UsageError(
+            "the two checkpoints are of different families",
+            reference=f"{options.checkpoint}: {families[0]}",
+            candidate=f"{options.against}: {families[1]}",
+            hint="`dovetail inspect` says what each is",
+        )
+    shapes, others = (
+        {name: tuple(one.shape) for name, one in model.named_parameters()} for model in (reference, candidate)
+    )
+    odd = [name for name in dict.fromkeys((*shapes, *others)) if shapes.get(name) != others.get(name)]
+    if odd:
+        raise UsageError(
+            f"the two checkpoints have different sizes: {listed(odd, 3)}",
+            reference=f"{options.checkpoint}: {shapes.get(odd[0], 'not there')}",
+            candidate=f"{options.against}: {others.get(odd[0], 'not there')}",
+            hint="`dovetail diff` compares them tensor by tensor",
+        )
+
+
 def _inputs(model: Any, options: argparse.Namespace) -> dict[str, Any]:
     """What the user gives, or an example."""
     from dovetail.run.example import example_inputs
@@ -86,6 +117,9 @@ def _inputs(model: Any, options: argparse.Namespace) -> dict[str, Any]:
     from dovetail.models.language import LanguageModel
 
     if not isinstance(model, LanguageModel) or options.tokens is None:
-        raise UsageError("--image goes with --tokens, for a model that reads both")
+        raise UsageError(
+            "--image goes with --tokens, for a model that reads both",
+            hint="give ids with one image token for each image: --tokens 1,IMAGE,2",
+        )
     images = [read_image(path) for path in options.image]
     return model.prepare([token_ids(options.tokens)], [images] if images else ())

@@ -50,6 +50,7 @@ def verify_html(values: Values) -> str:
                 "isolated stages pass",
                 escape(f"PCC >= {tolerance['pcc']:.6f}, relative norm <= {tolerance['relative_norm']:.0e}"),
             ),
+            *((("note", escape(values["note"])),) if values["note"] else ()),
         ),
         "identity",
     )

@@ -20,6 +20,8 @@ def verify_page(values: Values) -> Page:
             "dim",
         ),
     ]
+    if values["note"]:
+        page.append(Line(f"note: {values['note']}"))
     for name in dict.fromkeys(stage["pass"] for stage in values["stages"]):
         stages = [stage for stage in values["stages"] if stage["pass"] == name]
         page += [Line(""), stage_table(name, stages)]

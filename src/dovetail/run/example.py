@@ -46,16 +46,17 @@ def _language(model: LanguageModel, random: np.random.Generator, tokens: int) ->
 
 
 def _policy(model: Policy, random: np.random.Generator, tokens: int) -> dict[str, Any]:
-    cameras = [[_image(random)] for _ in range(2)]
+    """Three cameras, the last of which is missing, and a text that is followed by padding."""
+    cameras = [[_image(random)] for _ in range(3)]
+    seen = torch.tensor([[True], [True], [False]])
     row = torch.from_numpy(random.integers(1, model.vlm.config.vocab, (1, tokens)))
+    is_text = torch.arange(tokens)[None] < tokens - 2
     state = (
         torch.from_numpy(random.standard_normal((1, model.d_state)).astype(np.float32))
         if model.d_state
         else None
     )
-    inputs = model.prepare(
-        cameras, torch.ones(2, 1, dtype=torch.bool), row, torch.ones(1, tokens, dtype=torch.bool), state
-    )
+    inputs = model.prepare(cameras, seen, row, is_text, state)
     noise = torch.from_numpy(random.standard_normal((1, *model.action_shape)).astype(np.float32))
     return {**inputs, "x_t": noise, "t": torch.full((1,), 0.7)}
 

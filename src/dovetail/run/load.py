@@ -55,7 +55,7 @@ def load(
         CheckpointError: the checkpoint is not whole, or breaks its format.
         RemoteError: a server did not give what was asked for.
     """
-    place = _device(device)
+    place = usable_device(device)
     with _no_collection(), open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
         found = _Found(one, store)
@@ -83,7 +83,7 @@ def load_part(
     Raises:
         UsageError: the model has no such part, or no such layers.
     """
-    place = _device(device)
+    place = usable_device(device)
     with _no_collection(), open_checkpoint(checkpoint) as store:
         one = _examined(store, settings or {}, as_)
         found = _Found(one, store)
@@ -111,14 +111,20 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _device(device: str | torch.device) -> torch.device:
-    """The device, if it can be used."""
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if it can be used.
+
+    Raises:
+        UsageError: it cannot.
+    """
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        raise UsageError(f"device `{device}` cannot be used: {why}", hint="load on the cpu") from None
+        raise UsageError(
+            f"device `{device}` cannot be used: {why}", hint="leave it out to run on the cpu"
+        ) from None
     return place
 
 
@@ -233,7 +239,9 @@ def _check(module: nn.Module, leaves: Mapping[str, CanonicalLeaf], prefix: str) 
             parameters_without_weights=listed(missing) or None,
             weights_without_parameter=listed(extra) or None,
             other_shapes=listed(sorted(wrong)) or None,
-            hint="this is a fault in dovetail's model of the family, or a config that names another size",
+            hint="this is a fault in dovetail's model of the family, or a config that names another size"
+            if extra or wrong
+            else "of a model that `dovetail split` cut, give the folder with all nodes, or merge it",
         )
 
 

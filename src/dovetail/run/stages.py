@@ -1,10 +1,13 @@
 """A model seen as stages, from tensors to tensors: what goes into each, what comes out, under its name.
 
-    vision.patch_embed   vision.blocks.0 …   merger   text.blocks.0 …   text.norm   head
+    vision.patch_embed   vision.blocks.0 …   merger   text.embed   prefix   text.blocks.0 …   text.norm   head
 
 A stage is a module that the model calls, or a step that it lets others look at (`models/taps.py`: a head
 that is the token table, layers that attend jointly). It may take rotations, masks and a past beside its
 main input; all of them are taken apart into tensors here, so that any backend can run it.
+
+`prefix` and `suffix` are no steps but what lies ready for a decoder: embeddings of images and text, of
+state and actions, with their positions and columns. The model puts them together between its stages.
 """
 
 import inspect
@@ -18,17 +21,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dovetail.models.cache import Past
+from dovetail.models.cache import Columns, Past, Stream
+from dovetail.models.language import LanguageModel
+from dovetail.models.policy import Policy, Suffix
 from dovetail.models.taps import watched
 
 # What people call the stages of a model: modules of these names, whatever the family.
 _STAGES = re.compile(
     r"(vision|fused)\.(patch_embed|norm|pool)|"
     r"(vision|fused|text|llm)\.blocks\.\d+|"
+    r"(text|llm|vlm)\.embed|"
     r"(text|llm|expert)\.norm|"
     r"projector|merger|resampler|newline|"
-    r"heads(\.\w+)?"
+    r"heads\.\w+"
 )
+# What lies ready for a decoder, and the method of a model that puts it together.
+_READY = (("prefix", "embed"), ("suffix", "suffix"))
 Run = Callable[..., tuple[Tensor, ...]]
 
 
@@ -73,25 +81,37 @@ class Flat(nn.Module):
 
 
 class Call(NamedTuple):
-    """One call of a stage: the stage, its tensors, what each is called, and what came out."""
+    """One call of a stage: the stage, its tensors, what each is called, and what came out.
+
+    Of what is no step (`prefix`) there is no stage, and the tensors are those that lie ready.
+    """
 
     name: str
-    stage: Flat
+    stage: Flat | None
     tensors: tuple[Tensor, ...]
     labels: tuple[str, ...]
     outputs: tuple[Tensor, ...]
-    shape: pytree.TreeSpec
+    shape: pytree.TreeSpec | None
 
 
 class Recorder:
-    """Notes every call of every stage of a model; `runners` run stages in the place of the model."""
+    """Notes every call of every stage of a model; `runners` run stages in the place of the model.
+
+    With `forced`, the calls of another model, each stage puts out what that model's stage put out: what a
+    stage is fed is then what this model makes of the right results.
+    """
 
     def __init__(
-        self, runners: Mapping[str, Run] | None = None, shapes: Mapping[str, Call] | None = None
+        self,
+        runners: Mapping[str, Run] | None = None,
+        shapes: Mapping[str, Call] | None = None,
+        *,
+        forced: Mapping[str, Call] | None = None,
     ) -> None:
         self.calls: dict[str, Call] = {}
-        self._runners = runners or {}
-        self._shapes = shapes or {}
+        self._forced = forced or {}
+        self._runners = {name: _giving(call) for name, call in self._forced.items()} or runners or {}
+        self._shapes = forced or shapes or {}
         self._is_paused = False
 
     def pause(self) -> None:
@@ -121,21 +141,32 @@ class Recorder:
         leaves, spec = pytree.tree_flatten(given)
         stage = Flat(module, leaves, spec)
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
-        if name in self._runners:
-            outputs = self._runners[name](*tensors)
-            like = self._shapes[name].outputs
+        key = self._free(name)
+        if key in self._runners:
+            outputs = self._runners[key](*tensors)
+            like = self._shapes[key].outputs
             outputs = tuple(one.to(old.device, old.dtype) for one, old in zip(outputs, like, strict=True))
-            shape = self._shapes[name].shape
+            shape = self._shapes[key].shape
+            assert shape is not None
             result = pytree.tree_unflatten(list(outputs), shape)
         else:
             result = forward(*args, **kwargs)
             found, shape = pytree.tree_flatten(result)
             outputs = tuple(found)
         labels = _labels(module, given)
-        self.calls[self._free(name)] = Call(
+        self.calls[key] = Call(
             name, stage, tensors, labels, tuple(one.detach().clone() for one in outputs), shape
         )
         return result
+
+    def ready(self, name: str, result: Any) -> Any:
+        """Notes what lies ready for a decoder."""
+        if self._is_paused:
+            return result
+        key = self._free(name)
+        labels, tensors = zip(*_fields(result), strict=True)
+        self.calls[key] = Call(name, None, tensors, labels, (tensors[0].detach().clone(),), None)
+        return _replaced(result, self._forced[key].tensors) if key in self._forced else result
 
     def _free(self, name: str) -> str:
         """The name, with a number if the stage was called before."""
@@ -147,30 +178,38 @@ class Recorder:
         """Looks on at a model, as long as the context lasts."""
         with ExitStack() as stack:
             for name, module in stages_of(model):
-                stack.enter_context(self._in_place(name, module))
+                stack.enter_context(_in_place(module, "forward", self._stage(name, module)))
+            for name, method in _READY if isinstance(model, LanguageModel | Policy) else ():
+                if method in dir(model) and "vision" in dict(model.named_children()):
+                    stack.enter_context(_in_place(model, method, self._place(name, getattr(model, method))))
             stack.enter_context(watched(self))
             yield self
 
-    @contextmanager
-    def _in_place(self, name: str, module: nn.Module) -> Iterator[None]:
+    def _stage(self, name: str, module: nn.Module) -> Callable[..., Any]:
         forward = module.forward
-        is_own = "forward" in module.__dict__
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            module.forward = forward
-            try:
+            with _in_place(module, "forward", forward):
                 return self.call(name, module, forward, args, kwargs)
-            finally:
-                module.forward = call
 
-        module.forward = call
-        try:
-            yield
-        finally:
-            if is_own:
-                module.forward = forward
-            else:
-                del module.forward
+        return call
+
+    def _place(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self.ready(name, method(*args, **kwargs))
+
+
+@contextmanager
+def _in_place(module: nn.Module, method: str, other: Callable[..., Any]) -> Iterator[None]:
+    """Another method of a module, as long as the context lasts."""
+    before = module.__dict__.get(method)
+    setattr(module, method, other)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(module, method)
+        else:
+            setattr(module, method, before)
 
 
 def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -198,3 +237,23 @@ def _labels(module: nn.Module, given: Any) -> tuple[str, ...]:
                     name + "".join(f".{getattr(key, 'name', getattr(key, 'idx', ''))}" for key in path)
                 )
     return tuple(labels)
+
+
+def _giving(call: Call) -> Run:
+    """A stage that gives what another gave, whatever it is fed."""
+    return lambda *_: call.outputs
+
+
+def _fields(ready: Stream | Suffix) -> list[tuple[str, Tensor]]:
+    """The tensors of what lies ready, by name; the embeddings are the first."""
+    if isinstance(ready, Suffix):
+        return [("x", ready.x), ("block", ready.block)]
+    columns = [(f"columns.{name}", one) for name, one in ready.columns._asdict().items()]
+    return [("x", ready.x), ("positions", ready.positions), *columns]
+
+
+def _replaced(ready: Stream | Suffix, tensors: tuple[Tensor, ...]) -> Stream | Suffix:
+    """What lies ready, with the tensors of another."""
+    if isinstance(ready, Suffix):
+        return ready._replace(x=tensors[0], block=tensors[1])
+    return Stream(tensors[0], tensors[1], Columns(*tensors[2:]))

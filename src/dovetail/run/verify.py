@@ -2,22 +2,25 @@
 
 Every stage is run twice. Isolated, it is fed what the reference was fed: what differs is its own doing.
 In the chain, it is fed what the stages before it made: what users get. The first stage that differs
-when isolated is where to look. What a stage is fed beside its main input (rotations, masks, a past) is
-compared as well: a mask or a position that is wrong shows there, before any weight is used.
+when isolated is where to look. What a candidate feeds a stage (positions, masks, a past, what it makes of
+the results before) is compared as well, with the stages before it giving what the reference's gave: what
+is wrong between two stages shows at the second, before any of its weights is used.
 
 Passes: `prefill` runs a prompt with an image, `decode` one more token with a cache, `act` the velocity of
 actions with a cached prefix, `forward` a tower alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dovetail.errors import DovetailError, UsageError
+from dovetail.errors import DovetailError, UsageError, listed
 from dovetail.models.language import LanguageModel, following
 from dovetail.models.policy import Policy
 from dovetail.models.taps import watching
@@ -33,8 +36,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
-    """One stage in one pass. `isolated` and `chained` are of its main output, `inputs` of what it was fed
-    beside its main input; `problem` says why it could not be run."""
+    """One stage in one pass. `isolated` and `chained` are of its main output, `inputs` of what it was
+    fed; `problem` says why it could not be run."""
 
     passed: str
     name: str
@@ -77,6 +80,7 @@ class Verification:
     tolerance: Tolerance
     chain_tolerance: Tolerance
     stages: tuple[StageResult, ...]
+    note: str | None = None
 
     @property
     def first_divergent(self) -> StageResult | None:
@@ -92,6 +96,7 @@ class Verification:
             "candidate": self.candidate,
             "backend": self.backend,
             "dtype": self.dtype,
+            "note": self.note,
             "good": first is None,
             "first_divergent": None if first is None else {"pass": first.passed, "stage": first.name},
             "tolerance": {"pcc": self.tolerance.pcc, "relative_norm": self.tolerance.relative},
@@ -126,16 +131,16 @@ def verify(
     other = reference if candidate is None else candidate
     for name, walk in passes(reference, given):
         expected = _recorded(reference, walk)
-        own = expected if other is reference else _recorded(other, walk)
-        if expected.keys() != own.keys():
-            odd = sorted(expected.keys() ^ own.keys())
-            raise UsageError("the two models have other stages", stages=", ".join(odd[:8]))
-        work = _Pass(name, expected, own, backend, dtype)
+        own, stop = (expected, None) if other is reference else _forced(other, walk, expected)
+        _check_stages(expected, own, stop)
+        is_sound = all(stage.is_good for stage in stages)
+        work = _Pass(name, expected, own, backend, skipped=() if is_sound else ("past",), stop=stop)
         for done, stage in enumerate(expected, 1):
             work.isolate(stage)
             if progress is not None:
                 progress(done, len(expected))
-        stages += work.results(_chained(other, walk, work.runners, own) if work.runners else {})
+        found = work.results(_chained(other, walk, work.runners, own) if work.runners else {})
+        stages += _held(found, CHAIN[dtype])
     return Verification(
         reference=names[0],
         candidate=names[1],
@@ -144,6 +149,7 @@ def verify(
         tolerance=backend.tolerance,
         chain_tolerance=CHAIN[dtype],
         stages=tuple(stages),
+        note=backend.note,
     )
 
 
@@ -196,10 +202,34 @@ def _recorded(model: nn.Module, walk: Walk) -> dict[str, Call]:
     return recorder.calls
 
 
+def _forced(model: nn.Module, walk: Walk, expected: Mapping[str, Call]) -> tuple[dict[str, Call], str | None]:
+    """The calls of a model whose stages give what the reference's gave, and why it stopped, if it did."""
+    with torch.no_grad(), Recorder(forced=expected).attached(model) as recorder:
+        try:
+            walk(model)
+        except DovetailError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a candidate may fail in any way, and that is a result
+            return recorder.calls, f"the candidate stops before it: {_told(error)}"
+    return recorder.calls, None
+
+
+def _check_stages(expected: Mapping[str, Call], own: Mapping[str, Call], stop: str | None) -> None:
+    more, fewer = sorted(own.keys() - expected.keys()), sorted(expected.keys() - own.keys())
+    if more or (fewer and stop is None):
+        raise UsageError(
+            "the two models have other stages",
+            only_in_reference=listed(fewer) if fewer else None,
+            only_in_candidate=listed(more) if more else None,
+            hint="`dovetail inspect` shows what each is",
+        )
+
+
 def _chained(
     model: nn.Module, walk: Walk, runners: Mapping[str, Run], shapes: Mapping[str, Call]
 ) -> dict[str, Call]:
-    with torch.no_grad(), Recorder(runners, shapes).attached(model) as recorder:
+    """The calls of a model that is run by a backend, up to where it fails, if it does."""
+    with torch.no_grad(), Recorder(runners, shapes).attached(model) as recorder, suppress(Exception):
         walk(model)
     return recorder.calls
 
@@ -208,90 +238,119 @@ class _Pass:
     """One pass of a verification."""
 
     def __init__(
-        self, name: str, expected: Mapping[str, Call], own: Mapping[str, Call], backend: Backend, dtype: str
+        self,
+        name: str,
+        expected: Mapping[str, Call],
+        own: Mapping[str, Call],
+        backend: Backend,
+        *,
+        skipped: tuple[str, ...],
+        stop: str | None,
     ) -> None:
         self.runners: dict[str, Run] = {}
         self._name = name
         self._expected = expected
         self._own = own
         self._backend = backend
-        self._dtype = dtype
+        self._skipped = skipped
+        self._stop = stop
         self._results: dict[str, StageResult] = {}
 
     def isolate(self, name: str) -> None:
         """Runs one stage on what the reference was fed."""
-        expected, own = self._expected[name], self._own[name]
+        expected, own = self._expected[name], self._own.get(name)
         begin = perf_counter()
-        isolated, problem = None, None
-        try:
-            runner = self._backend.compile(own.stage, expected.tensors)
-            found = runner(*expected.tensors)
-            isolated = _worst(found, expected.outputs)
-            self.runners[name] = runner
-        except DovetailError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a backend may fail in any way, and that is a result
-            problem = f"{type(error).__name__}: {_first_line(error)}"
+        isolated, problem, inputs = None, self._stop, {}
+        if own is not None:
+            inputs = _fed(own, expected, self._skipped)
+            isolated, problem = self._run(name, own, expected)
         self._results[name] = StageResult(
             passed=self._name,
             name=name,
             shape=tuple(expected.outputs[0].shape),
             isolated=isolated,
             chained=None,
-            inputs=_beside(own, expected),
+            inputs=inputs,
             verdict="",
             problem=problem,
             seconds=perf_counter() - begin,
         )
+
+    def _run(self, name: str, own: Call, expected: Call) -> tuple[Distance | None, str | None]:
+        """How far a stage is off, or why it does not run."""
+        if own.stage is None:
+            return _worst(own.outputs, expected.outputs), None
+        if own.labels != expected.labels:  # it is not what the reference's is fed that it wants
+            return None, None
+        try:
+            runner = self._backend.compile(own.stage, expected.tensors)
+            far = _worst(runner(*expected.tensors), expected.outputs)
+            self.runners[name] = runner
+            return far, None
+        except DovetailError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a backend may fail in any way, and that is a result
+            return None, _told(error)
 
     def results(self, chained: Mapping[str, Call]) -> list[StageResult]:
         """All stages, with what they gave in the chain."""
         found = []
         for name, one in self._results.items():
             call = chained.get(name)
-            expected = self._expected[name]
-            fits = call is not None and [o.shape for o in call.outputs] == [o.shape for o in expected.outputs]
-            far = _worst(call.outputs, expected.outputs) if call is not None and fits else None
+            far = _worst(call.outputs, self._expected[name].outputs) if call is not None else None
             found.append(replace(one, chained=far, verdict=self._verdict(one, far)))
         return found
 
     def _verdict(self, one: StageResult, chained: Distance | None) -> str:
+        exact = TOLERANCES["float32"]
+        is_place = self._expected[one.name].stage is None
+        wrong = [label for label, far in one.inputs.items() if not exact.passes(far)]
+        if wrong:
+            return f"{'has' if is_place else 'is fed'} another {', '.join(wrong)}"
         if one.problem is not None:
             return "does not run"
         assert one.isolated is not None
-        exact = TOLERANCES["float32"]
-        wrong = [label for label, far in one.inputs.items() if not exact.passes(far)]
-        if wrong:
-            return f"is fed another {', '.join(wrong)}"
         if one.isolated.num_bad:
             return "not finite"
-        if not self._backend.tolerance.passes(one.isolated):
+        if not (exact if is_place else self._backend.tolerance).passes(one.isolated):
             return "differs"
         if chained is not None and chained.num_bad:
             return "not finite in the chain"
         return "good"
 
 
-def _beside(own: Call, expected: Call) -> dict[str, Distance]:
-    """What a stage is fed beside its main input: masks, rotations. What the chain computes is left out."""
-    found = {}
-    pairs = zip(own.labels[1:], own.tensors[1:], expected.tensors[1:], strict=False)
-    for label, mine, theirs in pairs:
-        if label.split(".")[0] in ("past", "rest"):
-            continue
-        if mine.shape != theirs.shape:
-            found[label] = Distance(pcc=float("nan"), max_abs=float("inf"), relative=float("inf"))
-        else:
-            found[label] = distance(mine, theirs)
-    return found
+def _held(stages: list[StageResult], chain: Tolerance) -> list[StageResult]:
+    """The stages of a pass; where each is good by itself, the last must not be lost in the chain."""
+    *before, last = stages
+    if not all(stage.is_good for stage in stages) or last.chained is None or chain.passes(last.chained):
+        return stages
+    return [*before, replace(last, verdict="drifts in the chain")]
+
+
+def _fed(own: Call, expected: Call, skipped: tuple[str, ...]) -> dict[str, Distance]:
+    """How far what a stage is fed is from what the reference's is fed. What lies ready is its own first."""
+    mine, theirs = (dict(zip(one.labels, one.tensors, strict=True)) for one in (own, expected))
+    labels = list(dict.fromkeys((*theirs, *mine)))[1 if expected.stage is None else 0 :]
+    return {
+        label: _apart(mine.get(label), theirs.get(label))
+        for label in labels
+        if label.partition(".")[0] not in skipped
+    }
+
+
+def _apart(mine: Tensor | None, theirs: Tensor | None) -> Distance:
+    """The distance of two tensors, infinite if they have other shapes or one is not there."""
+    if mine is None or theirs is None or mine.shape != theirs.shape:
+        return Distance(pcc=float("nan"), max_abs=float("inf"), relative=float("inf"))
+    return distance(mine, theirs)
 
 
 def _worst(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Distance:
     """The distance of the output that is furthest off."""
-    distances = [distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True)]
+    distances = [_apart(mine, theirs) for mine, theirs in zip_longest(found, expected)]
     return max(distances, key=lambda one: (one.num_bad, one.relative))
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else ""
+def _told(error: BaseException) -> str:
+    """An error of someone else in a line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

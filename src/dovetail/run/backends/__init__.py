@@ -26,10 +26,12 @@ BACKENDS = {
 
 @runtime_checkable
 class Backend(Protocol):
-    """Runs stages. `tolerance` says how far its results may be from float32 (isolated stages)."""
+    """Runs stages. `tolerance` says how far its results may be from float32 (isolated stages); `note` what
+    whoever reads the result should know, if there is anything."""
 
     name: str
     tolerance: Tolerance
+    note: str | None
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:
         """A function with the inputs and outputs of a stage; both are float32 tensors on the cpu."""

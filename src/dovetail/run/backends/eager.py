@@ -8,18 +8,20 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.run.backends import Runner
 from dovetail.run.backends.tolerances import TOLERANCES
+from dovetail.run.load import usable_device
 
 
 class Backend:
     """Runs a copy of the stage."""
 
     name = "eager"
+    note: str | None = None
 
     def __init__(self, *, dtype: str = "float32", device: str = "cpu") -> None:
         if dtype not in TOLERANCES:
             raise UsageError(f"eager does not run in {dtype}", hint=f"dtypes: {', '.join(TOLERANCES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.tolerance = TOLERANCES[dtype]
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:
@@ -31,16 +33,11 @@ class Backend:
         return deepcopy(stage).to(self.device, self.dtype)
 
 
-def _is_cast(tensor: Tensor) -> bool:
-    """Times, one number for each row, stay exact: their sines have angles of hundreds of radians."""
-    return tensor.is_floating_point() and tensor.ndim > 1
-
-
 def around(stage: nn.Module, dtype: torch.dtype, device: torch.device) -> Runner:
     """A stage in a dtype and on a device, as a function of float32 tensors on the cpu."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        there = (one.to(device, dtype) if _is_cast(one) else one.to(device) for one in tensors)
+        there = (one.to(device, dtype) if one.is_floating_point() else one.to(device) for one in tensors)
         with torch.no_grad():
             found = stage(*there)
         return tuple(one.float().cpu() for one in found)

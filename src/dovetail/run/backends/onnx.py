@@ -17,6 +17,7 @@ class Backend:
     """Exports every stage and runs it on the CPU, in float32."""
 
     name = "onnx"
+    note: str | None = None
 
     def __init__(self, *, dtype: str = "float32", device: str = "cpu") -> None:
         import onnxruntime  # noqa: F401 - says at once that it is not installed

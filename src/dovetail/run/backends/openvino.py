@@ -11,6 +11,8 @@ from dovetail.run.backends.tolerances import TOLERANCES
 
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
+_NO_BFLOAT16 = "this processor has no bfloat16: OpenVINO computes in float32 all the same"
+
 
 class Backend:
     """Converts every stage and runs it on the CPU; weights stay float32, the arithmetic is as asked."""
@@ -21,10 +23,17 @@ class Backend:
         import openvino
 
         if dtype not in _PRECISION or device != "cpu":
-            raise UsageError("openvino runs in float32 and bfloat16 on the cpu here")
+            raise UsageError(
+                "openvino runs in float32 and bfloat16 on the cpu here",
+                hint="give one of them as --dtype, and leave --device out",
+            )
         self.tolerance = TOLERANCES[dtype]
         self._core = openvino.Core()
         self._hint = _PRECISION[dtype]
+        is_there = self._hint != "bf16" or "BF16" in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        self.note = None if is_there else _NO_BFLOAT16
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:
         """The compiled stage."""
