@@ -12,9 +12,11 @@ from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import attend
 from dovetail.run.example import example_inputs
-from dovetail.run.fast import is_worth_packing, look, made_fast
+from dovetail.run.fast import Weights, is_worth_packing, look, made_fast
 from dovetail.run.products import Make, fbgemm, has_bf16, int8, kernels, onednn, stored
 from files import MODELS
+from run.tiny import GIVEN
+from run.tiny import SIZES as TINY
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not has_bf16(CPU), reason="oneDNN has no bf16 kernels on this CPU")
@@ -165,6 +167,21 @@ def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
     assert float((expected - found).norm() / expected.norm()) < 5e-3
     assert torch.equal(plain.generate(inputs, max_new_tokens=6), fast.generate(inputs, max_new_tokens=6))
     assert dict(fast.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("weights", ["stored", "packed"])
+@pytest.mark.parametrize("id", TINY)
+def test_every_family_computes_the_same(id: str, weights: Weights, tmp_path: Path) -> None:
+    dovetail.make(id, tmp_path / id, sizes=TINY[id][0], dtype="float32", seed=3)
+    settings = GIVEN.get(id)
+    plain = dovetail.load(tmp_path / id, dtype="bfloat16", settings=settings, as_=id)
+    fast = made_fast(dovetail.load(tmp_path / id, dtype="bfloat16", settings=settings, as_=id), weights)
+    inputs = example_inputs(plain)
+    with torch.inference_mode():
+        expected, found = plain(**inputs).float(), fast(**inputs).float()
+    assert float((expected - found).norm() / expected.norm()) < 2e-2
+    is_moved = weights == "packed" and kernels(torch.bfloat16, CPU) is not None
+    assert (len(list(fast.parameters())) < len(list(plain.parameters()))) == is_moved
 
 
 def test_few_tokens_are_not_worth_packing(tmp_path: Path) -> None:

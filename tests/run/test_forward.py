@@ -14,10 +14,7 @@ from commands import dovetail as command
 from commands import python
 from dovetail.run.example import example_inputs
 from dovetail.run.forward import forward
-from run.tiny import SETTINGS, SIZES
-
-# What stands in no config of that size.
-GIVEN = {**SETTINGS, "llava_onevision": {"grid_pinpoints": [[20, 40], [40, 20]]}}
+from run.tiny import GIVEN, SIZES
 
 
 def made(id: str, folder: Path, dtype: str = "float32") -> Path:

@@ -193,6 +193,13 @@ def test_distances_are_what_numpy_says() -> None:
     assert distance(torch.tensor([1.0, torch.nan]), torch.ones(2)).num_bad == 1
 
 
+def test_a_stage_beyond_protobufs_limit_goes_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dovetail.run.backends.onnx._LARGE", 0)
+    stage, x = nn.Linear(64, 48), torch.randn(3, 64)
+    (found,) = backend("onnx").compile(stage, (x,))(x)
+    assert torch.allclose(found, stage(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")])
 def test_other_backends_pass(options: tuple[str, str], tmp_path: Path) -> None:
     """The vision tower, the decoder's prefill and a cached decode step."""

@@ -62,6 +62,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dinov2": {"vision.heads": 3},
     "panovlm": {"vision.heads": 3, "text.head_dim": 14, "pipeline": "panovlm"},
 }
+# The same for images as large as the example of `run/example.py`.
+GIVEN = {**SETTINGS, "llava_onevision": {"grid_pinpoints": [[20, 40], [40, 20]]}}
 
 
 @torch.no_grad()

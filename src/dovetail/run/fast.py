@@ -32,8 +32,8 @@ _WORTH_PACKING: dict[Kernels, int] = {"onednn": 32, "fbgemm": 384}
 
 def is_worth_packing(model: nn.Module, new_tokens: int) -> bool:
     """Whether so many new tokens take less time with weights that are laid out first."""
-    weight = next(model.parameters())
-    found = kernels(weight.dtype, weight.device)
+    largest = max(model.parameters(), key=Tensor.numel)
+    found = kernels(largest.dtype, largest.device)
     return found is not None and new_tokens >= _WORTH_PACKING[found]
 
 
@@ -51,21 +51,14 @@ def made_fast(model: nn.Module, weights: Weights = "packed") -> nn.Module:
     Raises:
         UsageError: 8 bits are asked for on another device than a CPU.
     """
-    weight = next(model.parameters())
-    if weight.device.type != "cpu":
+    if next(model.parameters()).device.type != "cpu":
         if weights == "int8":
             raise UsageError("weights of 8 bits run on a CPU only", hint="leave the device or the weights")
         return model
-    if weight.dtype.itemsize == 2:
-        for module in model.modules():
-            if isinstance(module, Attention):
-                object.__setattr__(module, "look", look)
-    if weights == "stored":
-        return model if weight.dtype.itemsize != 2 or has_bf16(weight.device) else _unmoved(model)
-    if weights == "int8":
-        return _moved(model, int8)
-    found = kernels(weight.dtype, weight.device)
-    return model if found is None else _moved(model, _PACKED[found])
+    for module in model.modules():
+        if isinstance(module, Attention):
+            object.__setattr__(module, "look", look)
+    return _unmoved(model) if weights == "stored" else _moved(model, weights)
 
 
 def look(
@@ -75,35 +68,60 @@ def look(
     mask: Bool[Tensor, "#b 1 q k"] | None,
 ) -> Float[Tensor, "b h q c"]:
     """Attention, of a single query in float32: torch@2.13's kernel takes 3 to 5 times as long in 16 bits."""
-    if q.shape[2] > 1:
+    if q.shape[2] > 1 or q.dtype.itemsize > 2:
         return attend(q, k, v, mask)
     return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
 
 
+class Layer(nn.Module):
+    """A linear layer whose weight was laid out anew: `weight` has its shape and dtype, and no values."""
+
+    def __init__(self, product: Product, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight.detach().to("meta")
+        self._product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._product(x)
+
+
 def _unmoved(model: nn.Module) -> nn.Module:
-    """Every product made of the parameter where it is."""
+    """Products of 16 bits made of the parameters where they are, if torch's own are slow."""
+    if has_bf16(torch.device("cpu")):
+        return model
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.weight.dtype.itemsize == 2:
             object.__setattr__(module, "forward", stored(module.weight, module.bias))
-    if isinstance(model, LanguageModel):
+    if isinstance(model, LanguageModel) and model.head_weight.dtype.itemsize == 2:
         object.__setattr__(model, "logits", stored(model.head_weight, None))
     return model
 
 
-def _moved(model: nn.Module, make: Make) -> nn.Module:
-    """Every product made of a weight that is laid out anew; each is made on a thread of its own."""
+def _moved(model: nn.Module, weights: Weights) -> nn.Module:
+    """Every product made of a weight that is laid out anew, if there are kernels for it; each is made on a
+    thread of its own."""
 
-    def made(job: _Job) -> Product:
-        several = len(job.weights) > 1
-        weight = torch.cat(list(job.weights)) if several else job.weights[0]
+    def made(job: _Job) -> Product | None:
+        make = int8 if weights == "int8" else packing(job.weights[0])
+        if make is None:
+            return None
+        weight = torch.cat(list(job.weights)) if len(job.weights) > 1 else job.weights[0]
         biases = [bias for bias in job.biases if bias is not None]
         return make(weight, torch.cat(biases) if biases else None)
 
     jobs = deque(_jobs(model))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for product in pool.map(made, jobs):
-            jobs.popleft().put(product)
+            job = jobs.popleft()
+            if product is not None:
+                job.put(product)
     return model
+
+
+def packing(weight: Tensor) -> Make | None:
+    """What lays a weight out for this processor."""
+    found = kernels(weight.dtype, weight.device)
+    return None if found is None else _PACKED[found]
 
 
 def _jobs(model: nn.Module) -> Iterator[_Job]:
@@ -142,8 +160,7 @@ def _putter(parent: nn.Module, name: str) -> Callable[[Product], None]:
     """Puts a product in the place of a layer."""
 
     def put(product: Product) -> None:
-        delattr(parent, name)
-        object.__setattr__(parent, name, product)
+        setattr(parent, name, Layer(product, getattr(parent, name).weight))
 
     return put
 

@@ -4,6 +4,8 @@ import io
 import logging
 import warnings
 from contextlib import redirect_stdout
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.run.backends import Runner
 from dovetail.run.backends.tolerances import TOLERANCES
+
+# A graph in one piece, its weights included, has at most 2 GiB: protobuf's limit.
+_LARGE = 2_000_000_000
 
 
 class Backend:
@@ -29,15 +34,12 @@ class Backend:
 
     def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Runner:
         """A session of the exported stage."""
-        import onnxruntime
-
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing needs
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(stage, example, dynamo=True, verbose=False)
         assert program is not None
-        model = program.model_proto.SerializeToString()
-        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        session = _session(program, sum(one.nbytes for one in stage.state_dict().values()))
         names = [one.name for one in session.get_inputs()]
 
         def run(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -46,6 +48,19 @@ class Backend:
             return tuple(torch.from_numpy(one).float() for one in found)
 
         return run
+
+
+def _session(program: "torch.onnx.ONNXProgram", size: int) -> Any:
+    """A session of a graph with weights of so many bytes; large ones go through a file."""
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if size < _LARGE:
+        return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=providers)
+    with TemporaryDirectory() as folder:
+        path = f"{folder}/stage.onnx"
+        program.save(path, external_data=True)
+        return onnxruntime.InferenceSession(path, providers=providers)
 
 
 def _inputs(program: "torch.onnx.ONNXProgram") -> list[str]:
