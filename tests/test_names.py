@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dovetail.errors import DeclarationError
-from dovetail.names import Template, group_names, indices, star
+from dovetail.names import Template, group_names, indices, star, stars
 
 segments = st.one_of(
     st.integers(0, 10**6).map(str),
@@ -72,6 +72,14 @@ def test_a_subset_is_a_field_over_some_layers() -> None:
 )
 def test_only_whole_integer_segments_are_indices(name: str, expected: str) -> None:
     assert star(name) == expected
+
+
+hostile_names = st.text(st.sampled_from("a0127.\n/-*é²"), max_size=12)
+
+
+@given(st.lists(names | hostile_names, max_size=8))
+def test_all_stars_at_once_are_those_of_each(some: list[str]) -> None:
+    assert stars(some) == [star(name) for name in some]
 
 
 @given(st.lists(names, unique=True, max_size=30))

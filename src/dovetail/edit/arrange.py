@@ -57,6 +57,8 @@ class Arranged(NamedTuple):
     @property
     def needs_memory(self) -> int:
         """Bytes that must be held at once to write it."""
+        if self.segments is not None and len(self.materials) == len(self.segments) == 1:
+            return self.materials[0].working
         working = max([material.working for material in self.materials])
         if self.segments is None:
             return 3 * self.size + working
@@ -174,15 +176,15 @@ def _renamed(
     materials: Iterable[Material],
 ) -> Iterator[Arranged]:
     """The stored tensors of a row that are one leaf each: most tensors of most layouts."""
-    kind, count, size = None, 0, 0
+    kind, count, size, new = None, 0, 0, tuple.__new__
     for material in materials:
         dtype, shape = material.dtype, material.shape
         if (dtype, shape) != kind:
             kind, count = (dtype, shape), prod(shape)
             size = count * BITS[dtype] // 8
         aliases = _aliases(mount, row, material.indices) if mount.aliases else ()
-        name, whole = filled(material.indices), (Segment(material, 0, count),)
-        yield Arranged(name, role, dtype, shape, row, (material,), whole, size, aliases)
+        name, whole = filled(material.indices), (new(Segment, (material, 0, count)),)
+        yield new(Arranged, (name, role, dtype, shape, row, (material,), whole, size, aliases))
 
 
 def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:

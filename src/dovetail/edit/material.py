@@ -97,7 +97,8 @@ class Material(NamedTuple):
 def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
     """The material that a leaf of an opened checkpoint is."""
     name, role, its, indices, dtype, shape, stored, spans, _, _ = leaf
-    material = Material(name, role, its, indices, shape, dtype, dtype, "copied", store, spans or ())
+    where = (store, spans or (), None, False, 0)
+    material = tuple.__new__(Material, (name, role, its, indices, shape, dtype, dtype, "copied", *where))
     entry = store.entries[stored]
     if spans is None:
         return material._replace(make=lambda: [_rearranged(store, leaf)], working=3 * entry.bytes)

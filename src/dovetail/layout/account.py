@@ -7,6 +7,7 @@ there, tied, or missing. One finding is one cause: 391 tensors under a wrong pre
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 from operator import itemgetter
 
 from dovetail.dtypes import BITS
@@ -43,13 +44,15 @@ def part_reports(
         for row in match.rows:
             vote = vote_shape(row, entries)
             shapes[row.text] = vote.shape if vote else None
-            for name in row.found.values():
-                entry = entries[name]
-                dtypes[entry.dtype or "unknown"] += 1
-                if name not in shared:
-                    elements = entry.elements
-                    parameters += elements
-                    size += elements * BITS.get(entry.dtype, 0) // 8
+            found = row.found.values()
+            kinds = _kinds(map(entries.__getitem__, found))
+            for (dtype, _), number in kinds.items():
+                dtypes[dtype or "unknown"] += number
+            own = _kinds(entries[name] for name in found if name not in shared) if shared else kinds
+            for (dtype, shape), number in own.items():
+                elements = 0 if shape is None else prod(shape)
+                parameters += number * elements
+                size += number * (elements * BITS.get(dtype, 0) // 8)
         reports[role] = PartReport(
             kind=match.part.id,
             layout=one.layouts[role][0] if one.layouts[role] else None,
@@ -67,6 +70,11 @@ def part_reports(
             kind = one.family.parts[role][0].id
             reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, tied_to=leaf)
     return reports
+
+
+def _kinds(entries: Iterable[Entry]) -> Counter[tuple[str, tuple[int, ...] | None]]:
+    """How many tensors there are of each dtype and shape."""
+    return Counter(map(itemgetter(0, 1), entries))
 
 
 def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:

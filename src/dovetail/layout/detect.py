@@ -42,6 +42,8 @@ class Explanation(NamedTuple):
     @property
     def unexplained(self) -> tuple[str, ...]:
         """The names that no role claims, in file order of their groups."""
+        if not self.num_unexplained:
+            return ()
         claimed = _claimed(self.roles)
         return tuple(name for name in self.inventory.names() if name not in claimed)
 
@@ -80,6 +82,8 @@ class Explanation(NamedTuple):
         A component with something beside it is a larger model; with something inside it, it is itself
         with an addition.
         """
+        if not self.num_unexplained:
+            return True
         owned = {owner for match in self.roles.values() for owner in _modules(match)}
         return all(_parent(name) in owned or _grandparent(name) in owned for name in self.unexplained)
 
@@ -217,7 +221,7 @@ def _rank(match: PartMatch) -> tuple[int, int, int]:
 
 def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:
     """Two roles must not claim one tensor: an optional part that repeats another's names is not there."""
-    if sum(bool(match.rows) for match in chosen.values()) < 2:
+    if sum(bool(match.rows) for match in chosen.values()) < 2 or _whole_groups(chosen.values()) is not None:
         return chosen
     seen: set[str] = set()
     kept = {}
@@ -245,10 +249,31 @@ def _explanation(
     }
     for role in [role for role, match in present.items() if role in may_be_absent and _is_stray(match)]:
         del present[role]
-    claimed = _claimed(present)
     layouts = {role: ids[role] for role in present}
-    stars = sum(not claimed.issuperset(group.names) for group in inventory.groups.values())
-    return Explanation(family, present, layouts, absent, inventory.size - len(claimed), stars, inventory)
+    left, stars = _left(present, inventory)
+    return Explanation(family, present, layouts, absent, left, stars, inventory)
+
+
+def _left(roles: Mapping[str, PartMatch], inventory: Inventory) -> tuple[int, int]:
+    """How many tensors no role claims, and how many groups hold one."""
+    groups = inventory.groups
+    whole = _whole_groups(roles.values())
+    if whole is not None:
+        return inventory.size - sum(len(groups[key].names) for key in whole), len(groups) - len(whole)
+    claimed = _claimed(roles)
+    stars = sum(not claimed.issuperset(group.names) for group in groups.values())
+    return inventory.size - len(claimed), stars
+
+
+def _whole_groups(matches: Iterable[PartMatch]) -> set[str] | None:
+    """The groups that parts claim, None unless every row of them is one group and no two are the same.
+
+    Nearly all rows of nearly all files are; then nothing need be said of each name.
+    """
+    rows = [row for match in matches for row in match.rows]
+    keys = {row.group for row in rows}
+    is_plain = len(keys) == len(rows) and "" not in keys
+    return keys if is_plain and not any(match.duplicates or match.ignored for match in matches) else None
 
 
 def _claimed(roles: Mapping[str, PartMatch]) -> set[str]:

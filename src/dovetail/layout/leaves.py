@@ -181,16 +181,17 @@ def _renamed(role: str, leaf: Leaf, row: RowMatch, store: Store) -> dict[str, Ca
     found = {}
     fields, entries = row.row.stored.fields, store.entries
     name = leaf.template.at
-    kind, size = None, 0
+    kind, size, new = None, 0, tuple.__new__
     for index, stored in row.found.items():
         entry = entries[stored]
         named = dict(zip(fields, index, strict=True))
         assert entry.shape is not None
         if (entry.dtype, entry.shape) != kind:
             kind, size = (entry.dtype, entry.shape), entry.bytes
-        spans = (Span(stored, 0, size),)
+        spans = (new(Span, (stored, 0, size)),)
         full = f"{role}.{name(named)}"
-        found[full] = CanonicalLeaf(full, role, leaf, named, entry.dtype, entry.shape, stored, spans, row, 0)
+        values = (full, role, leaf, named, entry.dtype, entry.shape, stored, spans, row, 0)
+        found[full] = new(CanonicalLeaf, values)
     return found
 
 

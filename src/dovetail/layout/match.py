@@ -4,7 +4,6 @@ Names only; shapes are `infer`'s business. A part with an index (`{layer}`) is a
 rows say: one stray tensor neither makes the stack longer nor hides that another is missing.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -22,13 +21,14 @@ _SINGLE: frozenset[Index] = frozenset([()])
 class RowMatch(NamedTuple):
     """One stored tensor of a naming, and the names in the file that are it, by index.
 
-    `text` is its full name at the mount, with fields.
+    `text` is its full name at the mount, with fields; `group` the star of a group that it is the whole of.
     """
 
     row: Row
     text: str
     found: Found
     duplicates: tuple[tuple[str, str], ...] = ()
+    group: str = ""
 
     @property
     def stack(self) -> StackKey:
@@ -134,6 +134,7 @@ def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -
     groups = inventory.groups
     found: Found = {}
     duplicates: list[tuple[str, str]] = []
+    whole = ""
     spellings = _spellings(row, alias, mount)
     for _, key, stored in spellings:
         group = groups.get(key)
@@ -142,10 +143,10 @@ def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -
         here = _select(stored, group)
         if found:
             duplicates += [(name, found[index]) for index, name in here.items() if index in found]
-            found = {**here, **found}
+            found, whole = {**here, **found}, ""
         else:
-            found = here
-    return RowMatch(row, spellings[0][0], found, tuple(duplicates))
+            found, whole = here, key if len(here) == len(group.names) else ""
+    return RowMatch(row, spellings[0][0], found, tuple(duplicates), whole)
 
 
 def _spellings(row: Row, alias: Row | None, mount: Mount) -> list[tuple[str, str, Template]]:
@@ -186,14 +187,19 @@ def _is_needed(part: Part, row: Row, features: tuple[str, ...]) -> bool:
 
 def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
     """The index set of each stack, by majority of its rows."""
-    votes: dict[StackKey, Counter[frozenset[Index]]] = {}
+    votes: dict[StackKey, list[tuple[Found, int]]] = {}
     for match in matches:
         if match.row.stored.fields:
-            votes.setdefault(match.stack, Counter())[frozenset(match.found)] += 1
-    elected = {
-        key: max(b.items(), key=lambda ballot: (ballot[1], len(ballot[0])))[0] for key, b in votes.items()
-    }
-    return {key: _without_holes(key, indices) for key, indices in elected.items()}
+            ballots = votes.setdefault(match.stack, [])
+            same = next(
+                (i for i, (found, _) in enumerate(ballots) if found.keys() == match.found.keys()), None
+            )
+            if same is None:
+                ballots.append((match.found, 1))
+            else:
+                ballots[same] = (match.found, ballots[same][1] + 1)
+    elected = {key: max(ballots, key=lambda one: (one[1], len(one[0])))[0] for key, ballots in votes.items()}
+    return {key: _without_holes(key, frozenset(found)) for key, found in elected.items()}
 
 
 def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]:
