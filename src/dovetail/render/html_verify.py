@@ -121,6 +121,7 @@ def drawing(title: str, stages: Sequence[Values], tolerance: float) -> Html:
         element("li", "dots: isolated"),
         element("li", "line: in the chain"),
         element("li", "dashed: the tolerance of an isolated stage"),
+        *([element("li", "no dot: equal, or not run")] if None in alone else []),
         class_="legend",
     )
     return element(
@@ -129,8 +130,9 @@ def drawing(title: str, stages: Sequence[Values], tolerance: float) -> Html:
 
 
 def _norm(distance: Values | None) -> float | None:
+    """Where a distance is drawn; one of 0 has no place on a scale of powers."""
     value = distance.get("relative_norm") if distance else None
-    return None if value is None else max(value, _LEAST)
+    return max(value, _LEAST) if value else None
 
 
 def _mark(power: int, y: float) -> Html:
