@@ -60,14 +60,19 @@ def main() -> None:
         if options.folder is None:
             dovetail.make("qwen2_vl", folder, size="2b")
         print(where("dovetail", "torch", "transformers"), flush=True)
-        ways, limit = prepared(folder)
+        ways, size = prepared(folder)
+        speed = 0.0
         for batch in options.batch:
-            report(batch, not options.text, ways, options.turns, limit)
+            speed = max(speed, read_speed())
+            print(
+                f"a token reads {size / 1e9:.2f} GB of weights; memory {speed / 1e9:.0f} GB/s at best so far"
+            )
+            report(batch, not options.text, ways, options.turns, size / speed)
         print(LIMIT)
 
 
-def prepared(folder: str) -> tuple[dict[str, Run], float]:
-    """Every way to run the model, and what reading its decoder's weights once takes."""
+def prepared(folder: str) -> tuple[dict[str, Run], int]:
+    """Every way to run the model, and the bytes of its decoder's weights."""
     ways: dict[str, Run] = {"transformers, sdpa": transformers_way(folder)}
     plain = dovetail.load(folder)
     size = sum(p.numel() * p.element_size() for p in plain.text.parameters())
@@ -77,9 +82,7 @@ def prepared(folder: str) -> tuple[dict[str, Run], float]:
         name = f"dovetail, {weights}" + (" (lossy)" if weights == "int8" else "")
         ways[name] = dovetail_way(model)
         print(f"{name}: ready in {time.perf_counter() - begin:.1f} s", flush=True)
-    speed = read_speed()
-    print(f"{THREADS} threads; a token reads {size / 1e9:.2f} GB of weights; memory {speed / 1e9:.0f} GB/s")
-    return ways, size / speed
+    return ways, size
 
 
 def report(batch: int, has_image: bool, ways: dict[str, Run], turns: int, limit: float) -> None:

@@ -57,7 +57,7 @@ def part_reports(
             kind=match.part.id,
             layout=one.layouts[role][0] if one.layouts[role] else None,
             prefix=match.mount.prefix,
-            expected=present + len(match.missing),
+            expected=present + match.num_missing,
             present=present,
             parameters=parameters,
             bytes=size,
@@ -115,7 +115,7 @@ def findings(one: Explanation, entries: Mapping[str, Entry], documents: Document
     """One finding per cause for all that names alone can show."""
     renamed: set[str] = set()
     for role, match in one.roles.items():
-        if match.missing:
+        if match.lacks:
             yield _missing(one, role, match, renamed)
     for role, rows in one.absent.items():
         yield _absent(one, role, rows, renamed)
@@ -126,7 +126,7 @@ def findings(one: Explanation, entries: Mapping[str, Entry], documents: Document
 
 
 def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -> Finding:
-    expected = sum(len(row.found) for row in match.rows) + len(match.missing)
+    expected = sum(len(row.found) for row in match.rows) + match.num_missing
     names = match.missing
     hint = None
     elsewhere = _free_places(one, role, match.part, match.mount.naming)

@@ -51,15 +51,13 @@ class Explanation(NamedTuple):
     def cost(self) -> tuple[int, int]:
         """Templates missed or unexplained, then tensors. A part that is not there at all is one mistake."""
         rows = sum(match.missing_rows for match in self.roles.values()) + len(self.absent)
-        tensors = sum(len(match.missing) for match in self.roles.values())
+        tensors = sum(match.num_missing for match in self.roles.values())
         return rows + self.unexplained_stars, tensors + self.num_unexplained
 
     @property
     def is_whole(self) -> bool:
         """Whether every required tensor is there."""
-        return (
-            bool(self.roles) and not self.absent and not any(match.missing for match in self.roles.values())
-        )
+        return bool(self.roles) and not self.absent and not any(match.lacks for match in self.roles.values())
 
     @property
     def layout(self) -> str | dict[str, str] | None:
@@ -216,7 +214,7 @@ def _best(kinds: tuple[Part, ...], mounts: tuple[Mount, ...], match: _Match) -> 
 
 def _rank(match: PartMatch) -> tuple[int, int, int]:
     """What it explains less what it misses: a damaged Qwen3 is not a whole Llama with norms too many."""
-    return match.num_claimed - len(match.missing), match.num_claimed, -match.missing_rows
+    return match.num_claimed - match.num_missing, match.num_claimed, -match.missing_rows
 
 
 def _drop_overlaps(chosen: dict[str, PartMatch]) -> dict[str, PartMatch]:
@@ -282,7 +280,7 @@ def _claimed(roles: Mapping[str, PartMatch]) -> set[str]:
 
 def _is_stray(match: PartMatch) -> bool:
     """An optional part of which less than half is there is a coincidence of names."""
-    return len(match.missing) > match.num_claimed
+    return match.num_missing > match.num_claimed
 
 
 def _with_all_layouts(one: Explanation) -> Explanation:

@@ -178,7 +178,7 @@ def _is_close(detection: Detection) -> bool:
         return one is not None
     total = one.inventory.size
     claimed = sum(match.num_claimed for match in one.roles.values())
-    missing = sum(len(match.missing) for match in one.roles.values())
+    missing = sum(match.num_missing for match in one.roles.values())
     whole = sum(match.is_complete for match in one.roles.values())
     is_most = claimed * 2 >= total
     is_most_parts = whole * 2 > len(one.roles) + len(one.absent) and claimed * 5 >= total
@@ -284,7 +284,7 @@ class _Subject(NamedTuple):
         }
 
     def _closest(self, one: Explanation) -> Closest:
-        missing = sum(len(match.missing) for match in one.roles.values()) + sum(one.absent.values())
+        missing = sum(match.num_missing for match in one.roles.values()) + sum(one.absent.values())
         fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
         layout = one.layout if isinstance(one.layout, str) else None
         return Closest(one.family.id, layout, missing, one.num_unexplained, fits)

@@ -42,10 +42,22 @@ class RowMatch(NamedTuple):
         return [filled(dict(zip(fields, index, strict=True))) for index in sorted(indices)]
 
 
+class Lack(NamedTuple):
+    """A row that is not all there, and the indices at which it should be; none if these are not known."""
+
+    row: RowMatch
+    indices: frozenset[Index]
+
+    @property
+    def names(self) -> list[str]:
+        """The full stored names."""
+        return self.row.names(self.indices) or [self.row.text]
+
+
 class PartMatch(NamedTuple):
     """A part at a mount.
 
-    `missing` are full stored names that should be there; `features` the optional features that are.
+    `lacks` says what should be there and is not; `features` are the optional features that are.
     `stray` are names of the part with an index that the rest of the part does not have.
     `duplicates` pairs a second name with the name it repeats. `alike` are other kinds of part that have
     the same tensors under the same names.
@@ -55,7 +67,7 @@ class PartMatch(NamedTuple):
     mount: Mount
     rows: tuple[RowMatch, ...]
     features: tuple[str, ...]
-    missing: tuple[str, ...]
+    lacks: tuple[Lack, ...]
     missing_rows: int
     stray: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
@@ -66,7 +78,17 @@ class PartMatch(NamedTuple):
     @property
     def is_complete(self) -> bool:
         """Whether every required tensor is there."""
-        return not self.missing and bool(self.rows)
+        return not self.lacks and bool(self.rows)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The full stored names that should be there and are not."""
+        return tuple(name for lack in self.lacks for name in lack.names)
+
+    @property
+    def num_missing(self) -> int:
+        """How many they are; most matches are only counted, to find the best one."""
+        return sum(max(1, len(lack.indices)) for lack in self.lacks)
 
     def claimed(self) -> Iterator[str]:
         """Every name of the file that this part explains."""
@@ -105,7 +127,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
     features = _features_present(part, matches)
     needed = [match for match in absent if _is_needed(part, match.row, features)]
     stacks = _stacks(matches)
-    missing, stray = _compare_with_stacks(matches, needed, stacks)
+    lacks, stray = _compare_with_stacks(matches, needed, stacks)
     gaps = sum(match.found.keys() != stacks.get(match.stack, _SINGLE) for match in matches)
     kept = tuple(_without_stray(match, stray) for match in matches)
     return PartMatch(
@@ -113,7 +135,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
         mount=mount,
         rows=kept,
         features=features,
-        missing=tuple(missing),
+        lacks=tuple(lacks),
         missing_rows=len(needed) + gaps,
         stray=tuple(sorted(stray)),
         duplicates=tuple(pair for match in kept for pair in match.duplicates),
@@ -217,18 +239,19 @@ def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]
 
 def _compare_with_stacks(
     matches: list[RowMatch], needed: list[RowMatch], stacks: Mapping[StackKey, frozenset[Index]]
-) -> tuple[list[str], set[str]]:
-    missing: list[str] = []
+) -> tuple[list[Lack], set[str]]:
+    lacks: list[Lack] = []
     stray: set[str] = set()
     for match in matches:
         stack = stacks.get(match.stack, _SINGLE)
         if match.found.keys() != stack:
-            missing += match.names(stack - match.found.keys())
+            if lost := stack - match.found.keys():
+                lacks.append(Lack(match, lost))
             stray |= {name for index, name in match.found.items() if index not in stack}
     for match in needed:
         stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
-        missing += match.names(stack) or [match.text]
-    return missing, stray
+        lacks.append(Lack(match, stack))
+    return lacks, stray
 
 
 def _without_stray(match: RowMatch, stray: set[str]) -> RowMatch:

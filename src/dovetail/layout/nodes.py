@@ -163,7 +163,7 @@ def as_node(one: Explanation, node: Node) -> Explanation | None:
     shift = first - int(node.fact.get("numbered_from", first))
     if set(leaf_names(one, shift)) != leaves or one.num_unexplained:
         return None
-    roles = {role: match._replace(missing=(), missing_rows=0) for role, match in one.roles.items()}
+    roles = {role: match._replace(lacks=(), missing_rows=0) for role, match in one.roles.items()}
     return one._replace(roles=roles, absent={})
 
 
