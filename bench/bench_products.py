@@ -13,7 +13,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from dovetail.run.products import Make, Product, fbgemm, has_bf16, int8, kernels, onednn, stored
+from dovetail.run.products import Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
 from measure import Row, read_speed, show, where
 
 THREADS, TURNS, WEIGHTS = 2, 5, 12
@@ -31,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     cpu = torch.device("cpu")
     makes: dict[str, Make] = {"torch linear": linear, "stored": stored, "int8 (lossy)": int8}
-    if has_bf16(cpu):
+    if is_native(torch.bfloat16):
         makes["onednn"] = onednn
     if kernels(torch.float16, cpu) == "fbgemm":
         makes["fbgemm"] = fbgemm

@@ -13,13 +13,15 @@ from dovetail.models.language import LanguageModel
 from dovetail.models.layers import attend
 from dovetail.run.example import example_inputs
 from dovetail.run.fast import Weights, is_worth_packing, look, made_fast
-from dovetail.run.products import Make, fbgemm, has_bf16, int8, kernels, onednn, stored
+from dovetail.run.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
 from files import MODELS
 from run.tiny import GIVEN
 from run.tiny import SIZES as TINY
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(not has_bf16(CPU), reason="oneDNN has no bf16 kernels on this CPU")
+needs_onednn = pytest.mark.skipif(
+    not is_native(torch.bfloat16), reason="oneDNN has no bf16 kernels on this CPU"
+)
 needs_fbgemm = pytest.mark.skipif(
     kernels(torch.float16, CPU) != "fbgemm", reason="torch is built without FBGEMM here"
 )

@@ -21,7 +21,7 @@ from dovetail.errors import UsageError
 from dovetail.models.decoder import Attention, Mlp
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import attend
-from dovetail.run.products import Kernels, Make, Product, fbgemm, has_bf16, int8, kernels, onednn, stored
+from dovetail.run.products import Kernels, Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
 
 Weights = Literal["stored", "packed", "int8"]
 
@@ -86,13 +86,11 @@ class Layer(nn.Module):
 
 
 def _unmoved(model: nn.Module) -> nn.Module:
-    """Products of 16 bits made of the parameters where they are, if torch's own are slow."""
-    if has_bf16(torch.device("cpu")):
-        return model
+    """Products made of the parameters where they are, if torch's own are slow."""
     for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight.dtype.itemsize == 2:
+        if isinstance(module, nn.Linear) and not is_native(module.weight.dtype):
             object.__setattr__(module, "forward", stored(module.weight, module.bias))
-    if isinstance(model, LanguageModel) and model.head_weight.dtype.itemsize == 2:
+    if isinstance(model, LanguageModel) and not is_native(model.head_weight.dtype):
         object.__setattr__(model, "logits", stored(model.head_weight, None))
     return model
 

@@ -40,15 +40,17 @@ def kernels(dtype: torch.dtype, device: torch.device) -> Kernels | None:
     """Whose kernels for weights that are laid out once serve a dtype here; None if nobody's."""
     if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return None
-    if dtype == torch.bfloat16 and has_bf16(device):
+    if dtype == torch.bfloat16 and is_native(dtype):
         return "onednn"
     return "fbgemm" if torch.backends.quantized.engine in ("x86", "fbgemm") else None
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether this CPU computes in bfloat16: torch's own products are fast only then."""
-    assert device.type == "cpu"
-    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def is_native(dtype: torch.dtype) -> bool:
+    """Whether this CPU computes in a type: torch's own products in 16 bits are fast only then."""
+    if dtype.itemsize > 2 or not torch._C._has_mkldnn:
+        return dtype.itemsize > 2
+    asked = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
+    return bool(getattr(torch.ops.mkldnn, asked)())
 
 
 def stored(weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> Product:
