@@ -27,7 +27,7 @@ Weights = Literal["stored", "packed", "int8"]
 
 _PACKED: dict[Kernels, Make] = {"onednn": onednn, "fbgemm": fbgemm}
 # New tokens that save as much time as laying the weights out takes (docs/decisions/0009-products.md).
-_WORTH_PACKING: dict[Kernels, int] = {"onednn": 32, "fbgemm": 384}
+_WORTH_PACKING: dict[Kernels, int] = {"onednn": 32, "fbgemm": 768}
 
 
 def is_worth_packing(model: nn.Module, new_tokens: int) -> bool:
