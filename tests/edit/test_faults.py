@@ -220,6 +220,21 @@ def test_a_folder_that_no_run_left_is_not_taken_over(small: Path, tmp_path: Path
     assert (tmp_path / "out.partial" / "letter.txt").read_text() == "mine"
 
 
+def test_resuming_says_that_nothing_was_left(small: Path, tmp_path: Path) -> None:
+    answer = dovetail("convert", small, tmp_path / "out", "--resume")
+    assert (answer.code, "nothing of an earlier run kept" in answer.out) == (0, True)
+
+
+def test_a_dry_run_says_that_the_run_would_stop(small: Path, tmp_path: Path) -> None:
+    words = ("convert", small, tmp_path / "out", "--dry-run")
+    assert "stops" not in dovetail(*words).err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("mine")
+    for more, why in (((), "exists"), (("--overwrite",), "holds no checkpoint")):
+        answer = dovetail(*words, *more)
+        assert (answer.code, "stops" in answer.err, why in answer.err) == (0, True, True)
+
+
 @pytest.mark.parametrize(
     "words", [TO["litgpt"], ("--to", "hf", "--max-shard-size", "30MB"), (*TO["hf"], "--dtype", "float16")]
 )

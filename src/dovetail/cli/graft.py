@@ -4,7 +4,7 @@ import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.sizes import parse_size
-from dovetail.cli.writing import add_writing_options, assignments, carry_out
+from dovetail.cli.writing import add_writing_options, assignments, carry_out, foretell
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
             else:
                 end = [] if graft.problems else [Line(""), needs(graft.plan)]
                 show([*graft_page(graft, options.out), *end])
+            if not graft.problems:
+                foretell(graft.plan, options)
             return 1 if graft.problems else 0
         plan = checked(graft)
         if not options.json:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.sizes import assignment
+from dovetail.errors import UsageError
 
 if TYPE_CHECKING:
     from dovetail.edit.plan import Plan
@@ -65,6 +66,7 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
             from dovetail.render.terminal import show
 
             show(plan_page(plan, options.out))
+        foretell(plan, options)
         return 0
     from dovetail.edit.execute import execute
     from dovetail.edit.place import check_place
@@ -84,5 +86,15 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
         from dovetail.render.plan_page import done_page
         from dovetail.render.terminal import show
 
-        show(done_page(plan, done))
+        show(done_page(plan, done, is_resumed=options.resume))
     return 0
+
+
+def foretell(plan: "Plan", options: argparse.Namespace) -> None:
+    """Says after a dry run whether the run itself would stop at where it is to write."""
+    from dovetail.edit.place import check_place
+
+    try:
+        check_place(options.out, plan.stores, replaces=options.overwrite)
+    except UsageError as error:
+        print(f"\nwithout --dry-run this stops: {error}", file=sys.stderr)

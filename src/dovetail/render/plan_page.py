@@ -30,8 +30,8 @@ def needs(plan: Plan) -> Line:
     )
 
 
-def done_page(plan: Plan, done: Done) -> Page:
-    """What was written."""
+def done_page(plan: Plan, done: Done, *, is_resumed: bool = False) -> Page:
+    """What was written; `is_resumed` if a run was to go on with what an earlier one left."""
     page: Page = [_title(plan), Line(f"{plan.source} -> {done.path}", "dim"), Line("")]
     page.append(_files(plan))
     page += _said(plan)
@@ -40,7 +40,9 @@ def done_page(plan: Plan, done: Done) -> Page:
         for name, number in done.overflowed.items()
     ]
     speed = quantity(int(done.bytes / done.seconds), "B/s") if done.seconds else ""
-    resumed = f", {counted(done.resumed, 'tensor')} of an earlier run kept" if done.resumed else ""
+    resumed = ""
+    if done.resumed or is_resumed:
+        resumed = f", {counted(done.resumed, 'tensor') if done.resumed else 'nothing'} of an earlier run kept"
     page += [
         Line(""),
         Line(
