@@ -17,8 +17,8 @@ in an index share a star, so a file of 100,000 tensors is a few dozen groups.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 
 from dovetail.errors import DeclarationError
 
@@ -73,6 +73,8 @@ def indices(key: str, names: Sequence[str]) -> list[Index]:
     if len(pieces) == 1:
         return [()] * len(names)
     head, tail, middle = len(pieces[0]), len(pieces[-1]), pieces[1:-1]
+    if not middle:
+        return [_index(name[head : len(name) - tail]) for name in names]
     found: list[Index] = []
     for name in names:
         rest = name[head : len(name) - tail]
@@ -83,6 +85,12 @@ def indices(key: str, names: Sequence[str]) -> list[Index]:
         index.append(int(rest))
         found.append(tuple(index))
     return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _index(digits: str) -> Index:
+    """One object for all tensors of a layer, which takes less memory and is compared in no time."""
+    return (int(digits),)
 
 
 class Template:
@@ -155,14 +163,25 @@ class Template:
         """The name with these indices."""
         return self.at(index)
 
-    def at(self, index: Mapping[str, int]) -> str:
-        """The same with the indices in a mapping."""
-        return self._form % index
-
     @cached_property
-    def _form(self) -> str:
-        """The text as a %-format."""
-        return _FIELD.sub(r"%(\1)d", self.text.replace("%", "%%"))
+    def at(self) -> Callable[[Mapping[str, int]], str]:
+        """The same as a function of the indices in a mapping, for the names of many tensors."""
+        if len(self.fields) != 1:
+            return _FIELD.sub(r"%(\1)d", self.text.replace("%", "%%")).__mod__
+        head, field, _, tail = _FIELD.split(self.text)
+        return lambda index: f"{head}{index[field]}{tail}"
+
+    def each(self, indices: Iterable[Index]) -> list[str]:
+        """The names at these indices, the fields in their own order.
+
+        >>> Template("layers.{layer}.mlp.0.weight").each([(0,), (7,)])
+        ['layers.0.mlp.0.weight', 'layers.7.mlp.0.weight']
+        """
+        if len(self.fields) != 1:
+            form = _FIELD.sub("%d", self.text.replace("%", "%%"))
+            return [form % index for index in indices]
+        head, _, _, tail = _FIELD.split(self.text)
+        return [f"{head}{number}{tail}" for (number,) in indices]
 
     def select(self, index: Index) -> Index | None:
         """The field values of one star index, or None where a literal does not agree."""

@@ -5,7 +5,8 @@ plain tensor, three for `qkv = q | k | v`, three per group where they interleave
 of layout is a copy of bytes in another order.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from dovetail.layout.leaves import Sizes
 from dovetail.layout.ops import Run
 from dovetail.layout.part import Part, Row
 from dovetail.names import Template
+from dovetail.records import records
 
 Shape = tuple[int, ...]
+Key = tuple[str, str]  # a role and a leaf of its part
 
 
 class Target(NamedTuple):
@@ -41,7 +44,8 @@ class Segment(NamedTuple):
 class Arranged(NamedTuple):
     """One stored tensor to write, `size` bytes.
 
-    `segments` is None where its elements must be rearranged one by one.
+    `pieces` are the segments of a tensor that joins several, () where it is one leaf as it is, and None
+    where its elements must be rearranged one by one.
     """
 
     name: str
@@ -50,29 +54,38 @@ class Arranged(NamedTuple):
     shape: tuple[int, ...]
     row: Row
     materials: tuple[Material, ...]
-    segments: tuple[Segment, ...] | None
+    pieces: tuple[Segment, ...] | None
     size: int
     aliases: tuple[str, ...] = ()
 
     @property
+    def segments(self) -> tuple[Segment, ...] | None:
+        """Its elements in order, None where they must be rearranged one by one."""
+        if self.pieces == ():
+            (material,) = self.materials
+            return (Segment(material, 0, material.elements),)
+        return self.pieces
+
+    @property
     def needs_memory(self) -> int:
         """Bytes that must be held at once to write it."""
-        if self.segments is not None and len(self.materials) == len(self.segments) == 1:
+        if self.pieces == ():
             return self.materials[0].working
         working = max([material.working for material in self.materials])
-        if self.segments is None:
+        if self.pieces is None:
             return 3 * self.size + working
-        if len(self.segments) == len(self.materials):
+        if len(self.pieces) == len(self.materials):
             return working
         return working + sum([one.size for one in self.materials if one.make is not None])
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """The bytes in order, each block with the leaf that it belongs to ("" if it holds several)."""
-        if self.segments is None:
+        segments = self.segments
+        if segments is None:
             yield "", self._rearranged()
             return
-        whole = self._held()
-        for segment in self.segments:
+        whole = self._held(segments)
+        for segment in segments:
             width = BITS[segment.material.dtype]
             if (data := whole.get(segment.material.name)) is not None:
                 begin, end = segment.start * width // 8, (segment.start + segment.length) * width // 8
@@ -81,10 +94,9 @@ class Arranged(NamedTuple):
             for block in segment.material.blocks(segment.start, segment.length):
                 yield segment.material.name, block
 
-    def _held(self) -> dict[str, bytearray]:
+    def _held(self, segments: tuple[Segment, ...]) -> dict[str, bytearray]:
         """Computed leaves that are needed in several pieces."""
-        assert self.segments is not None
-        if len(self.segments) == len(self.materials):
+        if len(segments) == len(self.materials):
             return {}
         return {material.name: material.whole() for material in self.materials if material.make is not None}
 
@@ -104,12 +116,14 @@ def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
     Raises:
         UsageError: the layout has no place for a part, or something it needs is not known.
     """
-    by_leaf: dict[tuple[str, str], dict[tuple[int, ...], Material]] = {}
+    by_leaf: dict[Key, list[Material]] = {}
     order: dict[str, int] = {}
     for position, material in enumerate(materials):
-        place = by_leaf.setdefault((material.role, material.leaf.name), {})
-        indices = material.indices
-        place[tuple([indices[field] for field in material.leaf.template.fields])] = material
+        key = material.role, material.leaf.name
+        if key in by_leaf:
+            by_leaf[key].append(material)
+        else:
+            by_leaf[key] = [material]
         order[material.name] = position
     _check_roles({role for role, _ in by_leaf}, target)
     arranged: list[Arranged] = []
@@ -117,13 +131,10 @@ def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
         if any(name == role for name, _ in by_leaf):
             mount = target.layout.mount(role, part, target.parts)
             arranged += _role(role, part, mount, by_leaf=by_leaf, target=target)
-    placed = {material.name for one in arranged for material in one.materials}
-    if lost := [name for name in order if name not in placed]:
-        raise UsageError(
-            f"layout {target.layout.id} has no name for {listed([f'`{name}`' for name in lost], 3)}",
-            hint="choose another layout",
-        )
-    return sorted(arranged, key=lambda one: order[one.materials[0].name])
+    if sum([len(one.materials) for one in arranged]) != len(order):
+        _refuse_lost(order, arranged, target.layout)
+    places = [order[one.materials[0].name] for one in arranged]
+    return [arranged[position] for position in sorted(range(len(arranged)), key=places.__getitem__)]
 
 
 def _check_roles(roles: set[str], target: Target) -> None:
@@ -135,56 +146,68 @@ def _check_roles(roles: set[str], target: Target) -> None:
             )
 
 
+def _refuse_lost(names: Iterable[str], arranged: Iterable[Arranged], layout: Layout) -> None:
+    placed = {material.name for one in arranged for material in one.materials}
+    if lost := [f"`{name}`" for name in names if name not in placed]:
+        raise UsageError(
+            f"layout {layout.id} has no name for {listed(lost, 3)}", hint="choose another layout"
+        )
+
+
 def _role(
-    role: str,
-    part: Part,
-    mount: Mount,
-    *,
-    by_leaf: Mapping[tuple[str, str], Mapping[tuple[int, ...], Material]],
-    target: Target,
+    role: str, part: Part, mount: Mount, *, by_leaf: Mapping[Key, list[Material]], target: Target
 ) -> Iterator[Arranged]:
     moved = dict(mount.moved)
     for row in part.rows(mount.naming):
         if row.is_alias:
             continue
         text = moved.get(row.leaves[0], mount.prefix + row.stored.text)
-        filled = Template(text).at
-        first = by_leaf.get((role, row.leaves[0]), {})
+        template = Template(text)
+        first = by_leaf.get((role, row.leaves[0]), [])
         if row.op.word == "rename":
             of = mount if row.leaves[0] not in moved else mount._replace(aliases=())
-            yield from _renamed(role, row, of, filled, first.values())
+            yield from _renamed(role, row, of, template, first)
             continue
         plan = _RowPlan(role, row, target.sizes[role])
-        for index, material in first.items():
-            mates = [by_leaf.get((role, leaf), {}).get(index) for leaf in row.leaves]
-            if any(mate is None for mate in mates):
+        mates = [_by_index(by_leaf.get((role, leaf), [])) for leaf in row.leaves[1:]]
+        for index, material in _by_index(first).items():
+            found = [material, *(others[index] for others in mates if index in others)]
+            if len(found) < len(row.leaves):
                 raise UsageError(
                     f"`{text}` needs all of {', '.join(row.leaves)}, and some are missing",
                     hint="choose a layout that keeps them apart",
                 )
-            found = tuple(mate for mate in mates if mate is not None)
             aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
-            one = _joined(filled(material.indices), role, row, found, plan=plan)
+            one = _joined(template.at(material.indices), role, row, tuple(found), plan=plan)
             yield one._replace(aliases=aliases) if aliases else one
 
 
-def _renamed(
-    role: str,
-    row: Row,
-    mount: Mount,
-    filled: Callable[[Mapping[str, int]], str],
-    materials: Iterable[Material],
-) -> Iterator[Arranged]:
+def _by_index(materials: Iterable[Material]) -> dict[tuple[int, ...], Material]:
+    """The materials of one leaf by their indices."""
+    return {tuple([one.indices[field] for field in one.leaf.template.fields]): one for one in materials}
+
+
+def _renamed(role: str, row: Row, mount: Mount, text: Template, materials: list[Material]) -> list[Arranged]:
     """The stored tensors of a row that are one leaf each: most tensors of most layouts."""
-    kind, count, size, new = None, 0, 0, tuple.__new__
-    for material in materials:
-        dtype, shape = material.dtype, material.shape
-        if (dtype, shape) != kind:
-            kind, count = (dtype, shape), prod(shape)
-            size = count * BITS[dtype] // 8
-        aliases = _aliases(mount, row, material.indices) if mount.aliases else ()
-        name, whole = filled(material.indices), (new(Segment, (material, 0, count)),)
-        yield new(Arranged, (name, role, dtype, shape, row, (material,), whole, size, aliases))
+    dtypes: Iterable[str] = [one.dtype for one in materials]
+    shapes: Iterable[Shape] = [one.shape for one in materials]
+    sizes: Iterable[int]
+    if len({*dtypes}) == len({*shapes}) == 1:
+        sizes = repeat(materials[0].size)
+    else:
+        sizes = [one.size for one in materials]
+    return records(
+        Arranged,
+        [text.at(one.indices) for one in materials],
+        repeat(role),
+        dtypes,
+        shapes,
+        repeat(row),
+        zip(materials),
+        repeat(()),
+        sizes,
+        [_aliases(mount, row, one.indices) for one in materials] if mount.aliases else repeat(()),
+    )
 
 
 def _aliases(mount: Mount, row: Row, indices: Mapping[str, int]) -> tuple[str, ...]:
@@ -229,9 +252,9 @@ def _joined(name: str, role: str, row: Row, materials: tuple[Material, ...], *, 
             hint="give --dtype to make them one",
         )
     shape, runs = plan.of(name, materials)
-    segments = None if runs is None else tuple(_segments(materials, runs))
+    pieces = None if runs is None else tuple(_segments(materials, runs))
     size = prod(shape) * BITS[(dtype := dtypes.pop())] // 8
-    return Arranged(name, role, dtype, shape, row, materials, segments, size)
+    return Arranged(name, role, dtype, shape, row, materials, pieces, size)
 
 
 def _segments(materials: tuple[Material, ...], runs: list[list[Run]]) -> Iterator[Segment]:

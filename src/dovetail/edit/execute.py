@@ -243,10 +243,11 @@ def _checked(file: Any, tensor: Arranged, entry: Entry) -> int | None:
 
 def _pieces(tensor: Arranged) -> Iterator[tuple[str, int]]:
     """The leaves in a stored tensor in order, with the bytes of each piece."""
-    if tensor.segments is None:
+    segments = tensor.segments
+    if segments is None:
         yield "", tensor.size
         return
-    for segment in tensor.segments:
+    for segment in segments:
         yield segment.material.name, segment.length * BITS[segment.material.dtype] // 8
 
 

@@ -6,15 +6,29 @@ leaf's own order, and may be read in part.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 from math import prod
+from operator import itemgetter
 from threading import local
 from typing import Any, Literal, NamedTuple
 
 from dovetail.dtypes import BITS
-from dovetail.layout.leaves import CanonicalLeaf, Span
+from dovetail.layout.detect import Explanation
+from dovetail.layout.infer import Inference
+from dovetail.layout.leaves import (
+    CanonicalLeaf,
+    PartSizes,
+    Span,
+    is_stored_plainly,
+    leaves_of_row,
+    named_indices,
+)
+from dovetail.layout.match import RowMatch
 from dovetail.layout.part import Leaf
+from dovetail.names import Template
+from dovetail.records import records
 from dovetail.store.source import ByteSource, LocalSource
-from dovetail.store.store import Store
+from dovetail.store.store import Entry, Store
 from dovetail.store.tensor_data import Skip
 
 # How a leaf got its values. Everything but `copied` is written into the certificate of the result.
@@ -22,6 +36,7 @@ Init = Literal["copied", "tied", "random", "interpolated", "resized", "padded"]
 Block = bytes | memoryview | Skip
 BLOCK = 1 << 20
 _AHEAD = 32 << 20
+_PLACE = itemgetter(2, 3)  # file and start, as Entry has them
 
 
 class _Scratch(local):
@@ -94,12 +109,72 @@ class Material(NamedTuple):
         return joined(self.blocks())
 
 
+def materials_of(one: Explanation, inference: Inference, store: Store) -> dict[str, Material]:
+    """Every leaf of an examined checkpoint by full name, in the order of the files.
+
+    Raises:
+        CheckpointError: a shape is not what its family declares.
+        UsageError: where a leaf's bytes are depends on a size that nothing decides.
+    """
+    found: list[Material] = []
+    places: list[tuple[int, int]] = []
+    for role, match in one.roles.items():
+        known = PartSizes(role, match.part, inference.solver)
+        for row in match.rows:
+            entries = [*map(store.entries.__getitem__, row.found.values())]
+            is_plain = is_stored_plainly(row, store) and len(inference.kinds[row.text]) == 1
+            if is_plain and all(entry.strides is None for entry in entries):
+                leaf = match.part.leaves[row.row.leaves[0]]
+                found += _copies(role, leaf, row, kind=entries[0], store=store)
+                places += map(_PLACE, entries)
+                continue
+            for one_leaf in leaves_of_row(role, match.part, row, known, store):
+                found.append(from_leaf(store, one_leaf))
+                places.append(_PLACE(store.entries[one_leaf.stored]))
+    order = sorted(range(len(found)), key=places.__getitem__)
+    return {found[position].name: found[position] for position in order}
+
+
+def _copies(role: str, leaf: Leaf, row: RowMatch, *, kind: Entry, store: Store) -> list[Material]:
+    """The leaves of a row that are stored as they are, all of one kind: most tensors of most files."""
+    template, stored = Template(f"{role}.{leaf.template.text}"), row.row.stored
+    found = tuple(row.found)
+    indices = named_indices(stored.fields, found)
+    is_same = template.fields == stored.fields
+    names = template.each(found) if is_same else [template.at(index) for index in indices]
+    spans = records(Span, row.found.values(), repeat(0), repeat(kind.bytes))
+    return records(
+        Material,
+        names,
+        repeat(role),
+        repeat(leaf),
+        indices,
+        repeat(kind.shape),
+        repeat(kind.dtype),
+        repeat(kind.dtype),
+        repeat("copied"),
+        repeat(store),
+        zip(spans),
+        repeat(None),
+        repeat(False),
+        repeat(0),
+    )
+
+
 def from_leaf(store: Store, leaf: CanonicalLeaf) -> Material:
     """The material that a leaf of an opened checkpoint is."""
-    name, role, its, indices, dtype, shape, stored, spans, _, _ = leaf
-    where = (store, spans or (), None, False, 0)
-    material = tuple.__new__(Material, (name, role, its, indices, shape, dtype, dtype, "copied", *where))
-    entry = store.entries[stored]
+    entry, spans = store.entries[leaf.stored], leaf.spans
+    material = Material(
+        name=leaf.name,
+        role=leaf.role,
+        leaf=leaf.leaf,
+        indices=leaf.indices,
+        shape=leaf.shape,
+        dtype=leaf.dtype,
+        source_dtype=leaf.dtype,
+        store=store,
+        spans=spans or (),
+    )
     if spans is None:
         return material._replace(make=lambda: [_rearranged(store, leaf)], working=3 * entry.bytes)
     if entry.strides is not None:

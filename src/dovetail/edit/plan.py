@@ -210,13 +210,13 @@ def _made_of(tensor: Arranged) -> list[Any]:
 
 
 def _word(tensor: Arranged) -> str:
-    if tensor.row.op.word == "rename" and len(spans := tensor.materials[0].spans) == 1:
-        return _word_of_one(tensor, tensor.materials[0], spans[0])
+    if tensor.pieces == () and len(spans := (material := tensor.materials[0]).spans) == 1:
+        return _word_of_one(tensor, material, spans[0])
     inits = {material.init for material in tensor.materials if material.make is not None}
     if len(inits) == 1 and inits != {"copied"}:
         return inits.pop()
     sources = {span.tensor for material in tensor.materials for span in material.spans}
-    if len(sources) > 1 or tensor.segments is None:
+    if len(sources) > 1 or tensor.pieces is None:
         return tensor.row.op.word
     (material,) = tensor.materials[:1]
     if material.init == "tied":

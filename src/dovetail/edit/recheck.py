@@ -5,11 +5,10 @@ from typing import Any
 
 from dovetail.edit.certificate import LeafContent, fingerprint
 from dovetail.edit.contents import contents_of
-from dovetail.edit.material import Material, from_leaf
+from dovetail.edit.material import Material, materials_of
 from dovetail.errors import DovetailError
 from dovetail.layout.certified import is_about
 from dovetail.layout.examine import Examination
-from dovetail.layout.leaves import canonical_leaves
 from dovetail.report import Finding, Report, counted, more
 
 Progress = Callable[[int, int], None]
@@ -27,8 +26,7 @@ def certified_materials(examination: Examination) -> dict[str, Material]:
         return {}
     if examination.documents.node is not None:
         return {}  # `merge` holds the nodes of a model against each other
-    leaves = canonical_leaves(one, inference, examination.store)
-    return {leaf.name: from_leaf(examination.store, leaf) for leaf in leaves.values()}
+    return materials_of(one, inference, examination.store)
 
 
 def recheck(

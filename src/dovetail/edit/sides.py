@@ -6,11 +6,11 @@ A damaged checkpoint can be compared as well; what no family explains goes by it
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dovetail.edit.material import Material, from_leaf
+from dovetail.edit.material import Material, materials_of
 from dovetail.errors import DovetailError
 from dovetail.layout.examine import Examination
 from dovetail.layout.family import Family
-from dovetail.layout.leaves import Span, canonical_leaves
+from dovetail.layout.leaves import Span
 from dovetail.layout.part import Leaf
 from dovetail.report import Report
 from dovetail.store.store import Entry, Store
@@ -60,14 +60,12 @@ def by_leaf(examination: Examination) -> Side:
     if not store.has_shapes:
         return by_stored_name(examination, "it has names only")
     try:
-        leaves = canonical_leaves(one, inference, store)
+        materials = materials_of(one, inference, store)
     except DovetailError as error:
         return by_stored_name(examination, error.message)
     tensors = {
-        leaf.name: Tensor(
-            leaf.name, leaf.role, leaf.dtype, leaf.shape, leaf.leaf.is_dead, from_leaf(store, leaf)
-        )
-        for leaf in leaves.values()
+        name: Tensor(name, its.role, its.dtype, its.shape, its.leaf.is_dead, its)
+        for name, its in materials.items()
     }
     for name in one.unexplained:
         tensors.setdefault(name, _stored(store, name, store.entries[name]))

@@ -8,10 +8,9 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from operator import itemgetter
 from typing import Any, NamedTuple
 
-from dovetail.edit.material import Material, from_leaf
+from dovetail.edit.material import Material, materials_of
 from dovetail.errors import CheckpointError, listed
 from dovetail.families import built_in, family, third_party
 from dovetail.layout.detect import Explanation
@@ -19,7 +18,7 @@ from dovetail.layout.documents import Documents
 from dovetail.layout.examine import Examination, examine
 from dovetail.layout.family import Family, Layout
 from dovetail.layout.infer import Inference
-from dovetail.layout.leaves import PartSizes, canonical_leaves
+from dovetail.layout.leaves import PartSizes
 from dovetail.layout.part import Part
 from dovetail.names import star
 from dovetail.report import Finding, Report
@@ -111,11 +110,7 @@ def subject_of(examination: Examination, allow: Collection[str] = (), *, verb: s
     one, inference = examination.one, examination.inference
     assert one is not None
     assert inference is not None
-    leaves = canonical_leaves(one, inference, store)
-    places = map(itemgetter(2, 3), store.entries.values())  # file and start, as Entry has them
-    order = dict(zip(store.entries, places, strict=True))
-    ordered = sorted(leaves.values(), key=lambda leaf: order[leaf.stored])
-    materials = {leaf.name: from_leaf(store, leaf) for leaf in ordered}
+    materials = materials_of(one, inference, store)
     stamp = examination.documents.stamp
     tags = stamp.values.get("init") if stamp else None
     if isinstance(tags, dict):

@@ -7,21 +7,18 @@ there, tied, or missing. One finding is one cause: 391 tensors under a wrong pre
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import prod
-from operator import itemgetter
 
-from dovetail.dtypes import BITS
 from dovetail.errors import listed
 from dovetail.layout.detect import Explanation
 from dovetail.layout.documents import Documents
 from dovetail.layout.family import Family, Mount
-from dovetail.layout.infer import vote_shape
+from dovetail.layout.infer import Inference, vote_shape
 from dovetail.layout.inventory import Group, top_modules
-from dovetail.layout.match import PartMatch
+from dovetail.layout.match import PartMatch, RowMatch
 from dovetail.layout.part import Part
 from dovetail.layout.search import Sighting, places_of
 from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
-from dovetail.store.store import Entry
+from dovetail.store.store import Entry, Kinds, Store, kinds_of, total_bytes, total_elements
 
 # bitsandbytes, GPTQ/AWQ, compressed-tensors and fp8 checkpoints store these beside or instead of a weight.
 _QUANTISED = re.compile(
@@ -31,9 +28,7 @@ _QUANTISED = re.compile(
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
-def part_reports(
-    one: Explanation, entries: Mapping[str, Entry], shared: Mapping[str, str]
-) -> dict[str, PartReport]:
+def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> dict[str, PartReport]:
     """What is there of each part. Tensors that share bytes with another are counted once."""
     reports = {}
     for role, match in one.roles.items():
@@ -42,17 +37,15 @@ def part_reports(
         dtypes: Counter[str] = Counter()
         shapes = {}
         for row in match.rows:
-            vote = vote_shape(row, entries)
+            all_of_it = kinds[row.text]
+            vote = vote_shape(row, all_of_it, store.entries)
             shapes[row.text] = vote.shape if vote else None
-            found = row.found.values()
-            kinds = _kinds(map(entries.__getitem__, found))
-            for (dtype, _), number in kinds.items():
+            for (dtype, _), number in all_of_it.items():
                 dtypes[dtype or "unknown"] += number
-            own = _kinds(entries[name] for name in found if name not in shared) if shared else kinds
-            for (dtype, shape), number in own.items():
-                elements = 0 if shape is None else prod(shape)
-                parameters += number * elements
-                size += number * (elements * BITS.get(dtype, 0) // 8)
+            twice = filter(store.aliases.__contains__, row.found.values())
+            once = all_of_it - kinds_of(map(store.entries.__getitem__, twice))
+            parameters += total_elements(once)
+            size += total_bytes(once)
         reports[role] = PartReport(
             kind=match.part.id,
             layout=one.layouts[role][0] if one.layouts[role] else None,
@@ -70,11 +63,6 @@ def part_reports(
             kind = one.family.parts[role][0].id
             reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, tied_to=leaf)
     return reports
-
-
-def _kinds(entries: Iterable[Entry]) -> Counter[tuple[str, tuple[int, ...] | None]]:
-    """How many tensors there are of each dtype and shape."""
-    return Counter(map(itemgetter(0, 1), entries))
 
 
 def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:
@@ -111,7 +99,9 @@ def accounting(
     return Accounting(used, dead, duplicates, dict(ignored), one.num_unexplained)
 
 
-def findings(one: Explanation, entries: Mapping[str, Entry], documents: Documents) -> Iterator[Finding]:
+def findings(
+    one: Explanation, inference: Inference, entries: Mapping[str, Entry], documents: Documents
+) -> Iterator[Finding]:
     """One finding per cause for all that names alone can show."""
     renamed: set[str] = set()
     for role, match in one.roles.items():
@@ -121,7 +111,7 @@ def findings(one: Explanation, entries: Mapping[str, Entry], documents: Document
         yield _absent(one, role, rows, renamed)
     yield from _unexplained(one, renamed)
     yield from _layout_findings(one)
-    yield from _notes(one, entries)
+    yield from _notes(one, inference.kinds, entries)
     yield from _tie_findings(one, documents)
 
 
@@ -316,7 +306,7 @@ def _layout_findings(one: Explanation) -> Iterator[Finding]:
         )
 
 
-def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
+def _notes(one: Explanation, kinds: Mapping[str, Kinds], entries: Mapping[str, Entry]) -> Iterator[Finding]:
     for role, match in one.roles.items():
         for row in match.rows:
             if match.part.leaves[row.row.leaves[0]].is_dead:
@@ -360,23 +350,25 @@ def _notes(one: Explanation, entries: Mapping[str, Entry]) -> Iterator[Finding]:
                 part=role,
                 message=f"{role} may be {ids}: their tensors are the same; it is read as {match.part.id}",
             )
-        yield from _dtype_mix(role, match, entries)
+        for row in match.rows:
+            yield from _dtype_mix(role, row, kinds[row.text], entries)
 
 
-def _dtype_mix(role: str, match: PartMatch, entries: Mapping[str, Entry]) -> Iterator[Finding]:
-    for row in match.rows:
-        found = Counter(map(itemgetter(0), map(entries.__getitem__, row.found.values())))  # the dtypes
-        if len(found) > 1:
-            rare = min(found, key=lambda dtype: found[dtype])
-            names = tuple(name for name in row.found.values() if entries[name].dtype == rare)
-            rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
-            yield Finding(
-                code="dtype-mix",
-                severity="warning",
-                part=role,
-                message=f"`{names[0]}`{more(len(names) - 1)} is {rare}, the others like it are {rest}",
-                tensors=names,
-            )
+def _dtype_mix(role: str, row: RowMatch, kinds: Kinds, entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    found: Counter[str] = Counter()
+    for (dtype, _), count in kinds.items():
+        found[dtype] += count
+    if len(found) > 1:
+        rare = min(found, key=lambda dtype: found[dtype])
+        names = tuple(name for name in row.found.values() if entries[name].dtype == rare)
+        rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
+        yield Finding(
+            code="dtype-mix",
+            severity="warning",
+            part=role,
+            message=f"`{names[0]}`{more(len(names) - 1)} is {rare}, the others like it are {rest}",
+            tensors=names,
+        )
 
 
 def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:

@@ -227,9 +227,9 @@ class _Subject(NamedTuple):
             config = {"variant": self._variant(one.family), **config}
         closest = None if is_claim else self._closest(one)
         findings += [*store.findings, *documents.findings, *inference.findings]
-        findings += account.findings(one, store.entries, documents)
+        findings += account.findings(one, inference, store.entries, documents)
         findings += tag_findings(documents)
-        parts = account.part_reports(one, store.entries, store.aliases)
+        parts = account.part_reports(one, inference.kinds, store)
         if documents.node is not None:
             config, findings = as_of_node(config, findings, one, documents.node)
             parts = {role: part for role, part in parts.items() if part.tied_to is None}

@@ -10,18 +10,22 @@ from dovetail.layout.match import PartMatch, RowMatch
 from dovetail.layout.ops import Shape
 from dovetail.layout.part import Part
 from dovetail.report import Finding, counted, more
-from dovetail.store.store import Entry
+from dovetail.store.store import Entry, Kinds, kinds_of
 
 _ZERO3 = "saved from a ZeRO-3 run without gathering; save again from its full state dict (zero_to_fp32.py)"
 
 
 class Inference(NamedTuple):
-    """The solved sizes, what was wrong, and the tensors that were wrong."""
+    """The solved sizes, what was wrong, and the tensors that were wrong.
+
+    `kinds` says of each row, by its full name, which dtypes and shapes its tensors have.
+    """
 
     solver: Solver
     findings: list[Finding]
     bad: frozenset[str]
     owners: Mapping[str, str]
+    kinds: Mapping[str, Kinds]
 
     def evidence(self, role: str, size: Size) -> str:
         """The tensors that prove a size, those of the asking part first."""
@@ -48,10 +52,12 @@ def infer(one: Explanation, entries: Mapping[str, Entry]) -> Inference:
     solver = Solver(joined)
     findings: list[Finding] = []
     owners: dict[str, tuple[str, RowMatch]] = {}
+    kinds: dict[str, Kinds] = {}
     for role, match in one.roles.items():
         for row in match.rows:
             owners[next(iter(row.found.values()))] = role, row
-            vote = vote_shape(row, entries)
+            kinds[row.text] = kinds_of(map(entries.__getitem__, row.found.values()))
+            vote = vote_shape(row, kinds[row.text], entries)
             if vote is not None:
                 findings += _outliers(role, row, vote)
                 findings += _add_facts(
@@ -62,19 +68,21 @@ def infer(one: Explanation, entries: Mapping[str, Entry]) -> Inference:
     solver.run()
     findings += _contradictions(solver, owners, one)
     bad = frozenset(name for finding in findings for name in finding.tensors)
-    return Inference(solver, findings, bad, {name: role for name, (role, _) in owners.items()})
+    return Inference(solver, findings, bad, {name: role for name, (role, _) in owners.items()}, kinds)
 
 
-def vote_shape(row: RowMatch, entries: Mapping[str, Entry]) -> ShapeVote | None:
-    """The shape of a row by majority, None when the file does not tell shapes."""
-    shapes = [entries[name].shape for name in row.found.values()]
-    if shapes[0] is None:
-        return None
-    if len(set(shapes)) == 1:
-        return ShapeVote(shapes[0], {})
-    most = Counter(shapes).most_common(1)[0][0]
-    outliers = {name: shape for name in row.found.values() if (shape := entries[name].shape) != most}
-    return ShapeVote(most or (), {name: shape or () for name, shape in outliers.items()})
+def vote_shape(row: RowMatch, kinds: Kinds, entries: Mapping[str, Entry]) -> ShapeVote | None:
+    """The shape of a row by majority of its kinds, None when the file does not tell shapes."""
+    votes: Counter[tuple[int, ...]] = Counter()
+    for (_, shape), count in kinds.items():
+        if shape is None:
+            return None
+        votes[shape] += count
+    most = votes.most_common(1)[0][0]
+    if len(votes) == 1:
+        return ShapeVote(most, {})
+    outliers = {name: entries[name].shape or () for name in row.found.values()}
+    return ShapeVote(most, {name: shape for name, shape in outliers.items() if shape != most})
 
 
 def stored_shape(part: Part, row: RowMatch) -> Shape:
@@ -84,7 +92,8 @@ def stored_shape(part: Part, row: RowMatch) -> Shape:
 
 def num_misfits(match: PartMatch, entries: Mapping[str, Entry]) -> int:
     """How many rows of a part have another number of axes in the file than declared."""
-    votes = [(row, vote) for row in match.rows if (vote := vote_shape(row, entries))]
+    rows = [(row, kinds_of(map(entries.__getitem__, row.found.values()))) for row in match.rows]
+    votes = [(row, vote) for row, kinds in rows if (vote := vote_shape(row, kinds, entries))]
     return sum(len(vote.shape) != len(stored_shape(match.part, row)) for row, vote in votes)
 
 

@@ -6,6 +6,8 @@ layout. Its bytes are spans of stored tensors; nearly always one span, the whole
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import repeat
 from math import prod
 from typing import NamedTuple
 
@@ -154,13 +156,29 @@ def canonical_leaves(one: Explanation, inference: Inference, store: Store) -> di
     for role, match in one.roles.items():
         sizes = PartSizes(role, match.part, inference.solver)
         for row in match.rows:
-            if isinstance(row.row.op, Rename) and store.has_shapes:
-                leaves |= _renamed(role, match.part.leaves[row.row.leaves[0]], row, store)
-                continue
-            for index, stored in row.found.items():
-                for leaf in _leaves_of(role, match.part, row, index, stored=stored, sizes=sizes, store=store):
-                    leaves[leaf.name] = leaf
+            leaves |= {leaf.name: leaf for leaf in leaves_of_row(role, match.part, row, sizes, store)}
     return leaves
+
+
+def leaves_of_row(
+    role: str, part: Part, row: RowMatch, sizes: PartSizes, store: Store
+) -> Iterator[CanonicalLeaf]:
+    """The leaves in the tensors of one row.
+
+    Raises:
+        CheckpointError: a shape is not what its family declares.
+        UsageError: where a leaf's bytes are depends on a size that nothing decides.
+    """
+    if is_stored_plainly(row, store):
+        yield from _renamed(role, part.leaves[row.row.leaves[0]], row, store)
+        return
+    for index, stored in row.found.items():
+        yield from _leaves_of(role, part, row, index, stored=stored, sizes=sizes, store=store)
+
+
+def is_stored_plainly(row: RowMatch, store: Store) -> bool:
+    """Whether every tensor of a row is one leaf, its elements in their own order."""
+    return isinstance(row.row.op, Rename) and store.has_shapes
 
 
 def leaf_names(one: Explanation, first_layer: int = 0) -> Iterator[str]:
@@ -176,23 +194,22 @@ def leaf_names(one: Explanation, first_layer: int = 0) -> Iterator[str]:
                     yield canonical_name(role, match.part.leaves[leaf], fields)
 
 
-def _renamed(role: str, leaf: Leaf, row: RowMatch, store: Store) -> dict[str, CanonicalLeaf]:
-    """The leaves of a row that are stored as they are: most tensors of most files."""
-    found = {}
-    fields, entries = row.row.stored.fields, store.entries
-    name = leaf.template.at
-    kind, size, new = None, 0, tuple.__new__
-    for index, stored in row.found.items():
-        entry = entries[stored]
-        named = dict(zip(fields, index, strict=True))
+def _renamed(role: str, leaf: Leaf, row: RowMatch, store: Store) -> Iterator[CanonicalLeaf]:
+    """The leaves of a row that are stored as they are."""
+    indices = named_indices(row.row.stored.fields, tuple(row.found))
+    for named, stored in zip(indices, row.found.values(), strict=True):
+        entry = store.entries[stored]
         assert entry.shape is not None
-        if (entry.dtype, entry.shape) != kind:
-            kind, size = (entry.dtype, entry.shape), entry.bytes
-        spans = (new(Span, (stored, 0, size)),)
-        full = f"{role}.{name(named)}"
-        values = (full, role, leaf, named, entry.dtype, entry.shape, stored, spans, row, 0)
-        found[full] = new(CanonicalLeaf, values)
-    return found
+        name, spans = f"{role}.{leaf.template.at(named)}", (Span(stored, 0, entry.bytes),)
+        yield CanonicalLeaf(name, role, leaf, named, entry.dtype, entry.shape, stored, spans, row, 0)
+
+
+@lru_cache(maxsize=32)
+def named_indices(
+    fields: tuple[str, ...], indices: tuple[tuple[int, ...], ...]
+) -> tuple[Mapping[str, int], ...]:
+    """Indices by field: the same for every row of a stack, so made once for all of them."""
+    return tuple(map(dict, map(zip, repeat(fields), indices)))
 
 
 def canonical_name(role: str, leaf: Leaf, indices: Mapping[str, int]) -> str:

@@ -127,8 +127,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
     features = _features_present(part, matches)
     needed = [match for match in absent if _is_needed(part, match.row, features)]
     stacks = _stacks(matches)
-    lacks, stray = _compare_with_stacks(matches, needed, stacks)
-    gaps = sum(match.found.keys() != stacks.get(match.stack, _SINGLE) for match in matches)
+    lacks, stray, gaps = _compare_with_stacks(matches, needed, stacks)
     kept = tuple(_without_stray(match, stray) for match in matches)
     return PartMatch(
         part=part,
@@ -213,15 +212,18 @@ def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
     for match in matches:
         if match.row.stored.fields:
             ballots = votes.setdefault(match.stack, [])
-            same = next(
-                (i for i, (found, _) in enumerate(ballots) if found.keys() == match.found.keys()), None
-            )
+            same = next((i for i, (found, _) in enumerate(ballots) if _is_same(found, match.found)), None)
             if same is None:
                 ballots.append((match.found, 1))
             else:
                 ballots[same] = (match.found, ballots[same][1] + 1)
     elected = {key: max(ballots, key=lambda one: (one[1], len(one[0])))[0] for key, ballots in votes.items()}
     return {key: _without_holes(key, frozenset(found)) for key, found in elected.items()}
+
+
+def _is_same(one: Found, other: Found) -> bool:
+    """Whether two rows have the same indices. In the same order, which is usual, is quickly seen."""
+    return list(one) == list(other) or one.keys() == other.keys()
 
 
 def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]:
@@ -239,19 +241,22 @@ def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]
 
 def _compare_with_stacks(
     matches: list[RowMatch], needed: list[RowMatch], stacks: Mapping[StackKey, frozenset[Index]]
-) -> tuple[list[Lack], set[str]]:
+) -> tuple[list[Lack], set[str], int]:
+    """What rows lack, what they have that the rest of their stack has not, and how many rows differ."""
     lacks: list[Lack] = []
     stray: set[str] = set()
+    gaps = 0
     for match in matches:
         stack = stacks.get(match.stack, _SINGLE)
-        if match.found.keys() != stack:
+        if len(match.found) != len(stack) or not stack.issuperset(match.found):
+            gaps += 1
             if lost := stack - match.found.keys():
                 lacks.append(Lack(match, lost))
             stray |= {name for index, name in match.found.items() if index not in stack}
     for match in needed:
         stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
         lacks.append(Lack(match, stack))
-    return lacks, stray
+    return lacks, stray, gaps
 
 
 def _without_stray(match: RowMatch, stray: set[str]) -> RowMatch:

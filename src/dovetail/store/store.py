@@ -6,7 +6,7 @@ bytes, where the bytes are, and what else the files say.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from operator import itemgetter
 from types import MappingProxyType
@@ -44,8 +44,15 @@ class Entry(NamedTuple):
         return self.elements * BITS[self.dtype] // 8 if self.dtype else 0
 
 
+_KIND = itemgetter(0, 1)  # dtype and shape, as Entry has them
+
 # How many tensors there are of each dtype and shape: a few dozen, whatever the number of tensors.
 Kinds = Counter[tuple[str, tuple[int, ...] | None]]
+
+
+def kinds_of(entries: Iterable[Entry]) -> Kinds:
+    """How many there are of each dtype and shape."""
+    return Counter(map(_KIND, entries))
 
 
 def total_elements(kinds: Kinds) -> int:
@@ -115,7 +122,7 @@ class Store:
     def kinds(self, without: Collection[str] = ()) -> Kinds:
         """How many tensors there are of each dtype and shape, some names left out."""
         if self._kinds is None:
-            self._kinds = Counter(map(itemgetter(0, 1), self.entries.values()))
+            self._kinds = kinds_of(self.entries.values())
         kinds = self._kinds.copy()
         for name in without:
             if (entry := self.entries.get(name)) is not None:
