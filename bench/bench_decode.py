@@ -1,19 +1,18 @@
 """Generating with Qwen2-VL-2B in bfloat16 on a CPU, beside transformers in the same process.
 
-    python bench/bench_decode.py [FOLDER] [--batch 1 4 16] [--turns 3] [--text]
+    python bench/bench_decode.py [FOLDER] [--batch 1 4 16] [--turns 3] [--text] [--weights stored packed int8]
 
 FOLDER is a Qwen2-VL-2B in bfloat16 (any layout that transformers reads); without one, a random one is
 made. One image of 448 x 448 and 32 tokens in every row (`--text`: the tokens alone); all ways take turns,
 so that a slow minute hits each. A batch of 16 with images takes transformers half an hour where torch has
-no bf16 kernels.
-
+no bf16 kernels; `--weights` leaves out ways of ours, and their memory.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from dovetail.run.fast import made_fast
 from measure import Row, milliseconds, read_speed, show, where
 
 THREADS, NEW = 2, 8
+WEIGHTS = ("stored", "packed", "int8")
 IMAGE_TOKEN, IMAGE_EDGE, TOKENS = 151655, 448, 32
 
 
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--text", action="store_true")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,7 +61,7 @@ def main() -> None:
         if options.folder is None:
             dovetail.make("qwen2_vl", folder, size="2b")
         print(where("dovetail", "torch", "transformers"), flush=True)
-        ways, size = prepared(folder)
+        ways, size = prepared(folder, options.weights)
         speed = 0.0
         for batch in options.batch:
             speed = max(speed, read_speed())
@@ -71,12 +72,12 @@ def main() -> None:
         print(LIMIT)
 
 
-def prepared(folder: str) -> tuple[dict[str, Run], int]:
-    """Every way to run the model, and the bytes of its decoder's weights."""
+def prepared(folder: str, kinds: Sequence[str]) -> tuple[dict[str, Run], int]:
+    """The ways to run the model, and the bytes of its decoder's weights."""
     ways: dict[str, Run] = {"transformers, sdpa": transformers_way(folder)}
     plain = dovetail.load(folder)
     size = sum(p.numel() * p.element_size() for p in plain.text.parameters())
-    for weights in ("stored", "packed", "int8"):
+    for weights in kinds:
         begin = time.perf_counter()
         model = made_fast(dovetail.load(folder), weights)
         name = f"dovetail, {weights}" + (" (lossy)" if weights == "int8" else "")
