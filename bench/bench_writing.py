@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from dovetail.store.block_file import BlockFile
+from dovetail.store.block_file import BLOCK, BlockFile
 from measure import show, timed, where
 
 SIZE = 4_417_971_200
@@ -42,11 +42,33 @@ def copy_durably(source: Path, out: Path) -> None:
     subprocess.run(["sync", out], check=True)
 
 
+def move(source: Path, out: Path, step: Callable[[int, int], int]) -> None:
+    """Lets the kernel copy from one file to the other, and makes it durable; `step` moves some bytes."""
+    with source.open("rb", buffering=0) as file, out.open("wb", buffering=0) as target:
+        while step(file.fileno(), target.fileno()):
+            pass
+        os.fsync(target.fileno())
+
+
+def read_and_write(source: int, target: int, size: int) -> int:
+    return os.write(target, os.read(source, size))
+
+
 def main() -> None:
     print(where("blake3"))
     ways: dict[str, Callable[[Path, Path], None]] = {
         "cp, not durable": copy,
         "cp, then fsync": copy_durably,
+        "copy_file_range, fsync": lambda source, out: move(
+            source, out, lambda a, b: os.copy_file_range(a, b, BLOCK)
+        ),
+        "sendfile, fsync": lambda source, out: move(source, out, lambda a, b: os.sendfile(b, a, None, BLOCK)),
+        "write of 4 MiB, fsync": lambda source, out: move(
+            source, out, lambda a, b: read_and_write(a, b, BLOCK)
+        ),
+        "write of 128 KiB, fsync": lambda source, out: move(
+            source, out, lambda a, b: read_and_write(a, b, 128 << 10)
+        ),
         "BlockFile": lambda source, out: write(source, out, None),
         "BlockFile through the page cache": lambda source, out: write(source, out, None, expected=0),
         "BlockFile and BLAKE3": lambda source, out: write(source, out, blake3().update),
@@ -65,6 +87,7 @@ def main() -> None:
                 way(source, out)
                 taken[name].append(time.perf_counter() - begin)
                 out.unlink()
+                os.sync()
     show(
         f"{SIZE / 1e9:.2f} GB to a new file, three runs taking turns",
         ("how", "median", "best", "worst", "GB/s"),

@@ -12,7 +12,6 @@ The same tensors and values give the same bytes.
 import math
 import os
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +23,11 @@ from dovetail.store.block_file import BlockFile
 from dovetail.store.pickled import Storage, TensorRecord
 from dovetail.store.pickler import pickle_of
 from dovetail.store.tensor_data import Chunk, Skip, TensorData
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # there is none for this processor
+    from zlib import crc32
 
 _FOLDER = "archive"
 _ALIGNMENT = 64
@@ -191,7 +195,7 @@ class _ZipWriter:
                 crc = crc_of_both(crc, second, chunk.size)
             else:
                 self.write(chunk)
-                crc = zlib.crc32(chunk, crc)
+                crc = crc32(chunk, crc)
         if (written := self.position - start) != size:
             raise WriteError(f"`{what}` gave {written:,} bytes", expected=f"{size:,}", file=self.path)
         return crc
@@ -228,7 +232,7 @@ def crc_of_zeros(size: int) -> int:
     A zero byte multiplies the register by x^8 modulo the polynomial; the register starts as all ones
     and is inverted at the end.
 
-    >>> crc_of_zeros(4) == zlib.crc32(bytes(4))
+    >>> crc_of_zeros(4) == crc32(bytes(4))
     True
     """
     return _product(_FULL32, _power(size)) ^ _FULL32
@@ -237,7 +241,7 @@ def crc_of_zeros(size: int) -> int:
 def crc_of_both(first: int, second: int, size: int) -> int:
     """The CRC-32 of two runs of bytes, from that of each and the size of the second.
 
-    >>> crc_of_both(zlib.crc32(b"dove"), zlib.crc32(b"tail"), 4) == zlib.crc32(b"dovetail")
+    >>> crc_of_both(crc32(b"dove"), crc32(b"tail"), 4) == crc32(b"dovetail")
     True
     """
     return _product(first, _power(size)) ^ second
