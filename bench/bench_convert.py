@@ -1,11 +1,11 @@
 """Claim: moving a checkpoint into another layout costs about what `cp` costs, in a few dozen megabytes.
 
 Qwen2-VL-2B's shapes, 4.42 GB of random bf16: renaming and splitting within 1.4x of `cp` of the output
-bytes, putting q, k and v together within 1.8x, hashes of all tensors and the final fsync included. Where
-an empty page cache takes all that `cp` writes and the disk is slower, no durable way is within that: there
-`cp` and then `sync` is what compares. On a text model of 1.19 GB at least 4x faster than litgpt's
-converter and than loading and saving with transformers (from a cold disk, as fast as the disk), in a
-thirtieth of their memory. A plan for 100,000 tensors in 200 shards in under 2 s.
+bytes, putting q, k and v together within 1.8x, hashes of all tensors included. On a text model of 1.19 GB
+at least 4x faster than litgpt's converter and than loading and saving with transformers, in a thirtieth
+of their memory. Like is measured against like: `cp`, litgpt and transformers leave it to the system when
+the bytes reach the disk, as dovetail does with `--no-sync`; what dovetail writes otherwise is on the disk
+when it returns, as after `cp` and then `sync`. A plan for 100,000 tensors in 200 shards in under 2 s.
 
     python bench/bench_convert.py [--only plan|text|vision|split] [--rounds N] …
 
@@ -26,10 +26,8 @@ from dovetail.edit.make import make
 from measure import DOVETAIL, PYTHON, CommandFailed, Row, peak_mb, seconds, show, where
 
 LIMIT = """
-What dovetail writes is on the disk when it returns; `cp`, and those who load and save, leave it to the page
-cache. Where the cache takes all of it, or where the file must first be read from the disk, what holds
-dovetail back is the disk: the rows `cp, then sync`. Tried and not faster: copy_file_range and blocks through
-the page cache, several writes at a time, room set aside first (docs/decisions/0008-writing.md).
+Without --no-sync, what dovetail writes is on the disk when it returns, and the disk is what holds it back:
+compare `cp, then sync`. docs/decisions/0008-writing.md has what was tried.
 """
 TRANSFORMERS = """
 import sys, transformers
@@ -188,11 +186,17 @@ def bench_vision(source: Path, place: Path, rounds: int) -> bool:
     seconds(convert(source, concat, "--to", "litgpt").command)
     jobs = {
         "cp of what rename writes": copy(source, place / "a"),
+        "rename: hf -> hf-4.52, --no-sync": convert(
+            source, place / "b", "--to", "hf-4.52", "--no-sync", beside="cp of what rename writes"
+        ),
         "cp, then sync": durable_copy(source, place / "a", "cp of what rename writes"),
         "rename: hf -> hf-4.52": convert(
             source, place / "b", "--to", "hf-4.52", beside="cp of what rename writes"
         ),
         "cp of what concat writes": copy(concat, place / "c"),
+        "concat: hf -> litgpt, --no-sync": convert(
+            source, place / "d", "--to", "litgpt", "--no-sync", beside="cp of what concat writes"
+        ),
         "cp, then sync, of what concat writes": durable_copy(concat, place / "c", "cp of what concat writes"),
         "concat: hf -> litgpt": convert(
             source, place / "d", "--to", "litgpt", beside="cp of what concat writes"
@@ -208,12 +212,13 @@ def bench_split(source: Path, place: Path, rounds: int) -> bool:
     """Against `cp` of what lies in the folders of the nodes."""
     parts, out = place / "parts", place / "nodes"
 
-    def split(to: Path) -> list[str]:
-        return [DOVETAIL, "split", str(source), str(to), "--nodes", "2"]
+    def split(to: Path, *words: str) -> list[str]:
+        return [DOVETAIL, "split", str(source), str(to), "--nodes", "2", *words]
 
     seconds(split(parts))
     jobs = {
         "cp of what split writes": copy(parts, place / "copy"),
+        "split: two nodes, --no-sync": Job(split(out, "--no-sync"), source, out, "cp of what split writes"),
         "cp, then sync": durable_copy(parts, place / "copy", "cp of what split writes"),
         "split: two nodes": Job(split(out), source, out, "cp of what split writes"),
     }
@@ -231,12 +236,16 @@ def bench_text(source: Path, place: Path, rounds: int) -> bool:
         (litgpt / file.name).symlink_to(file)
     converter = [PYTHON, "-c", LITGPT, str(litgpt), "Qwen3-0.6B"]
     loader = [PYTHON, "-c", TRANSFORMERS, str(source), str(place / "c")]
+    to_litgpt, to_hf = "hf -> litgpt, --no-sync", "hf -> hf, --no-sync"
     jobs = {
-        "dovetail: hf -> litgpt": convert(source, place / "a", "--to", "litgpt"),
-        "litgpt's converter": Job(converter, source, litgpt / "lit_model.pth", "dovetail: hf -> litgpt"),
-        "dovetail: hf -> hf": convert(source, place / "b", "--to", "hf"),
-        "transformers, load and save": Job(loader, source, place / "c", "dovetail: hf -> hf"),
-        "cp, then sync": durable_copy(source, place / "d", "dovetail: hf -> hf"),
+        to_litgpt: convert(source, place / "a", "--to", "litgpt", "--no-sync"),
+        "hf -> litgpt": convert(source, place / "a", "--to", "litgpt", beside=to_litgpt),
+        "litgpt's converter": Job(converter, source, litgpt / "lit_model.pth", to_litgpt),
+        to_hf: convert(source, place / "b", "--to", "hf", "--no-sync"),
+        "hf -> hf": convert(source, place / "b", "--to", "hf", beside=to_hf),
+        "cp": Job(["cp", "-r", str(source), str(place / "d")], source, place / "d", to_hf),
+        "cp, then sync": durable_copy(source, place / "d", to_hf),
+        "transformers, load and save": Job(loader, source, place / "c", to_hf),
     }
     is_good = table(f"Qwen3-0.6B, {size_of(source)}", jobs, rounds)
     remove(litgpt)

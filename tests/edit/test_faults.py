@@ -36,6 +36,8 @@ TO = {
     "litgpt": ("--to", "litgpt"),
     "cast": ("--to", "litgpt-legacy", "--format", "safetensors", "--dtype", "float32", "--pad-vocab", "512"),
 }
+# Whether the run waits for the disk or leaves it to the system, which then moves the bytes by itself.
+SYNC = pytest.mark.parametrize("sync", [(), ("--no-sync",)], ids=["sync", "no-sync"])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,8 @@ def kill_again_and_again(
         words = ("convert", source, out, *TO[name], *(("--overwrite",) if old else ()))
         resumed: tuple[str, ...] = ()
         for _ in range(chance.randrange(1, 4)):
-            process = started(*words, *resumed)
+            sync = chance.choice([(), ("--no-sync",)])  # not a part of the plan: it may differ in every run
+            process = started(*words, *resumed, *sync)
             wait_for(place / "out.partial" / JOURNAL, process)
             time.sleep(chance.random() * 0.25)
             code, said = end_with(process, signal.SIGKILL)
@@ -146,6 +149,32 @@ def test_killed_runs_leave_the_old_one_and_are_resumed(
 def test_a_hundred_killed_runs(source: Path, whole: dict[str, dict[str, str]], tmp_path: Path) -> None:
     killed, kept = kill_again_and_again(source, tmp_path, whole, kills=120, seed=2)
     assert (killed >= 100, kept > 100) == (True, True)
+
+
+# -- who waits for the disk
+
+
+@pytest.mark.parametrize("name", TO)
+def test_without_waiting_for_the_disk_the_same_is_written(
+    name: str, source: Path, whole: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    answer = dovetail("convert", source, tmp_path / "out", *TO[name], "--no-sync")
+    assert (answer.code, digests(tmp_path / "out")) == (0, whole[name])
+    assert "not all of it is on the disk yet" in answer.out
+
+
+def test_only_a_run_that_waits_for_the_disk_flushes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")))
+    done = package.convert(small, tmp_path / "lazy", sync=False)
+    assert (flushed, done.is_synced, done.as_json()["is_synced"]) == ([], False, False)
+    done = package.convert(small, tmp_path / "safe")
+    partial = tmp_path / "safe.partial"
+    assert {str(partial / "model.safetensors"), str(partial), str(tmp_path)} <= {*flushed}
+    assert done.is_synced
+    assert digests(tmp_path / "safe") == digests(tmp_path / "lazy")
 
 
 # -- what a killed run left
@@ -320,8 +349,11 @@ def test_a_disk_too_small_is_found_before_anything_is_written(source: Path, disk
     assert list(disk.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_meanwhile_is_one_error_and_nothing_left(source: Path, disk: Path) -> None:
-    process = started("convert", source, disk / "out")
+@SYNC
+def test_a_disk_that_fills_up_meanwhile_is_one_error_and_nothing_left(
+    sync: tuple[str, ...], source: Path, disk: Path
+) -> None:
+    process = started("convert", source, disk / "out", *sync)
     wait_for(disk / "out.partial" / JOURNAL, process)
     process.send_signal(signal.SIGSTOP)
     with open(disk / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -334,12 +366,13 @@ def test_a_disk_that_fills_up_meanwhile_is_one_error_and_nothing_left(source: Pa
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
+@SYNC
 @pytest.mark.parametrize("limit", [1000, 500_000, 30_000_000, 70_000_000])
 def test_a_limit_on_file_sizes_is_one_error_and_nothing_left(
-    limit: int, source: Path, tmp_path: Path
+    limit: int, sync: tuple[str, ...], source: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dovetail", "convert", source, tmp_path / "out", "--to", "litgpt"],
+        [sys.executable, "-m", "dovetail", "convert", source, tmp_path / "out", "--to", "litgpt", *sync],
         env=surroundings(),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
@@ -362,10 +395,13 @@ def test_a_target_that_may_not_be_written_is_one_error(small: Path, tmp_path: Pa
 # -- sources that change
 
 
-def test_a_source_that_is_cut_off_while_it_is_read(source: Path, tmp_path: Path) -> None:
+@SYNC
+def test_a_source_that_is_cut_off_while_it_is_read(
+    sync: tuple[str, ...], source: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(source, mine)
-    process = started("convert", mine, tmp_path / "out", "--to", "litgpt")
+    process = started("convert", mine, tmp_path / "out", "--to", "litgpt", *sync)
     wait_for(tmp_path / "out.partial" / JOURNAL, process)
     os.truncate(max(mine.glob("*.safetensors")), 1000)
     _, said = process.communicate()

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dovetail.errors import FormatError
 from dovetail.store import block_file
 from dovetail.store.block_file import BLOCK, BlockFile
+from dovetail.store.source import LocalSource
+from dovetail.store.tensor_data import Copied
 
 DIRECT = 64 << 20
 MIB = 1 << 20
@@ -154,6 +157,153 @@ def test_any_row_of_pieces_and_holes_is_what_a_plain_file_would_be(
             assert file.tell() == len(model)
     assert path.read_bytes() == model
     path.unlink()
+
+
+# -- bytes of another file
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> LocalSource:
+    path = tmp_path_factory.mktemp("other") / "other"
+    path.write_bytes(pattern(3 * BLOCK, seed=5))
+    return LocalSource(str(path))
+
+
+def copied(source: LocalSource, offset: int, length: int) -> Copied:
+    return Copied(memoryview(source.exactly(offset, length, "piece")), source, offset)
+
+
+@given(
+    is_synced=st.booleans(),
+    start=st.sampled_from([0, 0, BLOCK, 2 * BLOCK + 17]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["hole", "bytes", "copy", "copy"]),
+            st.integers(0, 2 * BLOCK) | st.sampled_from([0, 1, 4096, 64 << 10, 1 << 20, BLOCK]),
+        ),
+        max_size=8,
+    ),
+)
+def test_what_lies_in_another_file_is_written_like_anything_else(
+    tmp_path: Path, other: LocalSource, is_synced: bool, start: int, steps: list[tuple[str, int]]
+) -> None:
+    """Behind the `start` of an earlier run too, whose bytes stay where nothing is written."""
+    path, model, calls = tmp_path / "x", bytearray(), []
+    there = pattern(start, seed=9)
+    path.write_bytes(there)
+    there = there[: start // BLOCK * BLOCK]
+    with (
+        BlockFile(str(path), 0, start=start, is_synced=is_synced) if start else _new(path, is_synced) as file
+    ):
+        for i, (kind, size) in enumerate(steps):
+            begin, data = len(model), pattern(size, seed=i)
+            if kind == "hole":
+                file.seek(size)
+                data = (there[begin : begin + size] + bytes(size))[:size]
+            elif kind == "bytes":
+                file.write(data)
+            else:
+                data = other.exactly(i * 1237, size, "piece")
+                file.copy(copied(other, i * 1237, size))
+            model += data
+            file.when_written(lambda i=i: calls.append(i))  # type: ignore[misc]
+            assert file.tell() == len(model)
+    assert path.read_bytes() == model
+    assert calls == [*range(len(steps))]
+    path.unlink()
+
+
+def _new(path: Path, is_synced: bool) -> BlockFile:
+    path.unlink()
+    return BlockFile(str(path), 0, is_synced=is_synced)
+
+
+def moved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes the system moved in each call from now on."""
+    really, counts = os.sendfile, []
+
+    def send(*words: int) -> int:
+        counts.append(really(*words))
+        return counts[-1]
+
+    monkeypatch.setattr(os, "sendfile", send)
+    return counts
+
+
+def test_the_system_moves_what_need_not_be_on_the_disk(
+    tmp_path: Path, other: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = moved(monkeypatch)
+    for is_synced, expected in ((False, 2 * MIB), (True, 0)):
+        with BlockFile(str(tmp_path / f"{is_synced}"), DIRECT, is_synced=is_synced) as file:
+            file.copy(copied(other, 7, MIB))
+            file.copy(copied(other, 7, MIB))
+        assert sum(counts) == expected
+        assert not (file.is_direct and not is_synced)
+        counts.clear()
+    assert (tmp_path / "True").read_bytes() == (tmp_path / "False").read_bytes()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_the_system_cannot_move_bytes_they_are_written(
+    number: int, tmp_path: Path, other: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    with BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file:
+        file.write(b"head")
+        for _ in range(100):  # more than may be under way
+            file.copy(copied(other, 3, MIB // 4))
+    assert (tmp_path / "x").read_bytes() == b"head" + 100 * other.exactly(3, MIB // 4, "piece")
+
+
+def test_bytes_move_between_file_systems(other: LocalSource) -> None:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == Path(other.path).stat().st_dev:
+        pytest.skip("no second file system here")
+    path = shm / f"dovetail-{os.getpid()}"
+    try:
+        with BlockFile(str(path), 0, is_synced=False) as file:
+            file.copy(copied(other, 5, MIB))
+        assert path.read_bytes() == other.exactly(5, MIB, "piece")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_a_source_that_became_shorter_is_said_not_filled_up(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(bytes(MIB))
+    source = LocalSource(str(tmp_path / "other"))
+    piece = copied(source, 0, MIB)
+    os.truncate(tmp_path / "other", 1000)
+    with (
+        pytest.raises(FormatError, match="the file ends inside"),
+        BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file,
+    ):
+        file.copy(piece)
+
+
+def test_a_full_disk_ends_the_moving_and_nobody_waits(
+    tmp_path: Path, other: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "sendfile", full)
+    piece = copied(other, 0, MIB)
+
+    def give() -> None:
+        with BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file:
+            for _ in range(1000):
+                file.copy(piece)
+
+    with pytest.raises(OSError, match="No space left"):
+        give()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write ")]
+
+
+# -- a file that an earlier run began
 
 
 @pytest.mark.parametrize("start", [BLOCK, 2 * BLOCK, 2 * BLOCK + 17])

@@ -43,6 +43,12 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the plan (with --dry-run) or the result as JSON")
     parser.add_argument("--resume", action="store_true", help="go on with what a killed run left")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT once the result is complete")
+    parser.add_argument(
+        "--no-sync",
+        dest="is_synced",
+        action="store_false",
+        help="do not wait for the disk, as cp does not: faster, but a power cut soon after may damage OUT",
+    )
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
@@ -78,7 +84,12 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
     )
     with ProgressBar("writing") as progress:
         done = execute(
-            plan, options.out, is_resumed=options.resume, replaces=options.overwrite, progress=progress
+            plan,
+            options.out,
+            is_resumed=options.resume,
+            replaces=options.overwrite,
+            is_synced=options.is_synced,
+            progress=progress,
         )
     if options.json:
         print_json(done.as_json())

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from dovetail.dtypes import BITS
-from dovetail.edit.material import Block, Material
+from dovetail.edit.material import Material
 from dovetail.errors import UsageError, listed
 from dovetail.layout.family import Family, Layout, Mount
 from dovetail.layout.leaves import Sizes
@@ -19,6 +19,7 @@ from dovetail.layout.ops import Run
 from dovetail.layout.part import Part, Row
 from dovetail.names import Template
 from dovetail.records import records
+from dovetail.store.tensor_data import Chunk
 
 Shape = tuple[int, ...]
 Key = tuple[str, str]  # a role and a leaf of its part
@@ -78,8 +79,8 @@ class Arranged(NamedTuple):
             return working
         return working + sum([one.size for one in self.materials if one.make is not None])
 
-    def blocks(self) -> Iterator[tuple[str, Block]]:
-        """The bytes in order, each block with the leaf that it belongs to ("" if it holds several)."""
+    def chunks(self) -> Iterator[tuple[str, Chunk]]:
+        """The bytes in order, each chunk with the leaf that it belongs to ("" if it holds several)."""
         segments = self.segments
         if segments is None:
             yield "", self._rearranged()
@@ -91,8 +92,8 @@ class Arranged(NamedTuple):
                 begin, end = segment.start * width // 8, (segment.start + segment.length) * width // 8
                 yield segment.material.name, memoryview(data)[begin:end]
                 continue
-            for block in segment.material.blocks(segment.start, segment.length):
-                yield segment.material.name, block
+            for piece in segment.material.pieces(segment.start, segment.length):
+                yield segment.material.name, piece
 
     def _held(self, segments: tuple[Segment, ...]) -> dict[str, bytearray]:
         """Computed leaves that are needed in several pieces."""

@@ -52,11 +52,13 @@ def convert(
     as_: str | None = None,
     resume: bool = False,
     replace: bool = False,
+    sync: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Writes a checkpoint in another layout; the folder appears whole or not at all.
 
     Without `to` the layout stays. `given` are values that no file says (`{"text.kv_heads": 2}`).
+    Without `sync` it is left to the system when the bytes reach the disk, as `cp` leaves it.
 
     Raises:
         CheckpointError: the source is of no known family, damaged beyond `allow`, or changes meanwhile.
@@ -65,7 +67,9 @@ def convert(
     """
     with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
         plan = plan_convert(subject, to=to, changes=changes._replace(allow=allow))
-        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+        return execute(
+            plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
+        )
 
 
 def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:

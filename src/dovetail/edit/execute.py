@@ -26,7 +26,7 @@ from dovetail.report import counted
 from dovetail.store.block_file import BLOCK, BlockFile
 from dovetail.store.content import ContentHash, content_hash, hash_of
 from dovetail.store.publish import publishing
-from dovetail.store.tensor_data import Skip
+from dovetail.store.tensor_data import Chunk, Copied, Skip
 
 Progress = Callable[[int, int], None]
 _STEP = 8 << 20
@@ -35,7 +35,7 @@ _ZEROS = bytes(1 << 20)
 
 class Done(NamedTuple):
     """What was written. `resumed` counts tensors that an earlier run had finished, `overflowed` the
-    numbers of each tensor that became infinite.
+    numbers of each tensor that became infinite; `is_synced` says whether all of it is on the disk.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Done(NamedTuple):
     resumed: int
     seconds: float
     overflowed: Mapping[str, int] = {}
+    is_synced: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -58,9 +59,10 @@ def execute(
     *,
     is_resumed: bool = False,
     replaces: bool = False,
+    is_synced: bool = True,
     progress: Progress | None = None,
 ) -> Done:
-    """Writes what a plan says.
+    """Writes what a plan says; unless `is_synced`, the system puts it on the disk when it likes.
 
     Raises:
         CheckpointError: a source changed meanwhile, or two copies of a tensor differ.
@@ -77,12 +79,13 @@ def execute(
         plan.room,
         is_resumed=is_resumed,
         replaces=replaces,
+        is_synced=is_synced,
         accept=lambda folder: check_same_plan(folder, digest),
         journal=JOURNAL,
     ) as folder:
         journal = Journal(folder, digest)
         try:
-            run = _Run(plan, folder, journal, progress)
+            run = _Run(plan, folder, journal, progress, is_synced=is_synced)
             for output in plan.outputs:
                 for file in output.files:
                     run.write(os.path.join(output.folder, file.name), file)
@@ -103,18 +106,22 @@ def execute(
         run.resumed,
         seconds,
         run.overflows.counts,
+        is_synced,
     )
 
 
 class _Run:
     """A plan being followed: the leaves written so far, and how many bytes they are."""
 
-    def __init__(self, plan: Plan, folder: str, journal: Journal, progress: Progress | None) -> None:
+    def __init__(
+        self, plan: Plan, folder: str, journal: Journal, progress: Progress | None, *, is_synced: bool
+    ) -> None:
         self.leaves: dict[str, LeafContent] = {}
         self.resumed = 0
         self._folder = folder
         self._journal = journal
         self._progress = progress
+        self._is_synced = is_synced
         self._total = plan.size
         self._done = self._shown = 0
         self._zero_hashes: dict[int, str] = {}
@@ -136,21 +143,22 @@ class _Run:
         if start == 0 and os.path.exists(path):
             os.unlink(path)
 
-        def blocks(tensor: Arranged, target: BlockFile) -> Iterator[Block]:
+        def chunks(tensor: Arranged, target: BlockFile) -> Iterator[Chunk]:
             if tensor.name in in_place:
                 return iter([Skip(tensor.size, in_place[tensor.name])])
-            return self._blocks(name, tensor, target)
+            return self._chunks(name, tensor, target)
 
-        write_file(path, file, blocks, start=start)
+        write_file(path, file, chunks, start=start, is_synced=self._is_synced)
 
-    def _blocks(self, file: str, tensor: Arranged, target: BlockFile) -> Iterator[Block]:
+    def _chunks(self, file: str, tensor: Arranged, target: BlockFile) -> Iterator[Chunk]:
         """The bytes of one tensor, hashed on the way."""
         start = target.tell()
         hashes = _Hashes(self._zero_hashes)
-        for leaf, block in tensor.blocks():
+        for leaf, chunk in tensor.chunks():
+            block = chunk.data if isinstance(chunk, Copied) else chunk
             hashes.add(leaf, block)
             self.overflows.watch(leaf, block)
-            yield block
+            yield chunk
             self._advance(block.size if isinstance(block, Skip) else len(block))
         digests = {one.name: hash_of(()) for one in tensor.materials if not one.size} | hashes.digests()
         stored = digests.pop("", None)

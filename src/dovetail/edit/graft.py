@@ -98,6 +98,7 @@ def graft(
     allow: Collection[str] = (),
     resume: bool = False,
     replace: bool = False,
+    sync: bool = True,
     progress: Progress | None = None,
 ) -> Done:
     """Writes a new model with what donors have of it; the rest begins fresh and is tagged.
@@ -109,7 +110,12 @@ def graft(
     """
     with opened_graft(donors, config, wanted=wanted, given=given, allow=allow) as planned:
         return execute(
-            checked(planned), os.fspath(out), is_resumed=resume, replaces=replace, progress=progress
+            checked(planned),
+            os.fspath(out),
+            is_resumed=resume,
+            replaces=replace,
+            is_synced=sync,
+            progress=progress,
         )
 
 

@@ -9,7 +9,6 @@ from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.arrange import Arranged, Target, arrange
 from dovetail.edit.config_json import config_json
 from dovetail.edit.fresh import fresh_model, with_tied_copies
-from dovetail.edit.material import Block
 from dovetail.edit.output_files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError
 from dovetail.families import family as family_of
@@ -19,6 +18,7 @@ from dovetail.layout.leaves import KnownSizes
 from dovetail.store.block_file import BlockFile
 from dovetail.store.publish import publishing
 from dovetail.store.safetensors_writer import INDEX
+from dovetail.store.tensor_data import Chunk
 
 
 class Made(NamedTuple):
@@ -67,7 +67,7 @@ def make(
         side[INDEX] = index
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
         for file in files:
-            write_file(os.path.join(folder, file.name), file, _hole if sparse else _blocks)
+            write_file(os.path.join(folder, file.name), file, _hole if sparse else _chunks)
         for name, text in side.items():
             with open(os.path.join(folder, name), "x", encoding="utf-8") as written:
                 written.write(text)
@@ -88,8 +88,8 @@ def _arranged(plan: Blueprint, layout: Layout, dtype: str, seed: int) -> list[Ar
     return arrange(materials, Target(plan.family, layout, parts, sizes))
 
 
-def _blocks(tensor: Arranged, _: BlockFile) -> Iterator[Block]:
-    return (block for _, block in tensor.blocks())
+def _chunks(tensor: Arranged, _: BlockFile) -> Iterator[Chunk]:
+    return (chunk for _, chunk in tensor.chunks())
 
 
 def _hole(_: Arranged, __: BlockFile) -> None:

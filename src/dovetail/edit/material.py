@@ -29,7 +29,7 @@ from dovetail.names import Template
 from dovetail.records import records
 from dovetail.store.source import ByteSource, LocalSource
 from dovetail.store.store import Entry, Store
-from dovetail.store.tensor_data import Skip
+from dovetail.store.tensor_data import Copied, Skip
 
 # How a leaf got its values. Everything but `copied` is written into the certificate of the result.
 Init = Literal["copied", "tied", "random", "interpolated", "resized", "padded"]
@@ -87,10 +87,15 @@ class Material(NamedTuple):
 
     def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Block]:
         """The bytes of some of its elements, in order."""
+        for piece in self.pieces(start, length):
+            yield piece.data if isinstance(piece, Copied) else piece
+
+    def pieces(self, start: int = 0, length: int | None = None) -> Iterator[Block | Copied]:
+        """The same, with where bytes lie that stay as they are in a local file."""
         count = self.elements - start if length is None else length
         width = BITS[self.source_dtype]
         first, size = start * width // 8, count * width // 8
-        found: Iterator[Block] = (
+        found: Iterator[Block | Copied] = (
             _read(self, first, size) if self.make is None else _cut(self.make(), first, size)
         )
         if not self.is_cast:
@@ -102,7 +107,8 @@ class Material(NamedTuple):
             if isinstance(block, Skip):
                 yield Skip(block.size * BITS[self.dtype] // width)
             else:
-                yield cast(block, self.source_dtype, self.dtype)
+                data = block.data if isinstance(block, Copied) else block
+                yield cast(data, self.source_dtype, self.dtype)
 
     def whole(self) -> bytearray:
         """All bytes at once."""
@@ -231,7 +237,7 @@ def _cut(blocks: Iterable[bytes | memoryview], start: int, length: int) -> Itera
             return
 
 
-def _read(material: Material, start: int, length: int) -> Iterator[Block]:
+def _read(material: Material, start: int, length: int) -> Iterator[Block | Copied]:
     """Bytes of a material that is stored somewhere, span by span."""
     assert material.store is not None
     position = 0
@@ -243,7 +249,7 @@ def _read(material: Material, start: int, length: int) -> Iterator[Block]:
         position += span.length
 
 
-def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Block]:
+def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Block | Copied]:
     entry = store.entries[span.tensor]
     source = store.source(entry.file)
     begin = entry.start + span.start + skip
@@ -253,7 +259,7 @@ def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Blo
         yield from _read_any(source, begin, begin + length, f"tensor `{span.tensor}`")
 
 
-def _read_local(source: LocalSource, begin: int, end: int, what: str) -> Iterator[Block]:
+def _read_local(source: LocalSource, begin: int, end: int, what: str) -> Iterator[Skip | Copied]:
     """Blocks in a buffer that the next one overwrites; holes of a sparse file are not read."""
     for first, last, is_data in source.extents(begin, end):
         if not is_data:
@@ -264,7 +270,7 @@ def _read_local(source: LocalSource, begin: int, end: int, what: str) -> Iterato
             piece = _scratch.block[: min(BLOCK, last - offset)]
             if source.read_into(offset, piece) != len(piece):
                 source.exactly(offset, len(piece), what)
-            yield piece
+            yield Copied(piece, source, offset)
 
 
 def _read_any(source: ByteSource, begin: int, end: int, what: str) -> Iterator[Block]:

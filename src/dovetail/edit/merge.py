@@ -29,6 +29,7 @@ def merge(
     as_: str | None = None,
     resume: bool = False,
     replace: bool = False,
+    sync: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Writes one model from the nodes in a folder, in the layout that it was split from or in another.
@@ -40,7 +41,9 @@ def merge(
     """
     with opened_subject(directory, as_=as_, allow=allow, given=given) as subject:
         plan = plan_merge(subject, to=to, changes=changes)
-        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+        return execute(
+            plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
+        )
 
 
 def plan_merge(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:

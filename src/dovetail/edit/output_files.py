@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 
 from dovetail.dtypes import BITS
 from dovetail.edit.arrange import Arranged
-from dovetail.edit.material import Block
 from dovetail.layout.family import Container
 from dovetail.store.block_file import BlockFile
 from dovetail.store.safetensors_writer import in_shards
-from dovetail.store.tensor_data import TensorData
+from dovetail.store.tensor_data import Chunk, TensorData
 
 DEFAULT_SHARD = 5_000_000_000
 TORCH_FILE = "pytorch_model.bin"
 
-# The blocks of a tensor, on their way to the file.
-Blocks = Callable[[Arranged, BlockFile], Iterator[Block] | None]
+# The bytes of a tensor, on their way to the file.
+Chunks = Callable[[Arranged, BlockFile], Iterator[Chunk] | None]
 
 
 class OutputFile(NamedTuple):
@@ -86,18 +85,20 @@ def index_of(files: Sequence[OutputFile]) -> str | None:
     return f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {weight_map}\n}}\n'
 
 
-def write_file(path: str, file: OutputFile, blocks: Blocks, *, start: int = 0) -> None:
-    """Writes one file; `blocks` gives the bytes of each tensor, None for a hole.
+def write_file(
+    path: str, file: OutputFile, chunks: Chunks, *, start: int = 0, is_synced: bool = True
+) -> None:
+    """Writes one file; `chunks` gives the bytes of each tensor, None for a hole.
 
-    What `blocks` leaves out before `start` is in place already.
+    What `chunks` leaves out before `start` is in place already.
 
     Raises:
         WriteError: a tensor gives more or fewer bytes than it should.
         OSError: the system refuses.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with BlockFile(path, file.size, start=start) as target:
-        tensors = [TensorData(one.name, one.dtype, one.shape, blocks(one, target)) for one in file.tensors]
+    with BlockFile(path, file.size, start=start, is_synced=is_synced) as target:
+        tensors = [TensorData(one.name, one.dtype, one.shape, chunks(one, target)) for one in file.tensors]
         if file.kind == "safetensors":
             from dovetail.store.safetensors_writer import write_to
 

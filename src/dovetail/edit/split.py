@@ -74,11 +74,13 @@ def split(
     as_: str | None = None,
     resume: bool = False,
     replace: bool = False,
+    sync: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Writes a model as one folder for each node, or as LitGPT chunks.
 
-    `nodes` are balanced by bytes; `layers` says instead how many layers each node has.
+    `nodes` are balanced by bytes; `layers` says instead how many layers each node has. Without `sync`
+    it is left to the system when the bytes reach the disk, as `cp` leaves it.
 
     Raises:
         CheckpointError: the source is of no known family, damaged, or changes meanwhile.
@@ -87,7 +89,9 @@ def split(
     """
     with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
         plan = plan_split(subject, nodes=nodes, layers=layers, to=to, changes=changes)
-        return execute(plan, os.fspath(out), is_resumed=resume, replaces=replace, progress=progress)
+        return execute(
+            plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
+        )
 
 
 def plan_split(

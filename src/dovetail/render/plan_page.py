@@ -52,6 +52,10 @@ def done_page(plan: Plan, done: Done, *, is_resumed: bool = False) -> Page:
         ),
         Line(f"fingerprint {done.fingerprint}"),
     ]
+    if not done.is_synced:
+        page.append(
+            Line("not all of it is on the disk yet: with --no-sync the system writes it later", "dim")
+        )
     return page
 
 

@@ -2,7 +2,8 @@
 
 Big files go past the page cache (O_DIRECT): on gigabytes that is as fast as the disk, leaves the
 machine's cache alone and has nothing left to flush at the end (docs/decisions/0008-writing.md has the
-measurements). Where a file system refuses it, and for small files, writing is ordinary.
+measurements). Where a file system refuses it, and for small files, writing is ordinary. A file that need
+not be on the disk in the end goes through the cache, and the system moves what is copied (sendfile).
 """
 
 import errno
@@ -10,7 +11,11 @@ import mmap
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
+from threading import Semaphore, Thread
+from typing import BinaryIO, NamedTuple
+
+from dovetail.store.source import LocalSource
+from dovetail.store.tensor_data import Copied
 
 BLOCK = 4 << 20
 _NUM_BLOCKS = 4
@@ -19,24 +24,50 @@ _PAGE = 4096
 # Through the page cache, large writes can be many times slower than small ones (ext4 of Linux 6.18).
 _CACHED_STEP = 128 << 10
 
+# What the system moves: not so little that asking costs more than copying, and not too far ahead of it.
+_MOVED_FROM = 64 << 10
+_NUM_MOVES = 32
+_CANNOT_MOVE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNOTSUPP)
+
 Call = Callable[[], None]
-_Job = tuple[mmap.mmap, int, int] | Call | None
+
+
+class _Written(NamedTuple):
+    """A block on its way to an offset of the file."""
+
+    block: mmap.mmap
+    offset: int
+    length: int
+
+
+class _Moved(NamedTuple):
+    """Bytes of another file on their way to an offset of this one."""
+
+    source: LocalSource
+    begin: int
+    offset: int
+    length: int
+
+
+_Job = _Written | _Moved | Call | None
 
 
 class BlockFile:
     """Takes bytes in order, as a binary file does. `expected` is about how many there will be.
 
-    `start` is where the file of an earlier run ends: what is left out before it stays as it is.
+    `start` is where the file of an earlier run ends: what is left out before it stays as it is. Without
+    `is_synced` the system writes to the disk when it likes, as after `cp`.
 
     Raises:
         OSError: the system refuses; what the writing thread meets comes out of a later call.
     """
 
-    def __init__(self, path: str, expected: int, *, start: int = 0) -> None:
+    def __init__(self, path: str, expected: int, *, start: int = 0, is_synced: bool = True) -> None:
         self.name = path
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if start else os.O_EXCL)
         self._fd = os.open(path, flags, 0o644)
-        self._direct_fd = _open_direct(path) if expected >= _DIRECT_FROM else -1
+        self._direct_fd = _open_direct(path) if is_synced and expected >= _DIRECT_FROM else -1
+        self._is_synced = is_synced
         self._position = 0
         self._base = start // BLOCK * BLOCK
         if self._base:
@@ -47,6 +78,7 @@ class BlockFile:
         self._error: BaseException | None = None
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._moves = Semaphore(_NUM_MOVES)
         for _ in range(_NUM_BLOCKS):
             self._free.put(mmap.mmap(-1, BLOCK))
         self._block = self._free.get()
@@ -80,6 +112,17 @@ class BlockFile:
             view = view[count:]
         return size
 
+    def copy(self, piece: Copied) -> None:
+        """Takes bytes of another file."""
+        length = len(piece.data)
+        if self._is_synced or length < _MOVED_FROM or self._position < self._base:
+            self.write(piece.data)
+            return
+        self._hand_over()
+        self._moves.acquire()
+        self._jobs.put(_Moved(piece.source, piece.offset, self._position, length))
+        self._base = self._position = self._position + length
+
     def seek(self, count: int, whence: int = os.SEEK_CUR) -> int:
         """Leaves out the next `count` bytes: zeros that take no room, or what is in place already."""
         assert whence == os.SEEK_CUR
@@ -97,20 +140,21 @@ class BlockFile:
         return size
 
     def flush(self) -> None:
-        """Nothing: `close` makes everything durable."""
+        """Nothing: `close` does what is to be done."""
 
     def when_written(self, call: Call) -> None:
-        """Calls back, in the writing thread, when everything given so far has been handed to the disk."""
+        """Calls back, in the writing thread, when everything given so far is in the file."""
         self._calls.append(call)
 
     def close(self) -> None:
-        """Writes what is left and makes it durable."""
+        """Writes what is left and, if asked for, makes it durable."""
         self._hand_over()
         self._stop()
         try:
             self._check()
             os.ftruncate(self._fd, self._position)
-            os.fsync(self._fd)
+            if self._is_synced:
+                os.fsync(self._fd)
         finally:
             self._close_files()
 
@@ -140,7 +184,7 @@ class BlockFile:
         if self._end_of_data:
             length = -(-self._end_of_data // _PAGE) * _PAGE
             self._zero_up_to(length)
-            self._jobs.put((self._block, self._base, length))
+            self._jobs.put(_Written(self._block, self._base, length))
             self._block = self._free.get()
             self._end_of_data = 0
         if self._fill:
@@ -167,23 +211,46 @@ class BlockFile:
         """The writing thread. After an error it goes on taking blocks, so that the giver never waits."""
         while (job := self._jobs.get()) is not None:
             try:
-                if callable(job):
-                    if self._error is None:
-                        job()
-                    continue
-                block, offset, length = job
                 if self._error is None:
-                    self._write(memoryview(block)[:length], offset)
+                    self._do(job)
             except BaseException as error:  # noqa: BLE001 - raised again in the giving thread
                 self._error = error
-            if not callable(job):
-                self._free.put(job[0])
+            if isinstance(job, _Written):
+                self._free.put(job.block)
+            elif isinstance(job, _Moved):
+                self._moves.release()
+
+    def _do(self, job: _Written | _Moved | Call) -> None:
+        if isinstance(job, _Written):
+            self._write(memoryview(job.block)[: job.length], job.offset)
+        elif isinstance(job, _Moved):
+            self._move(job)
+        else:
+            job()
+
+    def _move(self, job: _Moved) -> None:
+        source, begin, offset, length = job
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        while length and (count := _send(source, begin, length, self._fd)):
+            begin, offset, length = begin + count, offset + count, length - count
+        if length:  # the system moves nothing here, or the source has become shorter, which is said here
+            _write_all(self._fd, memoryview(source.exactly(begin, length, "data")), offset)
 
     def _write(self, view: memoryview, offset: int) -> None:
         if self._direct_fd >= 0:
             count = _write_directly(self._direct_fd, view, offset)
             view, offset = view[count:], offset + count
         _write_all(self._fd, view, offset)
+
+
+def put(file: BinaryIO | BlockFile, data: bytes | memoryview | Copied) -> None:
+    """Writes the next bytes of a file, whichever kind of file it is."""
+    if not isinstance(data, Copied):
+        file.write(data)
+    elif isinstance(file, BlockFile):
+        file.copy(data)
+    else:
+        file.write(data.data)
 
 
 def _write_directly(descriptor: int, view: memoryview, offset: int) -> int:
@@ -195,6 +262,16 @@ def _write_directly(descriptor: int, view: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, view, offset)
     except OSError as error:
         if error.errno == errno.EINVAL:
+            return 0
+        raise
+
+
+def _send(source: LocalSource, begin: int, length: int, target: int) -> int:
+    """How many bytes the system moved, 0 if it cannot between these files."""
+    try:
+        return source.send(begin, length, target)
+    except OSError as error:
+        if error.errno in _CANNOT_MOVE:
             return 0
         raise
 

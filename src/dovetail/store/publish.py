@@ -23,6 +23,7 @@ def publishing(
     *,
     is_resumed: bool = False,
     replaces: bool = False,
+    is_synced: bool = True,
     accept: Callable[[str], None] | None = None,
     journal: str | None = None,
 ) -> Iterator[str]:
@@ -30,7 +31,8 @@ def publishing(
 
     `needed` is the number of bytes that will be written, checked against the free space first.
     `is_resumed` goes on with what a killed run left, if `accept` raises nothing about it; `replaces` puts
-    an existing `out` away at the end. `journal` is a file in the folder that goes once all is done.
+    an existing `out` away at the end, and without `is_synced` the system puts all on the disk when it likes.
+    `journal` is a file in the folder that goes once all is done.
 
     Raises:
         UsageError: `out` exists, or another run is writing it.
@@ -50,8 +52,13 @@ def publishing(
     try:
         _check_room(out, partial, needed)
         yield partial
-        _sync_tree(partial)
-        _move(partial, out)
+        if is_synced:
+            _sync_tree(partial)
+        replaced = _move(partial, out)
+        if is_synced:
+            _sync(os.path.dirname(out))
+        if replaced is not None:
+            _remove(replaced)
         if journal is not None:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(out, journal))
@@ -126,17 +133,15 @@ def _check_room(out: str, partial: str, needed: int) -> None:
         raise WriteError(f"not enough room for `{out}`", needed=f"{needed:,} bytes", free=f"{free:,} bytes")
 
 
-def _move(partial: str, out: str) -> None:
+def _move(partial: str, out: str) -> str | None:
+    """Puts the folder in its place; gives where that which was there is now."""
     if os.path.isdir(out) and not os.listdir(out):
         os.rmdir(out)
     if not os.path.lexists(out):
         os.rename(partial, out)
-        _sync(os.path.dirname(out))
-        return
+        return None
     if os.path.isdir(out) and _exchange(partial, out):
-        _sync(os.path.dirname(out))
-        shutil.rmtree(partial, ignore_errors=True)
-        return
+        return partial
     old = _old(out)
     os.rename(out, old)
     try:
@@ -144,11 +149,14 @@ def _move(partial: str, out: str) -> None:
     except BaseException:
         os.rename(old, out)
         raise
-    _sync(os.path.dirname(out))
-    if os.path.isdir(old):
-        shutil.rmtree(old)
-    else:
-        os.remove(old)
+    return old
+
+
+def _remove(path: str) -> None:
+    """Removes what was replaced, as far as one may: the new one is in place, whatever happens here."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        os.remove(path)
 
 
 def _exchange(one: str, other: str) -> bool:

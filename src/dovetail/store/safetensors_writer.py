@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from dovetail.errors import WriteError
-from dovetail.store.block_file import BlockFile
+from dovetail.store.block_file import BlockFile, put
 from dovetail.store.tensor_data import Skip, TensorData
 
 _ALIGNMENT = 64
@@ -44,7 +44,7 @@ def write_to(
             if isinstance(chunk, Skip):
                 file.seek(chunk.size, os.SEEK_CUR)
             else:
-                file.write(chunk)
+                put(file, chunk)
         if (written := file.tell() - begin) != tensor.bytes:
             raise WriteError(
                 f"`{tensor.name}` gave {written:,} bytes", expected=f"{tensor.bytes:,}", file=file.name

@@ -83,6 +83,10 @@ class LocalSource(ByteSource):
         """Fills the buffer from `offset`; gives the number of bytes read."""
         return os.preadv(self._fd, [buffer], offset)
 
+    def send(self, offset: int, length: int, target: int) -> int:
+        """Has the system write bytes to another open file, from its position on; gives how many it did."""
+        return os.sendfile(target, self._fd, offset, length)
+
     def fetch(self, offset: int, length: int) -> None:
         """Begins to read bytes that will be wanted soon, without waiting for them; a good many at a time."""
         end = offset + length

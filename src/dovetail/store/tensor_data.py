@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dovetail.dtypes import DTYPES
+from dovetail.store.source import LocalSource
 
 
 class Skip(NamedTuple):
@@ -14,7 +15,18 @@ class Skip(NamedTuple):
     crc: int | None = None
 
 
-Chunk = bytes | memoryview | Skip
+class Copied(NamedTuple):
+    """Bytes as they lie in a local file from `offset` on: `data` is what was read of it, to be looked at.
+
+    A writer may let the system move them from file to file instead of writing `data`.
+    """
+
+    data: memoryview
+    source: LocalSource
+    offset: int
+
+
+Chunk = bytes | memoryview | Skip | Copied
 
 
 class TensorData(NamedTuple):

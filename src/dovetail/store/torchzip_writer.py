@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 
 from dovetail.dtypes import DTYPES
 from dovetail.errors import WriteError
-from dovetail.store.block_file import BlockFile
+from dovetail.store.block_file import BlockFile, put
 from dovetail.store.pickled import Storage, TensorRecord
 from dovetail.store.pickler import pickle_of
-from dovetail.store.tensor_data import Chunk, Skip, TensorData
+from dovetail.store.tensor_data import Chunk, Copied, Skip, TensorData
 
 try:
     from isal.isal_zlib import crc32
@@ -194,8 +194,11 @@ class _ZipWriter:
                 second = crc_of_zeros(chunk.size) if chunk.crc is None else chunk.crc
                 crc = crc_of_both(crc, second, chunk.size)
             else:
-                self.write(chunk)
-                crc = crc32(chunk, crc)
+                with _writing(self.path):
+                    put(self.file, chunk)
+                data = chunk.data if isinstance(chunk, Copied) else chunk
+                self.position += memoryview(data).nbytes
+                crc = crc32(data, crc)
         if (written := self.position - start) != size:
             raise WriteError(f"`{what}` gave {written:,} bytes", expected=f"{size:,}", file=self.path)
         return crc
