@@ -47,7 +47,7 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
         "--no-sync",
         dest="is_synced",
         action="store_false",
-        help="do not wait for the disk, as cp does not: faster, but a power cut soon after may damage OUT",
+        help="do not wait for the disk, as cp does not; a power cut soon after may damage OUT",
     )
 
 

@@ -92,8 +92,8 @@ class Arranged(NamedTuple):
                 begin, end = segment.start * width // 8, (segment.start + segment.length) * width // 8
                 yield segment.material.name, memoryview(data)[begin:end]
                 continue
-            for piece in segment.material.pieces(segment.start, segment.length):
-                yield segment.material.name, piece
+            for chunk in segment.material.chunks(segment.start, segment.length):
+                yield segment.material.name, chunk
 
     def _held(self, segments: tuple[Segment, ...]) -> dict[str, bytearray]:
         """Computed leaves that are needed in several pieces."""

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from dovetail.edit.certificate import LeafContent
-from dovetail.edit.material import Block, Material
+from dovetail.edit.material import Material
 from dovetail.edit.subject import Subject
 from dovetail.errors import CheckpointError
 from dovetail.store.content import ContentHash, are_equal, content_hash
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Store
-from dovetail.store.tensor_data import Skip
+from dovetail.store.tensor_data import Block, Skip
 
 Progress = Callable[[int, int], None]
 _THREADS = 4  # more do not read faster

@@ -9,9 +9,9 @@ import numpy as np
 
 from dovetail.dtypes import BITS
 from dovetail.edit.difference import Distance
-from dovetail.edit.material import Block, Material
+from dovetail.edit.material import Material
 from dovetail.store.cast import to_numbers
-from dovetail.store.tensor_data import Skip
+from dovetail.store.tensor_data import Block, Skip
 
 # elements at once: a MiB or two whatever the dtype
 _PIECE = 1 << 18

@@ -16,7 +16,7 @@ from dovetail.edit.certificate import LeafContent, as_text, certificate, fingerp
 from dovetail.edit.fetch import commit_of, fetch
 from dovetail.edit.journal import NAME as JOURNAL
 from dovetail.edit.journal import Entry, Journal, check_same_plan
-from dovetail.edit.material import Block, plain
+from dovetail.edit.material import plain
 from dovetail.edit.output_files import OutputFile, write_file
 from dovetail.edit.overflow import Overflows
 from dovetail.edit.place import check_place
@@ -26,7 +26,7 @@ from dovetail.report import counted
 from dovetail.store.block_file import BLOCK, BlockFile
 from dovetail.store.content import ContentHash, content_hash, hash_of
 from dovetail.store.publish import publishing
-from dovetail.store.tensor_data import Chunk, Copied, Skip
+from dovetail.store.tensor_data import Block, Chunk, Skip, held
 
 Progress = Callable[[int, int], None]
 _STEP = 8 << 20
@@ -155,7 +155,7 @@ class _Run:
         start = target.tell()
         hashes = _Hashes(self._zero_hashes)
         for leaf, chunk in tensor.chunks():
-            block = chunk.data if isinstance(chunk, Copied) else chunk
+            block = held(chunk)
             hashes.add(leaf, block)
             self.overflows.watch(leaf, block)
             yield chunk

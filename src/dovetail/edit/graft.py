@@ -103,6 +103,8 @@ def graft(
 ) -> Done:
     """Writes a new model with what donors have of it; the rest begins fresh and is tagged.
 
+    Without `sync` it is left to the system when the bytes reach the disk, as `cp` leaves it.
+
     Raises:
         CheckpointError: a donor is damaged, nothing of it is wanted, or something does not fit.
         UsageError: the target is not known, or its sizes are not.

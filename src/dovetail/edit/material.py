@@ -29,11 +29,10 @@ from dovetail.names import Template
 from dovetail.records import records
 from dovetail.store.source import ByteSource, LocalSource
 from dovetail.store.store import Entry, Store
-from dovetail.store.tensor_data import Copied, Skip
+from dovetail.store.tensor_data import Block, Chunk, Copied, Skip, held
 
 # How a leaf got its values. Everything but `copied` is written into the certificate of the result.
 Init = Literal["copied", "tied", "random", "interpolated", "resized", "padded"]
-Block = bytes | memoryview | Skip
 BLOCK = 1 << 20
 _AHEAD = 32 << 20
 _PLACE = itemgetter(2, 3)  # file and start, as Entry has them
@@ -87,15 +86,14 @@ class Material(NamedTuple):
 
     def blocks(self, start: int = 0, length: int | None = None) -> Iterator[Block]:
         """The bytes of some of its elements, in order."""
-        for piece in self.pieces(start, length):
-            yield piece.data if isinstance(piece, Copied) else piece
+        return map(held, self.chunks(start, length))
 
-    def pieces(self, start: int = 0, length: int | None = None) -> Iterator[Block | Copied]:
-        """The same, with where bytes lie that stay as they are in a local file."""
+    def chunks(self, start: int = 0, length: int | None = None) -> Iterator[Chunk]:
+        """The same, with where bytes of a local file lie that stay as they are."""
         count = self.elements - start if length is None else length
         width = BITS[self.source_dtype]
         first, size = start * width // 8, count * width // 8
-        found: Iterator[Block | Copied] = (
+        found: Iterator[Chunk] = (
             _read(self, first, size) if self.make is None else _cut(self.make(), first, size)
         )
         if not self.is_cast:
@@ -103,12 +101,11 @@ class Material(NamedTuple):
             return
         from dovetail.store.cast import cast
 
-        for block in found:
+        for block in map(held, found):
             if isinstance(block, Skip):
                 yield Skip(block.size * BITS[self.dtype] // width)
             else:
-                data = block.data if isinstance(block, Copied) else block
-                yield cast(data, self.source_dtype, self.dtype)
+                yield cast(block, self.source_dtype, self.dtype)
 
     def whole(self) -> bytearray:
         """All bytes at once."""
@@ -237,7 +234,7 @@ def _cut(blocks: Iterable[bytes | memoryview], start: int, length: int) -> Itera
             return
 
 
-def _read(material: Material, start: int, length: int) -> Iterator[Block | Copied]:
+def _read(material: Material, start: int, length: int) -> Iterator[Chunk]:
     """Bytes of a material that is stored somewhere, span by span."""
     assert material.store is not None
     position = 0
@@ -249,7 +246,7 @@ def _read(material: Material, start: int, length: int) -> Iterator[Block | Copie
         position += span.length
 
 
-def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Block | Copied]:
+def _read_span(store: Store, span: Span, skip: int, length: int) -> Iterator[Chunk]:
     entry = store.entries[span.tensor]
     source = store.source(entry.file)
     begin = entry.start + span.start + skip

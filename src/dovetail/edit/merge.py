@@ -34,6 +34,8 @@ def merge(
 ) -> Done:
     """Writes one model from the nodes in a folder, in the layout that it was split from or in another.
 
+    Without `sync` it is left to the system when the bytes reach the disk, as `cp` leaves it.
+
     Raises:
         CheckpointError: nodes are missing, of different models, overlap or have gaps.
         UsageError: the folder holds no nodes, or `out` exists.

@@ -7,10 +7,10 @@ tensor pass; then the certificate says how many there are.
 
 from collections.abc import Iterable, Mapping
 
-from dovetail.edit.material import Block, Material
+from dovetail.edit.material import Material
 from dovetail.errors import CheckpointError, listed
 from dovetail.report import counted
-from dovetail.store.tensor_data import Skip
+from dovetail.store.tensor_data import Block, Skip
 
 
 class Overflows:

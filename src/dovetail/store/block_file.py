@@ -113,7 +113,10 @@ class BlockFile:
         return size
 
     def copy(self, piece: Copied) -> None:
-        """Takes bytes of another file."""
+        """Takes the next bytes from another file.
+
+        The system moves them only through the page cache, so not where they must be on the disk.
+        """
         length = len(piece.data)
         if self._is_synced or length < _MOVED_FROM or self._position < self._base:
             self.write(piece.data)

@@ -26,7 +26,13 @@ class Copied(NamedTuple):
     offset: int
 
 
-Chunk = bytes | memoryview | Skip | Copied
+Block = bytes | memoryview | Skip
+Chunk = Block | Copied
+
+
+def held(chunk: Chunk) -> Block:
+    """The bytes of a chunk as they are in memory, wherever they lie besides."""
+    return chunk.data if isinstance(chunk, Copied) else chunk
 
 
 class TensorData(NamedTuple):

@@ -194,20 +194,17 @@ class _ZipWriter:
                 second = crc_of_zeros(chunk.size) if chunk.crc is None else chunk.crc
                 crc = crc_of_both(crc, second, chunk.size)
             else:
-                with _writing(self.path):
-                    put(self.file, chunk)
-                data = chunk.data if isinstance(chunk, Copied) else chunk
-                self.position += memoryview(data).nbytes
-                crc = crc32(data, crc)
+                self.write(chunk)
+                crc = crc32(chunk.data if isinstance(chunk, Copied) else chunk, crc)
         if (written := self.position - start) != size:
             raise WriteError(f"`{what}` gave {written:,} bytes", expected=f"{size:,}", file=self.path)
         return crc
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | memoryview | Copied) -> None:
         """Writes bytes."""
         with _writing(self.path):
-            self.file.write(data)
-        self.position += memoryview(data).nbytes
+            put(self.file, data)
+        self.position += memoryview(data.data if isinstance(data, Copied) else data).nbytes
 
     def skip(self, size: int) -> None:
         """Leaves a hole."""
