@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import dovetail
-from dovetail.data.patches import patches
+from dovetail.inputs.patches import patches
 from dovetail.run.fast import made_fast
 from measure import Row, milliseconds, read_speed, show, where
 

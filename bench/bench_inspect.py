@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dovetail.edit.make import make
 from dovetail.names import group_names
-from dovetail.store.safetensors_writer import INDEX, write_safetensors
-from dovetail.store.tensor_data import TensorData
+from dovetail.store.safetensors.write import INDEX, write_safetensors
+from dovetail.store.write.tensor_data import TensorData
 from measure import DOVETAIL, PYTHON, Row, alternate, milliseconds, show, timed, where
 
 PARSE = """

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from dovetail.store.block_file import BLOCK, BlockFile
 from dovetail.store.source import LocalSource
-from dovetail.store.tensor_data import Copied
+from dovetail.store.write.block_file import BLOCK, BlockFile
+from dovetail.store.write.tensor_data import Copied
 from measure import show, timed, where
 
 SIZE = 4_417_971_200

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from dovetail.store.open import open_checkpoint
-from dovetail.store.safetensors_writer import write_safetensors
+from dovetail.store.safetensors.write import write_safetensors
 from dovetail.store.store import Store
-from dovetail.store.tensor_data import TensorData
+from dovetail.store.write.tensor_data import TensorData
 
 OUT = Path("demo-out")
 WHOLE = OUT / "Qwen2-VL-2B"

@@ -6,7 +6,7 @@ from typing import Any
 
 from dovetail.edit.make import make
 from dovetail.families import family
-from dovetail.run.load import load
+from dovetail.loading.load import load
 from files import header_of, plan_of
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.dtypes import DTYPES
 from dovetail.families import family
-from dovetail.layout.blueprint import Blueprint, blueprint
 
 # Pairwise different primes (and multiples of heads), so that no two sizes coincide.
 TINY: dict[str, dict[str, int | str]] = {

@@ -448,7 +448,7 @@ def hub_server(root: Path, patch: Any) -> Iterator[HubServer]:
 
     (root / "www").mkdir()
     close_session()
-    patch.setattr("dovetail.store.request.DELAYS", (0.0, 0.0, 0.0))
+    patch.setattr("dovetail.store.remote.request.DELAYS", (0.0, 0.0, 0.0))
     for name in (
         "HF_TOKEN",
         "HUGGING_FACE_HUB_TOKEN",

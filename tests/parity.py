@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import dovetail.run.load
+import dovetail.loading.load
 
 ATOL = 1e-5
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 def loaded(model: Any, folder: Path, **options: Any) -> Any:
     """What `dovetail.load` makes of the checkpoint that transformers writes."""
     model.save_pretrained(folder)
-    return dovetail.run.load.load(folder, **options)
+    return dovetail.loading.load.load(folder, **options)
 
 
 def assert_near(found: Tensor, expected: Tensor, where: Tensor | None = None, atol: float = ATOL) -> None:

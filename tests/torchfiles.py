@@ -10,7 +10,7 @@ from dovetail.dtypes import DTYPES
 from dovetail.store.folder import LocalFolder
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Shard, Store
-from dovetail.store.torchzip import read_torch
+from dovetail.store.torchfile.read import read_torch
 
 
 def saved(value: Any, path: Path, **options: Any) -> Shard:

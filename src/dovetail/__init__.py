@@ -13,20 +13,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dovetail.compare.diff import diff
+    from dovetail.compare.fingerprint import fingerprint
+    from dovetail.declare.family import Family
     from dovetail.edit.convert import convert
-    from dovetail.edit.diff import diff
     from dovetail.edit.graft import graft
-    from dovetail.edit.identity import fingerprint
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
     from dovetail.edit.split import split
     from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
-    from dovetail.layout.family import Family
+    from dovetail.loading.load import load, load_part
     from dovetail.report import Finding, Report
     from dovetail.run.act import Actor
     from dovetail.run.generate import Generator
-    from dovetail.run.load import load, load_part
     from dovetail.store.open import open_checkpoint
     from dovetail.verbs import families, inspect, validate
 
@@ -35,18 +35,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "Actor": "dovetail.run.act",
     "DovetailError": "dovetail.errors",
-    "Family": "dovetail.layout.family",
+    "Family": "dovetail.declare.family",
     "Finding": "dovetail.report",
     "Generator": "dovetail.run.generate",
     "Report": "dovetail.report",
     "convert": "dovetail.edit.convert",
-    "diff": "dovetail.edit.diff",
+    "diff": "dovetail.compare.diff",
     "families": "dovetail.verbs",
-    "fingerprint": "dovetail.edit.identity",
+    "fingerprint": "dovetail.compare.fingerprint",
     "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
-    "load": "dovetail.run.load",
-    "load_part": "dovetail.run.load",
+    "load": "dovetail.loading.load",
+    "load_part": "dovetail.loading.load",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",

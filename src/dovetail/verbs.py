@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from dovetail.declare.family import Family
+from dovetail.declare.lookalikes import same_layouts
 from dovetail.errors import DovetailError
+from dovetail.explain.examine import Examination, examine
 from dovetail.families import all_families, built_in, family, third_party
-from dovetail.layout.examine import Examination, examine
-from dovetail.layout.family import Family
-from dovetail.layout.lookalikes import same_layouts
 from dovetail.report import Report
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
@@ -56,15 +56,15 @@ def validate(
         report = _with_values(examination, progress) if values else examination.report
     if not forward:
         return report
-    from dovetail.run.forward import with_forward
+    from dovetail.parity.forward import with_forward
 
     return with_forward(report, checkpoint, as_=as_)
 
 
 def _with_values(examination: Examination, progress: Callable[[int, int], None] | None) -> Report:
     """The report with what the data shows, and whether it is what the certificate says."""
-    from dovetail.edit.recheck import certified_materials, recheck, why_not
-    from dovetail.layout.values import check_values
+    from dovetail.compare.recheck import certified_materials, recheck, why_not
+    from dovetail.explain.values import check_values
 
     try:
         materials = certified_materials(examination) if examination.store.has_bytes else {}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import dovetail
-from dovetail.store.safetensors_writer import INDEX
-from dovetail.store.tensor_data import TensorData
-from dovetail.store.torchzip_writer import write_torch
+from dovetail.store.safetensors.write import INDEX
+from dovetail.store.torchfile.write import write_torch
+from dovetail.store.write.tensor_data import TensorData
 from files import MODELS, header_of, plan_of, safetensors_bytes, scoped, write_listing
 
 Header = Mapping[str, Any]

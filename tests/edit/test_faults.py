@@ -18,7 +18,7 @@ import pytest
 
 import dovetail as package
 from commands import Answer, dovetail, surroundings
-from dovetail.edit.journal import NAME as JOURNAL
+from dovetail.edit.write.journal import NAME as JOURNAL
 
 # About 100 MB over three shards: enough for a run to be caught in the middle of any of them.
 SIZES = {

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import dovetail
 from dovetail.edit.graft import Wanted, opened_graft
-from dovetail.edit.interpolate import cubic_weights
 from dovetail.errors import CheckpointError, UsageError
+from dovetail.weights.interpolate import cubic_weights
 from files import MODELS
 
 WIDTH, VISION = 48, 40

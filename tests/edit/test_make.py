@@ -13,9 +13,9 @@ from safetensors import safe_open
 
 import dovetail
 from dovetail.errors import UsageError
+from dovetail.explain.examine import examine
+from dovetail.explain.leaves import canonical_leaves
 from dovetail.families import built_in, family
-from dovetail.layout.examine import examine
-from dovetail.layout.leaves import canonical_leaves
 from files import MODELS, header_of, plan_of
 
 

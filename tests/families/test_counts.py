@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.families import built_in, family
-from dovetail.layout.blueprint import Blueprint, blueprint
 
 
 def counts(plan: Blueprint, layout: str) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def bring(site: Path, module: str) -> None:
         ),
         ("raise ValueError('boom')", "entry point `odd` cannot be loaded: ValueError: boom"),
         (
-            "from dovetail.layout.part import Part\nPart(id='x', table='a', namings={}).leaves",
+            "from dovetail.declare.part import Part\nPart(id='x', table='a', namings={}).leaves",
             "entry point `odd` cannot be loaded: DeclarationError: a leaf row has a name, a shape and at most one mark: ['a']",
         ),
     ],

@@ -1,6 +1,6 @@
 """Hostile indexes, listings, folders and config files: each is written into a folder, and says what to open.
 
-What safetensors files may be is in `tests/store/test_safetensors.py`, torch files are in `torch_attacks.py`.
+What safetensors files may be is in `tests/store/safetensors/test_safetensors.py`, torch files are in `torch_attacks.py`.
 """
 
 import json

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch_attacks import call, name, numbers, pickled, plain_zip, storage, tensor, text
 
 from dovetail.errors import CheckpointError
-from dovetail.store.flatten import flatten
-from dovetail.store.pickle_calls import CALLS
 from dovetail.store.source import LocalSource
-from dovetail.store.tensor_data import TensorData
-from dovetail.store.torchzip import read_torch
-from dovetail.store.torchzip_writer import write_torch
-from dovetail.store.unpickle import unpickle
+from dovetail.store.torchfile.pickle.calls import CALLS
+from dovetail.store.torchfile.pickle.flatten import flatten
+from dovetail.store.torchfile.pickle.unpickle import unpickle
+from dovetail.store.torchfile.read import read_torch
+from dovetail.store.torchfile.write import write_torch
+from dovetail.store.write.tensor_data import TensorData
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from torch_attacks import (
 )  # fmt: skip
 
 from dovetail.errors import CheckpointError
-from dovetail.store.flatten import flatten
 from dovetail.store.source import LocalSource
-from dovetail.store.torchzip import read_torch
-from dovetail.store.unpickle import unpickle
+from dovetail.store.torchfile.pickle.flatten import flatten
+from dovetail.store.torchfile.pickle.unpickle import unpickle
+from dovetail.store.torchfile.read import read_torch
 from measured import peak_of
 
 SNAPSHOT = Path(__file__).with_name("torch_messages.txt")

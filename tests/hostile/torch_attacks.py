@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dovetail.store.tensor_data import TensorData
-from dovetail.store.torchzip_writer import write_torch
+from dovetail.store.torchfile.write import write_torch
+from dovetail.store.write.tensor_data import TensorData
 
 SENTINEL = "dovetail-sentinel"
 COMMAND = f"touch {SENTINEL}"

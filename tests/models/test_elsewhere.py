@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 
 import dovetail
 from dovetail.edit.make import make
+from dovetail.loading.load import load
 from dovetail.models import MODELS as CLASSES
 from dovetail.models.values import values_from
-from dovetail.run.load import load
 from files import MODELS, plan_of
 
 EVEN = {"text.head_dim": 8, "llm.head_dim": 8, "vlm.head_dim": 8, "expert.d_model": 54}

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dovetail.declare.blueprint import blueprint
+from dovetail.explain.leaves import canonical_name
 from dovetail.families import family
-from dovetail.layout.blueprint import blueprint
-from dovetail.layout.leaves import canonical_name
 from dovetail.models import MODELS, build
 from dovetail.models.values import values_from
 

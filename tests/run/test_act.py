@@ -14,15 +14,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from data.golden_images import noise
 from PIL import Image
 from safetensors.torch import save_file
 
 import dovetail
-from data.golden_images import noise
-from dovetail.data.images import HALF, normalize
 from dovetail.errors import CheckpointError, UsageError
+from dovetail.inputs.images import HALF, normalize
+from dovetail.inputs.instruction import cleaned, steps
 from dovetail.run.act import Actor
-from dovetail.run.instruction import cleaned, steps
 from files import MODELS
 from parity import assert_near, randomise
 from run.beside import PALIGEMMA, sentence_pieces

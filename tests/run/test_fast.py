@@ -11,7 +11,7 @@ from commands import dovetail as command
 from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import attend
-from dovetail.run.example import example_inputs
+from dovetail.parity.example import example_inputs
 from dovetail.run.fast import Weights, is_worth_packing, look, made_fast
 from dovetail.run.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
 from files import MODELS

@@ -15,11 +15,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from data.golden_images import noise
 from PIL import Image
 
 import dovetail
 from commands import dovetail as command
-from data.golden_images import noise
 from dovetail.edit.convert import Changes
 from dovetail.errors import DovetailError, UsageError
 from dovetail.families import family

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from data.golden_images import noise
+
 from dovetail.models.language import LanguageModel
-from dovetail.models.policy import Policy
+from dovetail.models.policies.policy import Policy
 from files import scoped
 
 DECODER = {
@@ -62,7 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dinov2": {"vision.heads": 3},
     "panovlm": {"vision.heads": 3, "text.head_dim": 14, "pipeline": "panovlm"},
 }
-# The same for images as large as the example of `run/example.py`.
+# The same for images as large as the example of `parity/example.py`.
 GIVEN = {**SETTINGS, "llava_onevision": {"grid_pinpoints": [[20, 40], [40, 20]]}}
 
 

@@ -3,11 +3,11 @@
 A real file cites here where its names and shapes come from: papers, and source files with their commit.
 """
 
+from dovetail.declare.family import ConfigKeys, Container, Family, Mount, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Container, Family, Mount, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 RESAMPLER = Part(
     id="peephole_resampler",

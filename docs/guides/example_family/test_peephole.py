@@ -7,8 +7,8 @@ import pytest
 from peephole import FAMILY
 
 import dovetail
-from dovetail.layout.lookalikes import same_families, same_layouts
-from dovetail.layout.prove import prove
+from dovetail.declare.lookalikes import same_families, same_layouts
+from dovetail.declare.prove import prove
 
 # Pairwise different primes where sizes are free: sizes that coincide make false solutions.
 TINY: dict[str, int | str] = {

@@ -94,8 +94,8 @@ def cameras(texts: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: one has no name, a name comes twice, or a file is no image.
     """
-    from dovetail.data.image_file import read_image
     from dovetail.errors import UsageError
+    from dovetail.inputs.image_file import read_image
 
     found: dict[str, Any] = {}
     for text in texts:

@@ -38,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the checkpoint, or prints what would be written."""
+    from dovetail.checkpoint import opened_subject
     from dovetail.edit.convert import Changes, plan_convert
-    from dovetail.edit.subject import opened_subject
 
     changes = Changes(
         format=options.format,

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints what differs; 1 if anything does."""
     from dovetail.cli.output import ProgressBar, print_json
-    from dovetail.edit.diff import diff
+    from dovetail.compare.diff import diff
 
     if not 0 <= options.tolerance < float("inf"):
         raise UsageError(f"--tolerance {options.tolerance} is no tolerance", hint="for example 0.002")

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the fingerprint alone, so that a script can compare it."""
     from dovetail.cli.output import ProgressBar, print_json
-    from dovetail.edit.identity import identify
+    from dovetail.compare.fingerprint import identify
 
     with ProgressBar("hashing") as progress:
         found = identify(

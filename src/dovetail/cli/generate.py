@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the answer as it comes."""
     from dovetail.cli.writing import assignments
-    from dovetail.data.image_file import read_image
+    from dovetail.inputs.image_file import read_image
     from dovetail.run.generate import Generator
     from dovetail.run.sampling import Sampling
 

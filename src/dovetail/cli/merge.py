@@ -22,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the model, or prints what would be written."""
+    from dovetail.checkpoint import opened_subject
     from dovetail.edit.convert import Changes
     from dovetail.edit.merge import plan_merge
-    from dovetail.edit.subject import opened_subject
 
     changes = Changes(format=options.format, max_shard_size=parse_size(options.max_shard_size))
     with opened_subject(

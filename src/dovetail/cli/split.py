@@ -38,9 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the nodes, or prints what would be written."""
+    from dovetail.checkpoint import opened_subject
     from dovetail.edit.convert import Changes
     from dovetail.edit.split import plan_split
-    from dovetail.edit.subject import opened_subject
 
     layers = parse_layers(options.layers) if options.layers else None
     changes = Changes(

@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
     """Prints every stage; 1 if one of them is not as the reference has it."""
     from dovetail.cli.output import StageBar, print_json
     from dovetail.cli.writing import assignments
-    from dovetail.run.backends import backend
-    from dovetail.run.load import load
-    from dovetail.run.verify import verify
+    from dovetail.loading.load import load
+    from dovetail.parity.backends import backend
+    from dovetail.parity.verify import verify
 
     dtype = options.dtype or ("bfloat16" if options.backend == "eager" and not options.against else "float32")
     other = backend(options.backend, dtype=dtype, device=options.device)
@@ -107,13 +107,13 @@ def _check_alike(reference: Any, candidate: Any, options: argparse.Namespace) ->
 
 def _inputs(model: Any, options: argparse.Namespace) -> dict[str, Any]:
     """What the user gives, or an example."""
-    from dovetail.run.example import example_inputs
+    from dovetail.parity.example import example_inputs
 
     if options.tokens is None and not options.image:
         return example_inputs(model, seed=options.seed)
     from dovetail.cli.generate import token_ids
-    from dovetail.data.image_file import read_image
     from dovetail.errors import UsageError
+    from dovetail.inputs.image_file import read_image
     from dovetail.models.language import LanguageModel
 
     if not isinstance(model, LanguageModel) or options.tokens is None:

@@ -74,8 +74,8 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
             show(plan_page(plan, options.out))
         foretell(plan, options)
         return 0
-    from dovetail.edit.execute import execute
-    from dovetail.edit.place import check_place
+    from dovetail.edit.write.destination import check_place
+    from dovetail.edit.write.execute import execute
     from dovetail.render.page import quantity
 
     check_place(options.out, plan.stores, replaces=options.overwrite)
@@ -103,7 +103,7 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
 
 def foretell(plan: "Plan", options: argparse.Namespace) -> None:
     """Says after a dry run whether the run itself would stop at where it is to write."""
-    from dovetail.edit.place import check_place
+    from dovetail.edit.write.destination import check_place
 
     try:
         check_place(options.out, plan.stores, replaces=options.overwrite)

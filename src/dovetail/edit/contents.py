@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from dovetail.edit.certificate import LeafContent
-from dovetail.edit.material import Material
-from dovetail.edit.subject import Subject
+from dovetail.checkpoint import Subject
+from dovetail.edit.write.certificate import LeafContent
 from dovetail.errors import CheckpointError
 from dovetail.store.content import ContentHash, are_equal, content_hash
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Store
-from dovetail.store.tensor_data import Block, Skip
+from dovetail.store.write.tensor_data import Block, Skip
+from dovetail.weights.material import Material
 
 Progress = Callable[[int, int], None]
 _THREADS = 4  # more do not read faster

@@ -5,19 +5,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.declare.family import Layout
 from dovetail.dtypes import dtype_of
-from dovetail.edit.arrange import Target, arrange
-from dovetail.edit.execute import Done, execute
-from dovetail.edit.material import Material, plain
-from dovetail.edit.output_files import DEFAULT_SHARD, output_files
+from dovetail.edit.beside.carried import assumptions, side_files
 from dovetail.edit.plan import Dropped, Lossy, Output, Plan
-from dovetail.edit.side_files import assumptions, side_files
-from dovetail.edit.subject import Path, Subject, opened_subject
 from dovetail.edit.vocab import padded, padded_vocab, with_vocab
+from dovetail.edit.write.execute import Done, execute
+from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import FormatError, UsageError, listed
-from dovetail.layout.family import Layout
 from dovetail.report import Value
 from dovetail.store.content import hash_of
+from dovetail.weights.lay_out import Target, arrange
+from dovetail.weights.material import Material, plain
 
 FORMATS = {"safetensors": "safetensors", "torch": "torch", "pth": "torch"}
 

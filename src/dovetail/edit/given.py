@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from dovetail.edit.subject import Subject
+from dovetail.checkpoint import Subject
 from dovetail.errors import CheckpointError, UsageError, listed
-from dovetail.layout.documents import GIVEN
+from dovetail.explain.documents import GIVEN
 from dovetail.report import Value
 
 _WORDS = ("yes", "no", "on", "off", "y", "n", "TRUE", "FALSE")

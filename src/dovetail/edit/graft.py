@@ -11,26 +11,26 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from dovetail.edit.arrange import Target, arrange
-from dovetail.edit.config_json import config_json
+from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.declare.blueprint import Blueprint, PlannedLeaf
+from dovetail.declare.family import Family, Layout
+from dovetail.edit.beside.carried import CONFIG, travelling
+from dovetail.edit.beside.config_json import config_json
 from dovetail.edit.convert import cast_materials, format_of
-from dovetail.edit.execute import Done, Progress, execute
-from dovetail.edit.fresh import fresh
-from dovetail.edit.interpolate import interpolated, resized
-from dovetail.edit.material import Material
-from dovetail.edit.output_files import DEFAULT_SHARD, output_files
 from dovetail.edit.plan import Output, Plan
-from dovetail.edit.side_files import CONFIG, travelling
-from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.edit.write.execute import Done, Progress, execute
+from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import CheckpointError, UsageError, listed
+from dovetail.explain.documents import Documents, config_documents
+from dovetail.explain.leaves import KnownSizes, canonical_name
+from dovetail.explain.wanted import Described, described, family_of
 from dovetail.families import all_families, family
-from dovetail.layout.blueprint import Blueprint, PlannedLeaf
-from dovetail.layout.documents import Documents, config_documents
-from dovetail.layout.family import Family, Layout
-from dovetail.layout.from_config import Described, described, family_of
-from dovetail.layout.leaves import KnownSizes, canonical_name
 from dovetail.names import star
 from dovetail.store.open import located
+from dovetail.weights.fresh import fresh
+from dovetail.weights.interpolate import interpolated, resized
+from dovetail.weights.lay_out import Target, arrange
+from dovetail.weights.material import Material
 
 # What stands beside the weights of a model.
 _BESIDE = (".json", ".jinja", ".model")

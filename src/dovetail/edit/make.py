@@ -5,20 +5,20 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from dovetail.declare.blueprint import Blueprint, blueprint
+from dovetail.declare.family import Family, Layout
 from dovetail.dtypes import Dtype, dtype_of
-from dovetail.edit.arrange import Arranged, Target, arrange
-from dovetail.edit.config_json import config_json
-from dovetail.edit.fresh import fresh_model, with_tied_copies
-from dovetail.edit.output_files import DEFAULT_SHARD, index_of, output_files, write_file
+from dovetail.edit.beside.config_json import config_json
+from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError
+from dovetail.explain.leaves import KnownSizes
 from dovetail.families import family as family_of
-from dovetail.layout.blueprint import Blueprint, blueprint
-from dovetail.layout.family import Family, Layout
-from dovetail.layout.leaves import KnownSizes
-from dovetail.store.block_file import BlockFile
-from dovetail.store.publish import publishing
-from dovetail.store.safetensors_writer import INDEX
-from dovetail.store.tensor_data import Chunk
+from dovetail.store.safetensors.write import INDEX
+from dovetail.store.write.block_file import BlockFile
+from dovetail.store.write.publish import publishing
+from dovetail.store.write.tensor_data import Chunk
+from dovetail.weights.fresh import fresh_model, with_tied_copies
+from dovetail.weights.lay_out import Arranged, Target, arrange
 
 
 class Made(NamedTuple):

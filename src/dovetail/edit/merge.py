@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from dovetail.checkpoint import Path, Subject, opened_subject
 from dovetail.edit.convert import Changes, plan_convert
-from dovetail.edit.execute import Done, execute
 from dovetail.edit.plan import Plan
-from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.edit.write.execute import Done, execute
 from dovetail.errors import UsageError
 
 _NO_CHANGES = Changes()

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dovetail.edit.arrange import Arranged
-from dovetail.edit.material import Material
-from dovetail.edit.output_files import OutputFile, index_of
-from dovetail.layout.documents import STAMP
-from dovetail.layout.family import Family
-from dovetail.layout.leaves import Span
+from dovetail.declare.family import Family
+from dovetail.edit.write.files import OutputFile, index_of
+from dovetail.explain.documents import STAMP
+from dovetail.explain.leaves import Span
 from dovetail.report import Finding, Value
 from dovetail.store.content import ALGORITHM, hash_of
-from dovetail.store.safetensors_writer import INDEX
+from dovetail.store.safetensors.write import INDEX
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Store
+from dovetail.weights.lay_out import Arranged
+from dovetail.weights.material import Material
 
 # Python, the blocks of the writing thread and the reading block (measured: bench/bench_convert.py).
 _BASE_MEMORY = 64 << 20

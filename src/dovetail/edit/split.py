@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from dovetail.edit.arrange import arrange
-from dovetail.edit.certificate import certificate_name
+from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.declare.family import Layout
+from dovetail.edit.beside.carried import side_files
 from dovetail.edit.convert import (
     Changes,
     cast_materials,
@@ -25,14 +26,13 @@ from dovetail.edit.convert import (
     target_layout,
     tied_copies,
 )
-from dovetail.edit.execute import Done, execute
-from dovetail.edit.material import Material
-from dovetail.edit.output_files import OutputFile, output_files
 from dovetail.edit.plan import Output, Plan
-from dovetail.edit.side_files import side_files
-from dovetail.edit.subject import Path, Subject, opened_subject
+from dovetail.edit.write.certificate import certificate_name
+from dovetail.edit.write.execute import Done, execute
+from dovetail.edit.write.files import OutputFile, output_files
 from dovetail.errors import UsageError
-from dovetail.layout.family import Layout
+from dovetail.weights.lay_out import arrange
+from dovetail.weights.material import Material
 
 _NO_CHANGES = Changes()
 

@@ -10,21 +10,21 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from dovetail.edit.certificate import LeafContent, as_text, certificate, certificate_name
-from dovetail.edit.checkpoint_metadata import FAMILIES, NAME, checkpoint_metadata, parsed
+from dovetail.checkpoint import Path, Subject, subject_of
+from dovetail.edit.beside.panovlm import FAMILIES, NAME, checkpoint_metadata, parsed
 from dovetail.edit.contents import leaf_contents
-from dovetail.edit.fetch import commit_of
 from dovetail.edit.given import check_given, resolved
-from dovetail.edit.subject import Path, Subject, subject_of
+from dovetail.edit.write.certificate import LeafContent, as_text, certificate, certificate_name
+from dovetail.edit.write.fetch import commit_of
 from dovetail.errors import UsageError, listed
+from dovetail.explain.documents import STAMP, Document
+from dovetail.explain.examine import Examination, examine
 from dovetail.families import built_in, family, third_party
-from dovetail.layout.documents import STAMP, Document
-from dovetail.layout.examine import Examination, examine
 from dovetail.report import Value, counted
 from dovetail.store.folder import LocalFolder
 from dovetail.store.open import open_checkpoint
-from dovetail.store.replace import replace_file
 from dovetail.store.store import Store
+from dovetail.store.write.replace import replace_file
 
 Progress = Callable[[int, int], None]
 _OPEN = ("default", "undetermined")

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from dovetail.checkpoint import Subject
 from dovetail.dtypes import BITS
-from dovetail.edit.material import BLOCK, Material, plain
-from dovetail.edit.subject import Subject
 from dovetail.errors import UsageError
 from dovetail.report import Value
+from dovetail.weights.material import BLOCK, Material, plain
 
 
 class Vocab(NamedTuple):

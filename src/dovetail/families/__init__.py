@@ -10,8 +10,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dovetail.declare.family import Family
 from dovetail.errors import DeclarationError, UsageError
-from dovetail.layout.family import Family
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -6,8 +6,8 @@ use: it is in every file all the same. The norm before them is misspelled in eve
 Sources: transformers@5.23.0 `modeling_clip.py`; arXiv:2103.00020.
 """
 
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.siglip import BLOCKS, HF_BLOCKS, IMAGE_SIZE
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LEAVES = (
     """

@@ -11,7 +11,7 @@ of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; a fork of
 
 from collections.abc import Mapping
 
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 
 LEAVES = """
 embed.weight                                vocab d_model                                     if embed
@@ -133,7 +133,7 @@ GEMMA_SIZES = {
     "gemma-2b": _size("2048 18 8 1 256 16384 256000"),
     "gemma-7b": _size("3072 28 16 16 256 24576 256000"),
 }
-# The action expert has the heads of the Gemma it attends with, not 1024/8 (openpi@15a9616 models/gemma.py).
+# The action expert has the heads of the Gemma it attends with, not 1024/8 (openpi@15a9616 models/dialects/gemma.py).
 GEMMA_EXPERT_SIZES = {"gemma_300m": _size("1024 18 8 1 256 4096 257152")}
 
 

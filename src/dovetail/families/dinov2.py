@@ -7,9 +7,9 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 `vla-scripts/extern/convert_openvla_weights_to_hf.py`; arXiv:2304.07193.
 """
 
+from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, TIMM_BLOCKS
-from dovetail.layout.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LEAVES = (
     """

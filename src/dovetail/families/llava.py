@@ -8,14 +8,14 @@ Sources: transformers 4.45.2-5.23.0 `modeling_llava.py`, saved and read back in 
 
 import math
 
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.part import Setting
 from dovetail.families.clip import CLIP
 from dovetail.families.clip import SIZES as CLIP_SIZES
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES
 from dovetail.families.llava_onevision import PROJECTOR
 from dovetail.families.siglip import image_settings
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
-from dovetail.layout.part import Setting
 
 _WHY = "llava 1.5 convention"
 _SELECT = ("vision_feature_select_strategy", "mm_vision_select_feature")

@@ -11,12 +11,12 @@ arXiv:2408.03326.
 from collections.abc import Mapping
 from typing import Any
 
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Family, Mount, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 PROJECTOR = Part(
     id="mlp2x_gelu",

@@ -4,11 +4,11 @@ Sources: transformers 4.45.2-5.23.0 `modeling_paligemma.py`, saved and read back
 arXiv:2407.07726.
 """
 
+from dovetail.declare.family import ConfigKeys, Family, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import GEMMA, GEMMA_SIZES, HEAD
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 LINEAR = Part(
     id="linear",

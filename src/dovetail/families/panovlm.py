@@ -11,12 +11,12 @@ Q-Former; lucidrains/flamingo-pytorch for the perceiver.
 
 from collections.abc import Mapping
 
+from dovetail.declare.family import LIGHTNING, ConfigKeys, Family, Layout, Mount, layout, scoped
+from dovetail.declare.part import Derived, Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, LLAMA, QWEN2, QWEN2_SIZES, QWEN3
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import LIGHTNING, ConfigKeys, Family, Layout, Mount, layout, scoped
-from dovetail.layout.part import Derived, Facts, Naming, Part, Setting, parse_spellings
 
 
 def _same(table: str) -> Naming:

@@ -5,17 +5,17 @@ alphabetically first, and the embedding is the other. The expert's own `lm_head`
 nothing reads it: 263 million random numbers, declared dead here. pi0.5 conditions the expert's norms
 on time (`dense` leaves) and has no state projection.
 
-Sources: openpi@15a9616 `models_pytorch/{pi0_pytorch,gemma_pytorch}.py`, `models/gemma.py`; lerobot
+Sources: openpi@15a9616 `models_pytorch/{pi0_pytorch,gemma_pytorch}.py`, `models/dialects/gemma.py`; lerobot
 (`model.` prefix; 0.1-0.3 with the older PaliGemma names and normalisation buffers); transformers@5.23.0
 `modeling_pi0.py`, `conversion_mapping.py`, saved and read back; arXiv:2410.24164, arXiv:2504.16054.
 """
 
+from dovetail.declare.family import ConfigKeys, Family, Layout, Mount, Pipeline, Placed, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEMMA_EXPERT_SIZES, GEMMA_SIZES
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.family import ConfigKeys, Family, Layout, Mount, Pipeline, Placed, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 _SETTINGS = (
     Setting("action_horizon", ("action_horizon", "chunk_size"), 50, "openpi default"),

@@ -13,14 +13,14 @@ Sources: TRI-ML/prismatic-vlms `models/{load.py,vlms/prismatic.py}`, `util/nn_ut
 `model_executor/models/prismatic_vlm.py` (open_clip's `trunk` around the tower); arXiv:2402.07865.
 """
 
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import ConfigKeys, Container, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES, QWEN2, QWEN3, QWEN3_SIZES
 from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
 from dovetail.families.siglip import IMAGE_SIZE, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Container, Family, Mount, Pipeline, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting
 
 _PICKLE = Container("torch", "checkpoints/latest-checkpoint.pt", "model/")
 

@@ -8,11 +8,11 @@ transformers#45357 for the save bug of 5.5.0-5.5.3; a fork of MDI-LLM for `litgp
 arXiv:2409.12191.
 """
 
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2_OF_VL, QWEN2_SIZES
 from dovetail.families.siglip import image_settings
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
 
 VIT = Part(
     id="qwen2_vit",

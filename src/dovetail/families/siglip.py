@@ -10,9 +10,9 @@ of a tower saved alone, 5.23 does not); timm@1.0.31 `vision_transformer.py`, `la
 arXiv:2303.15343, arXiv:2502.14786.
 """
 
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
-from dovetail.layout.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 
 BLOCKS = """
 blocks.{layer}.norm1.(weight|bias)           d_vision

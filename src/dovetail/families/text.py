@@ -3,6 +3,8 @@
 Sources: see `decoder.py`.
 """
 
+from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.part import Part
 from dovetail.families.decoder import (
     GEMMA,
     GEMMA_SIZES,
@@ -14,8 +16,6 @@ from dovetail.families.decoder import (
     QWEN3,
     QWEN3_SIZES,
 )
-from dovetail.layout.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
-from dovetail.layout.part import Part
 
 LAYOUTS = (
     layout("hf", {"text": "model.", "head": "lm_head."}, note="the hub; transformers, all versions"),

@@ -1,7 +1,7 @@
 """The models, one readable file each; torch begins here.
 
 Parameters are called as their family declares them, below the role of their part:
-`text.blocks.3.attn.q.weight`. Nothing here reads files: `dovetail.run.load` does.
+`text.blocks.3.attn.q.weight`. Nothing here reads files: `dovetail.loading.load` does.
 """
 
 from importlib import import_module
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 # family -> module and class; imported when a model is built
 MODELS = {
-    "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
-    "paligemma": ("paligemma", "PaliGemma"),
-    "llava_onevision": ("llava_onevision", "LlavaOnevision"),
+    "qwen2_vl": ("vlm.qwen2_vl", "Qwen2VL"),
+    "paligemma": ("vlm.paligemma", "PaliGemma"),
+    "llava_onevision": ("vlm.llava_onevision", "LlavaOnevision"),
     "llama": ("text", "TextModel"),
     "qwen2": ("text", "TextModel"),
     "qwen3": ("text", "TextModel"),
     "gemma": ("text", "TextModel"),
-    "prismatic": ("prismatic", "Prismatic"),
-    "panovlm": ("panovlm", "build_panovlm"),
-    "llava": ("llava", "Llava"),
-    "pi0": ("pi0", "Pi0"),
-    "pi05": ("pi05", "Pi05"),
-    "siglip": ("siglip", "build_siglip"),
-    "dinov2": ("dinov2", "Dinov2Model"),
+    "prismatic": ("vlm.prismatic", "Prismatic"),
+    "panovlm": ("vlm.panovlm", "build_panovlm"),
+    "llava": ("vlm.llava", "Llava"),
+    "pi0": ("policies.pi0", "Pi0"),
+    "pi05": ("policies.pi05", "Pi05"),
+    "siglip": ("towers.siglip", "build_siglip"),
+    "dinov2": ("towers.dinov2", "Dinov2Model"),
 }
 
 # openpi@15a9616 gemma_pytorch.py:to_bfloat16_for_selected_params

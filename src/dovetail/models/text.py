@@ -13,13 +13,13 @@ from torch import Tensor
 from dovetail.errors import UsageError
 from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
-from dovetail.models.gemma import GEMMA
+from dovetail.models.dialects.gemma import GEMMA
+from dovetail.models.dialects.llama import LLAMA
+from dovetail.models.dialects.qwen2 import QWEN2
+from dovetail.models.dialects.qwen3 import QWEN3
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import Linear
-from dovetail.models.llama import LLAMA
 from dovetail.models.masks import block_mask, causal_blocks, open_empty_rows, positions_of
-from dovetail.models.qwen2 import QWEN2
-from dovetail.models.qwen3 import QWEN3
 from dovetail.models.values import Values, fill
 
 DIALECTS: dict[str, Dialect] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma": GEMMA}

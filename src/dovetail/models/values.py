@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import Family
+from dovetail.declare.part import Part
 from dovetail.errors import UsageError, listed
 from dovetail.families import family as family_of
-from dovetail.layout.blueprint import Blueprint
-from dovetail.layout.family import Family
-from dovetail.layout.part import Part
 from dovetail.report import Report, Value
 
 Config = TypeVar("Config")

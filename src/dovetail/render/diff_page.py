@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import NamedTuple
 
-from dovetail.edit.difference import Change, Difference, Group
+from dovetail.compare.difference import Change, Difference, Group
 from dovetail.errors import listed
 from dovetail.render.page import Line, Page, Table
 from dovetail.report import Report, Value, counted

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from dovetail.edit.execute import Done
 from dovetail.edit.plan import Output, Plan
+from dovetail.edit.write.execute import Done
 from dovetail.errors import listed
 from dovetail.render.page import Line, Page, Table, quantity
 from dovetail.report import counted

@@ -19,14 +19,14 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from dovetail.errors import UsageError
-from dovetail.models.policy import Policy
+from dovetail.inputs.cameras import cameras_of, renames_of, sorted_cameras
+from dovetail.inputs.instruction import LENGTHS, check_length, pi0_tokens, pi05_tokens
+from dovetail.inputs.tokenizer import Tokenizer, read_json, read_side_values, read_tokenizer, tokenizer_at
+from dovetail.loading.load import Dtype, Path, load
+from dovetail.models.policies.policy import Policy
 from dovetail.report import counted
-from dovetail.run.cameras import cameras_of, renames_of, sorted_cameras
 from dovetail.run.fast import Weights, made_fast
-from dovetail.run.instruction import LENGTHS, check_length, pi0_tokens, pi05_tokens
-from dovetail.run.load import Dtype, Path, load
 from dovetail.run.statistics import Scale, Statistics, read_statistics, statistics_at
-from dovetail.run.tokenizer import Tokenizer, read_json, read_side_values, read_tokenizer, tokenizer_at
 from dovetail.store.open import open_checkpoint
 
 Instruction = str | Sequence[int]

@@ -19,13 +19,13 @@ import numpy as np
 from torch import Tensor
 
 from dovetail.errors import UsageError
+from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
+from dovetail.loading.load import Dtype, Path, load
 from dovetail.models.language import LanguageModel
 from dovetail.report import Value
 from dovetail.run.fast import Weights, is_worth_packing, made_fast
-from dovetail.run.load import Dtype, Path, load
 from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
-from dovetail.run.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.store.open import open_checkpoint
 
 _GREEDY = Sampling()

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dovetail.errors import UsageError
+from dovetail.inputs.chat_template import ChatTemplate, Message
+from dovetail.inputs.tokenizer import Tokenizer
 from dovetail.models.language import LanguageModel
-from dovetail.run.chat_template import ChatTemplate, Message
-from dovetail.run.tokenizer import Tokenizer
 
 _PLACE = "\ufffc"  # the object replacement character: an image, in a text that has no word for it
 _IN_OUT = "In: {}\nOut:"

@@ -23,10 +23,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from dovetail.errors import CheckpointError, UsageError, listed
-from dovetail.models.policy import Policy
-from dovetail.run.tokenizer import read_json
+from dovetail.inputs.tokenizer import read_json
+from dovetail.models.policies.policy import Policy
 from dovetail.store.folder import LocalFolder
-from dovetail.store.safetensors import read_safetensors
+from dovetail.store.safetensors.read import read_safetensors
 from dovetail.store.store import Store
 
 Numbers = Float64[np.ndarray, " _"]

@@ -8,7 +8,7 @@ from typing import Any
 from dovetail.errors import FormatError, listed
 from dovetail.report import Finding, counted
 from dovetail.store.folder import whole
-from dovetail.store.safetensors import MAX_HEADER, twice
+from dovetail.store.safetensors.read import MAX_HEADER, twice
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Store, total_bytes
 

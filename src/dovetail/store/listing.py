@@ -8,7 +8,7 @@ from typing import Any
 
 from dovetail.dtypes import dtype_of
 from dovetail.errors import FormatError
-from dovetail.store.safetensors import is_shape, shown
+from dovetail.store.safetensors.read import is_shape, shown
 from dovetail.store.store import Entry, Shard
 
 

@@ -10,7 +10,7 @@ from dovetail.report import Finding, counted
 from dovetail.store.folder import Folder, LocalFolder, Within, check_name
 from dovetail.store.index import compare_with_index, missing_shards, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
-from dovetail.store.safetensors import read_safetensors
+from dovetail.store.safetensors.read import read_safetensors
 from dovetail.store.sniff import sniff
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Entry, Shard, Store
@@ -66,11 +66,11 @@ def located(text: str) -> tuple[Folder, str]:
         UsageError: an address is not one.
     """
     if text.startswith("hf://"):
-        from dovetail.store.hub import open_hub
+        from dovetail.store.remote.hub import open_hub
 
         return open_hub(text)
     if text.startswith(_REMOTE):
-        from dovetail.store.remote import open_url
+        from dovetail.store.remote.http import open_url
 
         return open_url(text)
     if os.path.isdir(text):
@@ -298,7 +298,7 @@ def _read_shard(source: ByteSource, kind: str, file: int) -> Shard:
     if kind == "safetensors":
         return read_safetensors(source, file)
     if kind == "torch":
-        from dovetail.store.torchzip import read_torch
+        from dovetail.store.torchfile.read import read_torch
 
         return read_torch(source, file)
     raise FormatError("a shard is JSON, not weights", file=source.name)

@@ -1,0 +1,102 @@
+"""Whether the values are still those that the certificate has hashes of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dovetail.edit.contents import contents_of
+from dovetail.edit.write.certificate import LeafContent, fingerprint
+from dovetail.errors import DovetailError
+from dovetail.explain.certificate import is_about
+from dovetail.explain.examine import Examination
+from dovetail.report import Finding, Report, counted, more
+from dovetail.weights.material import Material, materials_of
+
+Progress = Callable[[int, int], None]
+
+
+def certified_materials(examination: Examination) -> dict[str, Material]:
+    """The leaves that can be held against the certificate: none if there is no certificate of this file.
+
+    Raises:
+        DovetailError: where the leaves are cannot be said.
+    """
+    stamp, one, inference = examination.documents.stamp, examination.one, examination.inference
+    is_other = any(finding.code == "other-certificate" for finding in examination.report.findings)
+    if stamp is None or one is None or inference is None or is_other or not is_about(stamp):
+        return {}
+    if examination.documents.node is not None:
+        return {}  # `merge` holds the nodes of a model against each other
+    return materials_of(one, inference, examination.store)
+
+
+def recheck(
+    report: Report, examination: Examination, materials: Mapping[str, Material], progress: Progress | None
+) -> Report:
+    """The report with what changed since the certificate was written.
+
+    Raises:
+        DovetailError: the values cannot be read.
+    """
+    stamp = examination.documents.stamp
+    if stamp is None or not materials:
+        return report
+    contents = contents_of(examination.store, materials, progress=progress)
+    said: Mapping[str, Any] = stamp.values["leaves"]
+    known = [name for name in contents if isinstance(said.get(name), str)]
+    if not known:
+        return report.replace(unchecked=(*report.unchecked, f"content ({stamp.name} has no hashes)"))
+    changed = [name for name in known if contents[name].hash != said[name]]
+    if changed:
+        return report.with_findings(_changed(stamp.name, changed, len(known), materials))
+    return _with_fingerprint(report, examination, contents)
+
+
+def _changed(certificate: str, names: list[str], known: int, materials: Mapping[str, Material]) -> Finding:
+    stored = tuple(dict.fromkeys(span.tensor for name in names for span in materials[name].spans))
+    if 2 * len(names) > known > 1:
+        return Finding(
+            code="other-certificate",
+            severity="error",
+            message=f"{certificate} is the certificate of another checkpoint: "
+            f"{len(names):,} of {counted(known, 'tensor')} have other values than it says",
+            tensors=stored,
+            hint=f"remove {certificate}, or put the right one there; "
+            "`dovetail stamp --overwrite` writes it anew",
+        )
+    return Finding(
+        code="content",
+        severity="error",
+        message=f"`{names[0]}`{more(len(names) - 1)} of {counted(known, 'tensor')}: the values are not those "
+        f"that {certificate} has the hash of",
+        tensors=stored,
+        hint="a disk or a tool changed them after the certificate was written; if that was meant, "
+        "`dovetail stamp --overwrite` writes it anew",
+    )
+
+
+def _with_fingerprint(
+    report: Report, examination: Examination, contents: Mapping[str, LeafContent]
+) -> Report:
+    """All hashes are right; so must the fingerprint be, which is made of them."""
+    stamp, one = examination.documents.stamp, examination.one
+    assert stamp is not None
+    assert one is not None
+    said = stamp.values.get("fingerprint")
+    if stamp.values.get("family") != one.family.id or said in (
+        None,
+        found := fingerprint(one.family, contents),
+    ):
+        return report
+    return report.with_findings(
+        Finding(
+            code="content",
+            severity="error",
+            message=f"{stamp.name} has the fingerprint {said}, its own hashes give {found}",
+            hint="somebody edited it; `dovetail stamp --overwrite` writes it anew",
+        )
+    )
+
+
+def why_not(error: DovetailError) -> str:
+    """What was not checked, in words for the report."""
+    return f"content against the certificate ({error.message})"

@@ -1,0 +1,132 @@
+"""What must hold of every declared family, shown rather than believed. Run over all families in the tests.
+
+A package that brings a family of its own calls `prove` in its tests.
+"""
+
+from collections.abc import Iterator
+
+from dovetail.declare.family import Family, Layout, Mount
+from dovetail.declare.part import Part, Row
+from dovetail.dims import Expression
+from dovetail.errors import DeclarationError
+
+
+def prove(family: Family) -> None:
+    """Checks a declaration.
+
+    Raises:
+        DeclarationError: it contradicts itself; the message lists every contradiction.
+    """
+    problems = [*_roles(family), *_dims(family)]
+    for layout in family.layouts:
+        problems += _layout(family, layout)
+    for kinds in family.parts.values():
+        for part in kinds:
+            problems += [problem for naming in part.namings for problem in _ops(part, naming)]
+    if problems:
+        raise DeclarationError(f"family `{family.id}` contradicts itself: " + "; ".join(problems))
+
+
+def _roles(family: Family) -> Iterator[str]:
+    for layout in family.layouts:
+        if unknown := set(layout.mounts) - set(family.parts):
+            yield f"layout {layout.id} mounts unknown parts {sorted(unknown)}"
+    if unknown := set(family.optional) - set(family.parts):
+        yield f"unknown optional parts {sorted(unknown)}"
+    for role, leaf in family.ties.items():
+        owner, _, name = leaf.partition(".")
+        if role not in family.parts or owner not in family.parts:
+            yield f"tie of {role} to {leaf} names an unknown part"
+        elif any(name not in part.leaves for part in family.parts[owner]):
+            yield f"tie of {role} to {leaf} names an unknown leaf"
+    ids = [layout.id for layout in family.layouts]
+    if len(set(ids)) != len(ids):
+        yield "two layouts have one id"
+
+
+def _dims(family: Family) -> Iterator[str]:
+    joints = [(left, Expression(((1, (right,)),))) for left, right in family.joined.items()]
+    for left, right in (*joints, *family.sums):
+        for name in (left, *right.names):
+            role, _, dim = name.partition(".")
+            if role not in family.parts or not any(dim in part.dims for part in family.parts[role]):
+                yield f"joint {left} = {right} names the unknown size {name}"
+    for role, kinds in family.parts.items():
+        for part in kinds:
+            known = set(part.dims)
+            named = {*part.facts.spellings, *part.facts.open_dims, *part.facts.open_dims.values()}
+            if unknown := named - known:
+                yield f"{role} ({part.id}) speaks of unknown sizes {sorted(unknown)}"
+    for size, numbers in family.sizes.items():
+        for name in numbers:
+            role, _, dim = name.partition(".")
+            if role not in family.parts or (dim and not any(dim in part.dims for part in family.parts[role])):
+                yield f"size {size} names the unknown size {name}"
+
+
+def _layout(family: Family, layout: Layout) -> Iterator[str]:
+    """No two leaves write one name, and every required leaf has exactly one."""
+    written: dict[str, str] = {}
+    for role, mounts in layout.mounts.items():
+        if role not in family.parts:
+            continue  # _roles says so
+        placed = [
+            (mount, part) for mount in mounts for part in family.parts[role] if mount.naming in part.namings
+        ]
+        if not placed:
+            yield f"layout {layout.id} has no names for any kind of {role}"
+        for mount, part in placed:
+            homes: dict[str, str] = {}
+            for row in part.rows(mount.naming):
+                name = _name(row, mount)
+                for leaf in () if row.is_alias else row.leaves:
+                    if leaf in homes:
+                        yield f"layout {layout.id}: {role}.{leaf} is written to {homes[leaf]} and {name}"
+                    homes[leaf] = name
+                if not row.is_alias and written.setdefault(name, role) != role:
+                    yield f"layout {layout.id}: {written[name]} and {role} both write {name}"
+            lost = [leaf for leaf in part.leaves if part.is_required(leaf) and leaf not in homes]
+            if lost:
+                yield f"layout {layout.id}: {role} ({part.id}) has no name for {lost}"
+            if len(set(homes.values())) != len([row for row in part.rows(mount.naming) if not row.is_alias]):
+                yield f"layout {layout.id}: two tensors of {role} ({part.id}) have one name"
+
+
+def _name(row: Row, mount: Mount) -> str:
+    return dict(mount.moved).get(row.leaves[0], mount.prefix + row.stored.text)
+
+
+def _ops(part: Part, naming: str) -> Iterator[str]:
+    """`part(join(x)) == x` on small random integers with pairwise different sizes."""
+    import numpy as np
+
+    sizes = _small_sizes(part)
+    generator = np.random.default_rng(0)
+    for row in part.rows(naming):
+        shapes = [part.leaves[leaf].shape for leaf in row.leaves]
+        leaves = [
+            generator.integers(0, 1 << 30, size=tuple(axis.evaluate(sizes) for axis in shape))
+            for shape in shapes
+        ]
+        stored = row.op.join(leaves, sizes)
+        expected = tuple(axis.evaluate(sizes) for axis in row.op.stored_shape(shapes))
+        if stored.shape != expected:
+            yield f"{part.id}/{naming}: {row.stored.text} has shape {stored.shape}, declared {expected}"
+        parts = row.op.part(stored, shapes, sizes)
+        if not all(np.array_equal(a, b) for a, b in zip(leaves, parts, strict=True)):
+            yield f"{part.id}/{naming}: {row.op.word} of {row.stored.text} does not come back"
+        runs = row.op.runs([leaf.shape for leaf in leaves], sizes)
+        flat = stored.reshape(-1)
+        for leaf, pieces in zip(leaves, runs or (), strict=False):
+            gathered = [flat[run.start : run.start + run.length] for run in pieces]
+            if not np.array_equal(np.concatenate(gathered), leaf.reshape(-1)):
+                yield f"{part.id}/{naming}: the runs of {row.op.word} in {row.stored.text} are wrong"
+
+
+def _small_sizes(part: Part) -> dict[str, int]:
+    """A different small prime for every dim; query heads a multiple of kv heads, as grouping needs."""
+    primes = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+    sizes = dict(zip(part.dims, primes, strict=False))
+    if "q_heads" in sizes and "kv_heads" in sizes:
+        sizes["q_heads"] = 3 * sizes["kv_heads"]
+    return sizes

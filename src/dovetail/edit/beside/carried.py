@@ -1,0 +1,230 @@
+"""What travels beside the weights: config, tokenizer, processor; adapted where the weights changed.
+
+Hugging Face readers want a `config.json`, LitGPT's a `model_config.yaml`: whichever the target's tools
+need and the source does not have is written from what is known of the model.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dovetail.checkpoint import Subject
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import Layout
+from dovetail.dtypes import DTYPES
+from dovetail.edit.beside.config_json import config_json, written_section
+from dovetail.edit.beside.litgpt_config import DECODERS, litgpt_config
+from dovetail.edit.beside.rope_scaling import from_litgpt
+from dovetail.edit.vocab import Vocab, with_vocab
+from dovetail.report import Value
+from dovetail.store.folder import Folder
+from dovetail.store.store import Store
+from dovetail.weights.material import Material
+
+CONFIG, LITGPT_CONFIG = "config.json", "model_config.yaml"
+_TRAVELLING = (
+    "*config.json",
+    "*.model",
+    "*.jinja",
+    "*token*.json",
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    "policy_p*processor*",
+    "norm_stats.json",
+    "dataset_statistics.json",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+    "*.py",
+)
+_LIMIT = 256 << 20
+
+
+def side_files(
+    subject: Subject, layout: Layout, materials: Sequence[Material], vocab: Vocab | None = None
+) -> dict[str, bytes]:
+    """The texts that go beside the weights of a subject in a layout."""
+    texts = travelling(subject.store)
+    config = with_vocab(subject.report.config, vocab)
+    changes = _changes(subject, materials, vocab)
+    plan = _blueprint(subject, config)
+    made = _made(subject, layout)
+    if CONFIG in texts and CONFIG not in made:
+        texts[CONFIG] = _adapted(texts[CONFIG], changes)
+    elif plan is not None and CONFIG in made:
+        is_tied = changes.get("tie_word_embeddings")
+        written = config_json(
+            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(subject), layout=layout
+        )
+        if written:
+            texts[CONFIG] = (json.dumps(_with_reach(written, plan, subject), indent=2) + "\n").encode()
+    if plan is not None and LITGPT_CONFIG in made:
+        texts[LITGPT_CONFIG] = litgpt_config(plan, _for_litgpt(subject, config), _name(subject)).encode()
+    return texts
+
+
+def assumptions(subject: Subject, layout: Layout) -> tuple[str, ...]:
+    """What written configs say that nothing said before: `text.rope_theta = 1000000.0 (qwen2 convention)`."""
+    if not _made(subject, layout):
+        return ()
+    spelled = {
+        f"{role}.{name}"
+        for role, match in subject.one.roles.items()
+        for name in (
+            *match.part.facts.spellings,
+            *(one.name for one in match.part.facts.settings if one.spellings),
+        )
+    }
+    return tuple(
+        f"{name} = {value.value} ({value.evidence})"
+        for name, value in subject.report.config.items()
+        if value.source == "default" and name in spelled and value.value not in (None, {}, 0)
+    )
+
+
+def _made(subject: Subject, layout: Layout) -> set[str]:
+    """The configs that are written new: the target's tools want them, and the source has none for them."""
+    there = _names(subject.store)
+    made = {LITGPT_CONFIG} if layout.container.has_litgpt_config else set()
+    if CONFIG not in there or _is_foreign(subject, layout):
+        made.add(CONFIG)
+    return made
+
+
+def _is_foreign(subject: Subject, layout: Layout) -> bool:
+    """Whether the config is of another tool's model class than the one that is to load the result."""
+    known, said = subject.family.config.model_types, subject.documents.model_type
+    is_plain = subject.family.variants.get(said or "", "base") == "base"
+    if layout.config is not None:
+        return is_plain and not any(layout.config is source.config for source in subject.layouts)
+    return (
+        layout.id.startswith("hf")
+        and said in known[1:]
+        and is_plain
+        and subject.family.config.architecture != ""
+    )
+
+
+def _settings(subject: Subject) -> dict[str, Any]:
+    """What somebody said of the model, by `role.name` or `name`."""
+    said = {
+        name: value.value
+        for name, value in subject.report.config.items()
+        if value.source in ("stamp", "config") and value.value is not None
+    }
+    adjustments = subject.documents.find(("rope_adjustments",), ("",))
+    if adjustments is not None and isinstance(adjustments.value, dict):
+        scaling = from_litgpt(adjustments.value)
+        said = {f"{role}.rope_scaling": scaling for role in subject.one.roles if role in DECODERS} | said
+    return said
+
+
+def _with_reach(written: dict[str, Any], plan: Blueprint, subject: Subject) -> dict[str, Any]:
+    """The config with the longest sequence, where something says it."""
+    said = subject.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
+    role = next((role for role in DECODERS if role in plan.kinds), None)
+    if said is not None and role is not None:
+        section = written
+        for key in filter(None, written_section(plan, role).split(".")):
+            section = section.get(key, section)  # flat in a layout of its own
+        section["max_position_embeddings"] = said.value
+    return written
+
+
+def _for_litgpt(subject: Subject, config: Mapping[str, Value]) -> dict[str, Value]:
+    """The values, with two that only the documents beside the weights have."""
+    values = dict(config)
+    role = next((role for role in DECODERS if role in subject.one.roles), None)
+    keys = {
+        f"{role}.max_positions": ("max_position_embeddings", "block_size"),
+        f"{role}.vocab_used": ("vocab_size",),
+    }
+    for name, spellings in keys.items():
+        said = subject.documents.find(spellings, subject.family.config.roots.get(role or "", ("",)))
+        if said is not None and isinstance(said.value, int):
+            values.setdefault(name, Value(said.value, "config", said.place))
+    return values
+
+
+def travelling(store: Store) -> dict[str, bytes]:
+    """Files beside the weights that belong to the model, by name."""
+    return {name: folder.read(name, _LIMIT) for name, folder in _names(store).items()}
+
+
+def _names(store: Store) -> dict[str, Folder]:
+    """The folder that each travelling file is in."""
+    found: dict[str, Folder] = {}
+    for folder in reversed(store.beside):
+        for name, size in folder.files().items():
+            is_known = "/" not in name and any(fnmatchcase(name, pattern) for pattern in _TRAVELLING)
+            if is_known and name not in store.files and size <= _LIMIT:
+                found[name] = folder
+    return found
+
+
+def _changes(subject: Subject, materials: Sequence[Material], vocab: Vocab | None) -> dict[str, Any]:
+    """What a config must say of these tensors, by the keys that Hugging Face configs have."""
+    dtypes = [material.dtype for material in materials]
+    most = max(set(dtypes), key=dtypes.count)
+    changes: dict[str, Any] = {"torch_dtype": DTYPES[most].torch}
+    if vocab:
+        changes["vocab_size"] = vocab.rows
+    heads = [role for role in subject.family.ties if any(material.role == role for material in materials)]
+    if subject.family.ties:
+        changes["tie_word_embeddings"] = _is_tied(subject, heads)
+    return changes
+
+
+def _is_tied(subject: Subject, heads: Sequence[str]) -> bool:
+    """Whether the model uses one matrix for tokens and logits: what the source says or shows."""
+    flags = [tie.flag for tie in subject.report.ties if tie.flag is not None]
+    return flags[0] if flags else not heads
+
+
+def _adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
+    """A config with those of its values changed that it has and that are no longer so."""
+    try:
+        config = json.loads(text)
+    except ValueError:  # examining it has said so
+        return text
+    if not isinstance(config, dict):
+        return text
+    is_changed = False
+    sections = [
+        config,
+        *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)),
+    ]
+    for section in sections:
+        for key, value in (*changes.items(), ("dtype", changes["torch_dtype"])):
+            if key in section and section[key] != value:
+                section[key] = value
+                is_changed = True
+    return (json.dumps(config, indent=2) + "\n").encode() if is_changed else text
+
+
+def _blueprint(subject: Subject, config: Mapping[str, Value]) -> Blueprint | None:
+    """The model as numbers, None where a size is not known."""
+    sizes, kinds, features, subsets = {}, {}, {}, {}
+    for role, match in subject.one.roles.items():
+        kinds[role], features[role] = match.part, match.features
+        for dim in match.part.dims:
+            value = config.get(f"{role}.{dim}")
+            if value is None or not isinstance(value.value, int):
+                return None
+            sizes[f"{role}.{dim}"] = value.value
+        for name in match.part.subsets:
+            subsets[f"{role}.{name}"] = tuple(subject.report.config[f"{role}.{name}"].value)
+    return Blueprint(subject.family, kinds, sizes, features, subsets)
+
+
+def _name(subject: Subject) -> str:
+    """What LitGPT calls the model: a published size of the same sizes, else the family."""
+    config = subject.report.config
+    for size, dims in subject.family.sizes.items():
+        numbers = {name: value for name, value in dims.items() if isinstance(value, int)}
+        if all(name in config and config[name].value == value for name, value in numbers.items()):
+            return f"{subject.family.id}-{size}" if subject.family.id not in size else size
+    return subject.family.id

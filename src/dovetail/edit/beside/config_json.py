@@ -1,0 +1,99 @@
+"""The config.json of a model, in the spellings that transformers reads, from its sizes and settings."""
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.family import Layout
+from dovetail.declare.part import Setting
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def config_json(
+    plan: Blueprint,
+    *,
+    dtype: str,
+    is_tied: bool | None,
+    settings: Mapping[str, Any] = _NONE,
+    layout: Layout | None = None,
+) -> dict[str, Any]:
+    """The config, flat or nested as the files of the family and layout are; empty if the family has none.
+
+    `settings` are values by `role.name` or `name` that take the place of the family's defaults.
+    """
+    keys = plan.family.config
+    config: dict[str, Any] = {}
+    if not keys.model_types:
+        return config
+    if keys.architecture:
+        config["architectures"] = [keys.architecture]
+    config["model_type"] = keys.model_types[0]
+    for dotted, value in keys.constants.items():
+        _put(config, dotted, value(plan) if callable(value) else value)
+    for role, part in plan.kinds.items():
+        section = written_section(plan, role)
+        dims = plan.dims(role)
+        for dim, spellings in part.facts.spellings.items():
+            if dim in dims:
+                for key, value in _spell(spellings[0], dims[dim], dims).items():
+                    _put(config, _dotted(section, key), value)
+        for setting in part.facts.settings:
+            said = settings.get(f"{role}.{setting.name}")
+            if setting.spellings and said not in (None, {}):
+                _put(config, _dotted(section, setting.spellings[0]), said)
+            elif setting.spellings and setting.default not in (None, {}):
+                _put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
+    for setting in plan.family.settings:
+        for dotted in _places(config, setting) if setting.name in settings else ():
+            _put(config, dotted, settings[setting.name])
+    if is_tied is not None:
+        config["tie_word_embeddings"] = is_tied
+    config["torch_dtype"] = dtype
+    if layout is not None and layout.config is not None:
+        return layout.config(plan, config)
+    return config
+
+
+def written_section(plan: Blueprint, role: str) -> str:
+    """The dotted section of a written config that holds a part's values, "" for the top."""
+    keys = plan.family.config
+    section = keys.write_roots.get(role, keys.roots.get(role, ("",))[0])
+    return str(section(plan) if callable(section) else section)
+
+
+def _places(config: Mapping[str, Any], setting: Setting) -> Iterator[str]:
+    """The spellings under which a config has a setting of the whole model."""
+    for dotted in setting.spellings:
+        place: Any = config
+        for key in dotted.split("."):
+            place = place.get(key) if isinstance(place, dict) else None
+        if place is not None:
+            yield dotted
+
+
+def _dotted(section: str, key: str) -> str:
+    return f"{section}.{key}".lstrip(".")
+
+
+def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
+    """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`."""
+    if spelling.startswith("("):
+        return {spelling[1:].split(" // ", maxsplit=1)[0]: math.isqrt(size) * dims["patch"]}
+    if " * " in spelling:
+        first, second = spelling.split(" * ")
+        if first == second:
+            return {first: math.isqrt(size)}
+        ratio = size / dims["d_vision"]
+        return {first: int(ratio) if ratio == int(ratio) else ratio}
+    return {spelling: size}
+
+
+def _put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        config = config.setdefault(section, {})
+    if not (keep and key in config):
+        config[key] = value

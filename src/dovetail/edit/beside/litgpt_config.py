@@ -1,0 +1,62 @@
+"""LitGPT's `model_config.yaml`: the decoder as LitGPT's `Config` wants to have it.
+
+Source: litgpt@0.5.13 `litgpt/config.py` (fields and defaults), `litgpt/utils.py:save_config`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dovetail.declare.blueprint import Blueprint
+from dovetail.edit.beside.rope_scaling import to_litgpt
+from dovetail.report import Value
+
+# The roles that may be the decoder, in order.
+DECODERS = ("text", "llm", "decoder")
+_MLP = {"gemma": "GemmaMLP"}
+
+
+def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> str:
+    """The text of the file for the part that is a decoder.
+
+    `padded_vocab_size` is the number of rows, `vocab_size` the number of tokens where a config says it.
+
+    Raises:
+        UsageError: LitGPT cannot compute what the config says.
+    """
+    import yaml
+
+    role = next(role for role in DECODERS if role in plan.kinds)
+    dims, kind = plan.dims(role), plan.kinds[role].id
+
+    def said(key: str, default: Any) -> Any:
+        value = config.get(f"{role}.{key}")
+        return default if value is None or value.value is None else value.value
+
+    values: dict[str, Any] = {
+        # LitGPT adds one to the norms of a model that has `Gemma` in its name (`Config.norm_class`)
+        "name": name.replace("gemma", "Gemma"),
+        "hf_config": {},
+        "block_size": said("max_positions", 4096),
+        "vocab_size": said("vocab_used", dims["vocab"]),
+        "padded_vocab_size": dims["vocab"],
+        "n_layer": dims["layers"],
+        "n_head": dims["q_heads"],
+        "n_query_groups": dims["kv_heads"],
+        "head_size": dims["head_dim"],
+        "n_embd": dims["d_model"],
+        "intermediate_size": dims["d_ff"],
+        "rotary_percentage": 1.0,
+        "rope_base": int(said("rope_theta", 10_000)),
+        "parallel_residual": False,
+        "bias": False,
+        "attn_bias": kind == "qwen2",
+        "norm_class_name": "RMSNorm",
+        "norm_eps": said("norm_eps", 1e-6),
+        "norm_qk": kind == "qwen3",
+        "mlp_class_name": _MLP.get(kind, "LLaMAMLP"),
+        "scale_embeddings": kind == "gemma",
+    }
+    if kind == "gemma":
+        values["gelu_approximate"] = "tanh"
+    values |= to_litgpt(said("rope_scaling", {}), values["block_size"])
+    return yaml.safe_dump(values, sort_keys=False)

@@ -1,0 +1,391 @@
+"""Where every tensor of a file went, and a finding for each that went nowhere.
+
+Each name is used, dead, a second name of another, ignored by a named rule, or unexplained; each leaf is
+there, tied, or missing. One finding is one cause: 391 tensors under a wrong prefix are one line.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dovetail.declare.family import Family, Mount
+from dovetail.declare.part import Part
+from dovetail.errors import listed
+from dovetail.explain.detect import Explanation
+from dovetail.explain.documents import Documents
+from dovetail.explain.match import PartMatch, RowMatch
+from dovetail.explain.name_groups import Group, top_modules
+from dovetail.explain.sizes import Inference, vote_shape
+from dovetail.explain.strays import Sighting, places_of
+from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
+from dovetail.store.store import Entry, Kinds, Store, kinds_of, total_bytes, total_elements
+
+# bitsandbytes, GPTQ/AWQ, compressed-tensors and fp8 checkpoints store these beside or instead of a weight.
+_QUANTISED = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+|SCB|qweight|qzeros|g_idx|"
+    r"scales|weight_scale|weight_scale_inv|weight_packed|weight_shape|input_scale)$"
+)
+_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\.[\w-]+)?(\.weight)?$")
+
+
+def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> dict[str, PartReport]:
+    """What is there of each part. Tensors that share bytes with another are counted once."""
+    reports = {}
+    for role, match in one.roles.items():
+        present = sum(len(row.found) for row in match.rows)
+        parameters = size = 0
+        dtypes: Counter[str] = Counter()
+        shapes = {}
+        for row in match.rows:
+            all_of_it = kinds[row.text]
+            vote = vote_shape(row, all_of_it, store.entries)
+            shapes[row.text] = vote.shape if vote else None
+            for (dtype, _), number in all_of_it.items():
+                dtypes[dtype or "unknown"] += number
+            twice = filter(store.aliases.__contains__, row.found.values())
+            once = all_of_it - kinds_of(map(store.entries.__getitem__, twice))
+            parameters += total_elements(once)
+            size += total_bytes(once)
+        reports[role] = PartReport(
+            kind=match.part.id,
+            layout=one.layouts[role][0] if one.layouts[role] else None,
+            prefix=match.mount.prefix,
+            expected=present + match.num_missing,
+            present=present,
+            parameters=parameters,
+            bytes=size,
+            dtypes=dict(dtypes),
+            features=match.features,
+            shapes=shapes,
+        )
+    for role, leaf in one.family.ties.items():
+        if role not in reports and role in one.family.parts and leaf.split(".")[0] in reports:
+            kind = one.family.parts[role][0].id
+            reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, tied_to=leaf)
+    return reports
+
+
+def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:
+    """The tied tensors of the family: stored or not, and what the config's flag says."""
+    found = []
+    for role, leaf in one.family.ties.items():
+        text = leaf.split(".")[0]
+        if text not in one.roles:
+            continue
+        roots = one.family.config.roots.get(text, ("",))
+        flag = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
+        value = flag.value if flag and isinstance(flag.value, bool) else None
+        found.append(Tie(role, leaf, role in one.roles, value))
+    return tuple(found)
+
+
+def accounting(
+    one: Explanation, set_aside: Mapping[str, Sequence[str]], shared: Mapping[str, str]
+) -> Accounting:
+    """The balance: every name of the file in exactly one column."""
+    used = dead = duplicates = 0
+    ignored: Counter[str] = Counter({rule: len(names) for rule, names in set_aside.items()})
+    for match in one.roles.values():
+        for row in match.rows:
+            twice = sum(1 for name in row.found.values() if name in shared)
+            duplicates += twice
+            if match.part.leaves[row.row.leaves[0]].is_dead:
+                dead += len(row.found) - twice
+            else:
+                used += len(row.found) - twice
+        duplicates += len(match.duplicates)
+        for _, reason in match.ignored:
+            ignored[reason] += 1
+    return Accounting(used, dead, duplicates, dict(ignored), one.num_unexplained)
+
+
+def findings(
+    one: Explanation, inference: Inference, entries: Mapping[str, Entry], documents: Documents
+) -> Iterator[Finding]:
+    """One finding per cause for all that names alone can show."""
+    renamed: set[str] = set()
+    for role, match in one.roles.items():
+        if match.lacks:
+            yield _missing(one, role, match, renamed)
+    for role, rows in one.absent.items():
+        yield _absent(one, role, rows, renamed)
+    yield from _unexplained(one, renamed)
+    yield from _layout_findings(one)
+    yield from _notes(one, inference.kinds, entries)
+    yield from _tie_findings(one, documents)
+
+
+def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -> Finding:
+    expected = sum(len(row.found) for row in match.rows) + match.num_missing
+    names = match.missing
+    hint = None
+    elsewhere = _free_places(one, role, match.part, match.mount.naming)
+    if place := next((place for place in elsewhere if place.prefix != match.mount.prefix), None):
+        renamed |= set(place.match.claimed())
+        return _moved(role, match.mount.prefix, place.prefix, place.match.num_claimed, names)
+    if len(names) <= 3 and (near := _near(names[0], one.unexplained)):
+        hint = f"`{near}` is there instead: rename it"
+    quoted = listed([f"`{name}`" for name in names], 3)
+    are = "are" if len(names) > 1 else "is"
+    return Finding(
+        code="missing",
+        severity="error",
+        part=role,
+        message=f"{len(names)} of {expected} tensors of {role} {are} missing: {quoted}",
+        tensors=names,
+        hint=hint or _missing_layers(match) or "a loader would leave this random; find the file that has it",
+    )
+
+
+def _missing_layers(match: PartMatch) -> str | None:
+    """When whole layers are missing, say so: a hole in the numbering is a lost shard."""
+    for stack, indices in match.stacks.items():
+        present = {index for row in match.rows if row.stack == stack for index in row.found}
+        if holes := sorted(index[0] for index in indices - present):
+            return (
+                f"{stack[0]} {listed(holes, 5)} of {len(indices)} is missing altogether: a shard may be lost"
+            )
+    return None
+
+
+def _near(name: str, candidates: Sequence[str]) -> str | None:
+    """An unexplained name that differs from a missing one in a single segment, by a typo."""
+    import difflib
+
+    pieces = name.split(".")
+    for candidate in candidates:
+        others = candidate.split(".")
+        if len(others) == len(pieces):
+            differing = [(a, b) for a, b in zip(pieces, others, strict=True) if a != b]
+            if len(differing) == 1 and difflib.SequenceMatcher(None, *differing[0]).ratio() > 0.7:
+                return candidate
+    return None
+
+
+def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Finding:
+    ids = one.common_layouts or tuple(id for ids in one.layouts.values() for id in ids)
+    mount = one.family.layout(ids[0]).mounts[role][0] if ids else None
+    for part in one.family.parts[role]:
+        if mount and mount.naming in part.namings and "{" in part.table:
+            for place in _free_places(one, role, part, mount.naming):
+                names = tuple(place.match.claimed())
+                renamed |= set(names)
+                return _moved(role, mount.prefix, place.prefix, len(names), names)
+    names = _first_names(one.family.parts[role], mount) if mount else ()
+    first = f", first `{names[0]}`" if names else ""
+    return Finding(
+        code="missing-part",
+        severity="error",
+        part=role,
+        message=f"{role} is missing altogether: at least {counted(rows, 'kind')} of tensors{first}",
+        tensors=names,
+        hint="the checkpoint was saved without it, or its tensors are in another file",
+    )
+
+
+def _free_places(one: Explanation, role: str, part: Part, naming: str) -> Iterator[Sighting]:
+    """Where a part is whole, in tensors that no other role has."""
+    taken = {name for other, match in one.roles.items() if other != role for name in match.claimed()}
+    return (
+        place for place in places_of(part, naming, one.inventory) if taken.isdisjoint(place.match.claimed())
+    )
+
+
+def _first_names(kinds: Sequence[Part], mount: Mount) -> tuple[str, ...]:
+    part = next(part for part in kinds if mount.naming in part.namings)
+    return tuple(
+        mount.prefix + row.stored.text for row in part.rows(mount.naming) if part.is_required(row.leaves[0])
+    )
+
+
+def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, ...]) -> Finding:
+    return Finding(
+        code="unknown-prefix",
+        severity="error",
+        part=role,
+        message=f"{role}: {counted(count, 'tensor')} under `{found}`, expected under `{expected}`",
+        tensors=names,
+        hint=f"no known tool writes `{found}`; rename it, or declare a layout (docs/guides/family.md)",
+    )
+
+
+def foreign_kinds(groups: Iterable[Group]) -> Iterator[Finding]:
+    """What unexplained names say about themselves: quantised weights, unmerged adapters."""
+    members = list(groups)
+    quantised = [name for group in members if _QUANTISED.search(group.star) for name in group.names]
+    adapters = [name for group in members if _ADAPTER.search(group.star) for name in group.names]
+    if quantised:
+        yield Finding(
+            code="quantised",
+            severity="error",
+            message=f"{counted(len(quantised), 'tensor')} of quantised weights, first `{quantised[0]}`",
+            tensors=tuple(quantised),
+            hint="dovetail does not dequantise; use the bf16 or f32 checkpoint that this was made from",
+        )
+    if adapters:
+        yield Finding(
+            code="adapter",
+            severity="warning",
+            message=f"{counted(len(adapters), 'LoRA tensor')} not merged into the weights, "
+            f"first `{adapters[0]}`",
+            tensors=tuple(adapters),
+            hint="without them this is the base model; merge them (peft: merge_and_unload()) and save again",
+        )
+
+
+def lone_adapter(groups: Iterable[Group]) -> Finding | None:
+    """What to say of a file that holds LoRA tensors and nothing else."""
+    members = list(groups)
+    if not members or not all(_ADAPTER.search(group.star) for group in members):
+        return None
+    names = tuple(name for group in members for name in group.names)
+    return Finding(
+        code="adapter",
+        severity="error",
+        message=f"this is a LoRA adapter, not a model: {counted(len(names), 'tensor')} to be added to the "
+        f"weights of one, first `{names[0]}`",
+        tensors=names,
+        hint="merge it into its base, which adapter_config.json names (peft: merge_and_unload())",
+    )
+
+
+def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
+    left = one.inventory.restricted_to(set(one.unexplained) - renamed)
+    kinds = list(foreign_kinds(left.groups.values()))
+    yield from kinds
+    rest = left.restricted_to(set(left.names()).difference(*(finding.tensors for finding in kinds)))
+    for prefix, count, first in top_modules(rest.groups):
+        inside = tuple(name for name in rest.names() if _is_under(name, prefix))
+        where = f"`{first}` fits" if count == 1 else f"{count} tensors under `{prefix}` fit"
+        begin = "" if count == 1 else f", first `{first}`"
+        yield Finding(
+            code="unexpected",
+            severity="error",
+            message=f"{where} nothing in {one.family.id}{begin}",
+            tensors=inside,
+            hint="a loader would drop this silently; dovetail will not",
+        )
+
+
+def _is_under(name: str, prefix: str) -> bool:
+    dotted = name.replace("/", ".")
+    return dotted == prefix or f".{prefix}." in f".{dotted}"
+
+
+def _as_others_know_it(family: Family) -> str:
+    usual = next(layout.id for layout in family.layouts if layout.is_writable)
+    return f"write it as they know it: `dovetail convert CKPT OUT --to {usual}`"
+
+
+def _layout_findings(one: Explanation) -> Iterator[Finding]:
+    if not one.roles:
+        return
+    if isinstance(one.layout, dict):
+        where = ", ".join(f"{role} is {id}" for role, id in one.layout.items())
+        yield Finding(
+            code="mixed-layouts",
+            severity="warning",
+            message=f"the parts are in different layouts: {where}",
+            hint=f"other loaders leave one of the parts random; {_as_others_know_it(one.family)}",
+        )
+        return
+    ids = one.common_layouts
+    buggy = [one.family.layout(id) for id in ids if not one.family.layout(id).is_writable]
+    if len(buggy) == len(ids):
+        yield Finding(
+            code="buggy-layout",
+            severity="warning",
+            message=f"layout {buggy[0].id}: {buggy[0].note}",
+            hint=f"other loaders leave a part of it random; {_as_others_know_it(one.family)}",
+        )
+    if len(ids) > 1:
+        yield Finding(
+            code="same-layouts",
+            severity="note",
+            message=f"layouts {listed(ids)} cannot be told apart on this file; it is read as {ids[0]}",
+        )
+
+
+def _notes(one: Explanation, kinds: Mapping[str, Kinds], entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    for role, match in one.roles.items():
+        for row in match.rows:
+            if match.part.leaves[row.row.leaves[0]].is_dead:
+                names = tuple(row.found.values())
+                elements = sum(entries[name].elements for name in names)
+                size = f", {elements:,} parameters" if elements else ""
+                yield Finding(
+                    code="dead",
+                    severity="note",
+                    part=role,
+                    message=f"`{names[0]}` is stored and nothing uses it{size}",
+                    tensors=names,
+                )
+        if match.duplicates:
+            pairs = match.duplicates
+            yield Finding(
+                code="duplicate",
+                severity="note",
+                part=role,
+                message=f"{counted(len(pairs), 'second name')} of tensors that have one already, "
+                f"first `{pairs[0][0]}` = `{pairs[0][1]}`",
+                tensors=tuple(name for name, _ in pairs),
+            )
+        if match.ignored:
+            reasons = Counter(reason for _, reason in match.ignored)
+            what = ", ".join(
+                f"{count} {reason}{'s' if count > 1 else ''}" for reason, count in reasons.items()
+            )
+            yield Finding(
+                code="ignored",
+                severity="note",
+                part=role,
+                message=f"{what} in {role} carry no weights, first `{match.ignored[0][0]}`",
+                tensors=tuple(name for name, _ in match.ignored),
+            )
+        if match.alike:
+            ids = " or ".join(part.id for part in (match.part, *match.alike))
+            yield Finding(
+                code="same-kinds",
+                severity="note",
+                part=role,
+                message=f"{role} may be {ids}: their tensors are the same; it is read as {match.part.id}",
+            )
+        for row in match.rows:
+            yield from _dtype_mix(role, row, kinds[row.text], entries)
+
+
+def _dtype_mix(role: str, row: RowMatch, kinds: Kinds, entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    found: Counter[str] = Counter()
+    for (dtype, _), count in kinds.items():
+        found[dtype] += count
+    if len(found) > 1:
+        rare = min(found, key=lambda dtype: found[dtype])
+        names = tuple(name for name in row.found.values() if entries[name].dtype == rare)
+        rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
+        yield Finding(
+            code="dtype-mix",
+            severity="warning",
+            part=role,
+            message=f"`{names[0]}`{more(len(names) - 1)} is {rare}, the others like it are {rest}",
+            tensors=names,
+        )
+
+
+def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
+    for tie in ties(one, documents):
+        if not tie.is_stored and tie.flag is False:
+            yield Finding(
+                code="tie-flag",
+                severity="error",
+                part=tie.role,
+                message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
+                hint="a loader that believes it leaves it random; set it to true, or find the tensor",
+            )
+        if tie.is_stored and tie.flag is True:
+            yield Finding(
+                code="tie-flag",
+                severity="note",
+                part=tie.role,
+                message=f"{tie.role} is stored and used although the config says tie_word_embeddings = true",
+                hint="`dovetail validate --values` compares it with the embedding",
+            )

@@ -1,0 +1,290 @@
+"""The config of a model: each value with its source and evidence.
+
+Shapes come first. A stamp or a config file settles only what shapes leave open, before a published size
+and a labelled convention; where they contradict a shape, or each other, both are named. What nothing
+settles is listed as undetermined.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from dovetail.declare.part import Derived, Part, Setting
+from dovetail.dims import Size, Solver, Source
+from dovetail.errors import listed
+from dovetail.explain.detect import Explanation
+from dovetail.explain.documents import Documents, Found
+from dovetail.explain.match import PartMatch
+from dovetail.explain.sizes import Inference
+from dovetail.report import Finding, Value
+
+
+def fill_config(
+    one: Explanation, inference: Inference, *, documents: Documents
+) -> tuple[dict[str, Value], list[Finding]]:
+    """Every dim and setting of every part, by `role.name`, and what contradicts what."""
+    said: set[tuple[str, str]] = set()  # two parts that share a size have one quarrel with a config
+    parts = [
+        _PartConfig(role, match, one=one, inference=inference, documents=documents, said_before=said)
+        for role, match in one.roles.items()
+    ]
+    for part in parts:
+        part.settle()
+    values: dict[str, Value] = {}
+    findings: list[Finding] = []
+    for part in parts:
+        values |= part.dims() | part.constants() | part.derived() | part.settings() | part.subsets()
+        part.check_equations()
+        findings += part.findings
+    return values | _family_settings(one, documents), findings
+
+
+def _family_settings(one: Explanation, documents: Documents) -> dict[str, Value]:
+    """What no weight shows and no single part owns; nothing of a part that was cut out."""
+    family = one.family
+    if len(one.roles) == 1 < len(family.parts) - len(family.optional):
+        return {}
+    return {
+        setting.name: _setting(setting, setting.name, documents, ("",)) for setting in one.family.settings
+    }
+
+
+def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str, ...]) -> Value:
+    if stamped := documents.stamped(name):
+        return Value(stamped.value, "stamp", stamped.place)
+    if configured := documents.find(setting.spellings, roots):
+        return Value(configured.value, "config", configured.place)
+    if setting.unsaid is not None and (kind := documents.model_type):
+        return Value(setting.unsaid, "default", f"what transformers takes where a config ({kind}) is silent")
+    if setting.default is not None:
+        return Value(setting.default, "default", setting.why)
+    return Value(None, "undetermined", "weights cannot show it")
+
+
+# How many token rows are tokens, where a table has rows of padding.
+USED = Setting("vocab_used", ())
+
+
+class _PartConfig:
+    """The config of one part, being filled."""
+
+    def __init__(
+        self,
+        role: str,
+        match: PartMatch,
+        *,
+        one: Explanation,
+        inference: Inference,
+        documents: Documents,
+        said_before: set[tuple[str, str]],
+    ) -> None:
+        self.role = role
+        self.match = match
+        self.part: Part = match.part
+        self.keys = one.family.config
+        self.roots = one.family.config.roots.get(role, ("",))
+        self.inference = inference
+        self.solver: Solver = inference.solver
+        self.documents = documents
+        self.findings: list[Finding] = []
+        self.said_before = said_before
+
+    def size(self, dim: str) -> Size | None:
+        """What is known of a dim."""
+        return self.solver.get(f"{self.role}.{dim}")
+
+    def settle(self) -> None:
+        """Gives every open dim a value from the first source that has one that fits, conventions last."""
+        for dim in self.part.dims:
+            for found, source in self.said(dim) if self.size(dim) is None else ():
+                if self._assign(dim, found.value, source, found.place):
+                    break
+                self.findings.append(self._impossible(dim, found))
+        for dim in self.part.dims:
+            if self.size(dim) is None:
+                self._default(dim)
+
+    def said(self, dim: str) -> Iterator[tuple[Found, Source]]:
+        """What the stamp and the config files say about a dim."""
+        if stamped := self.documents.stamped(f"{self.role}.{dim}"):
+            yield stamped, "stamp"
+        if found := self.documents.find(self.part.facts.spellings.get(dim, ()), self.roots):
+            yield found, "config"
+        elif preset := self._preset(dim):
+            yield preset, "config"
+
+    def _preset(self, dim: str) -> Found | None:
+        """A dim of a size that the config names: openpi's `paligemma_variant: gemma_2b`."""
+        key = self.keys.presets.get(self.role)
+        named = self.documents.find((key,), ("",)) if key else None
+        size = self.part.facts.sizes.get(str(named.value)) if named else None
+        if named is None or size is None or dim not in size:
+            return None
+        return Found(size[dim], named.document, f"{key} = {named.value}")
+
+    def _assign(self, dim: str, value: object, source: Source, evidence: str) -> bool:
+        if type(value) is not int or value < 1:
+            return False
+        divides = self.part.facts.open_dims.get(dim)
+        whole = self.size(divides) if divides else None
+        if whole is not None and whole.value % value:
+            return False
+        return self.solver.assign(f"{self.role}.{dim}", value, source=source, evidence=evidence)
+
+    def _default(self, dim: str) -> None:
+        facts = self.part.facts
+        for name, size in facts.sizes.items():
+            if (
+                dim in size
+                and self._is_like(size)
+                and self._assign(dim, size[dim], "default", f"as in {name}")
+            ):
+                return
+        for name, value, why in facts.conventions:
+            if name == dim and self._assign(dim, value, "default", why):
+                return
+
+    def _is_like(self, size: Mapping[str, int]) -> bool:
+        """Whether all that the weights decide agrees with a published size, but for how long and how wide
+        its tables are."""
+        known = {dim: self.size(dim) for dim in size if dim not in ("vocab", "layers", "positions")}
+        decided = {
+            dim: found for dim, found in known.items() if found is not None and found.source == "weights"
+        }
+        return bool(decided) and all(found.value == size[dim] for dim, found in decided.items())
+
+    def dims(self) -> dict[str, Value]:
+        """Every dim, compared with what is said about it."""
+        values = {}
+        for dim in self.part.dims:
+            size = self.size(dim)
+            name = f"{self.role}.{dim}"
+            if size is None:
+                values[name] = self._undetermined(dim)
+                continue
+            values[name] = Value(size.value, size.source, self.inference.evidence(self.role, size))
+            for found, source in self.said(dim):
+                cause = (self.solver.root(name), found.place)
+                if dim == "vocab" and type(found.value) is int and 0 < found.value < size.value:
+                    values[f"{self.role}.vocab_used"] = Value(found.value, source, found.place)
+                if type(found.value) is int and found.value != size.value and cause not in self.said_before:
+                    self.said_before.add(cause)
+                    self.findings.append(self._contradiction(dim, size, found, source))
+        return values
+
+    def constants(self) -> dict[str, Value]:
+        """What the kind of the part says by itself."""
+        evidence = f"the names of a {self.part.id}"
+        return {
+            f"{self.role}.{name}": Value(value, "weights", evidence)
+            for name, value in self.part.facts.constants.items()
+        }
+
+    def derived(self) -> dict[str, Value]:
+        """Values that follow from sizes, such as Mamba's `expand`."""
+        sizes = {dim: size.value for dim in self.part.dims if (size := self.size(dim))}
+        values = {}
+        for rule in self.part.facts.derived:
+            if any(dim not in sizes for dim in rule.needs):
+                continue
+            value, evidence = rule.compute(sizes)
+            values[f"{self.role}.{rule.name}"] = Value(value, "weights", evidence)
+            found = self.documents.find(rule.spellings, self.roots)
+            if found and not rule.agrees(found.value, sizes):
+                self.findings.append(self._derived_conflict(rule, value, found))
+        return values
+
+    def settings(self) -> dict[str, Value]:
+        """What no weight shows."""
+        named = [(f"{self.role}.{setting.name}", setting) for setting in self.part.facts.settings]
+        if "vocab" in self.part.dims and self.documents.stamped(f"{self.role}.{USED.name}"):
+            named.append((f"{self.role}.{USED.name}", USED))
+        return {name: _setting(setting, name, self.documents, self.roots) for name, setting in named}
+
+    def subsets(self) -> dict[str, Value]:
+        """Which layers have the leaves that only some layers have."""
+        values = {}
+        for stack, indices in self.match.stacks.items():
+            for position, key in enumerate(stack):
+                index, _, subset = key.partition(":")
+                if subset:
+                    members = sorted({values[position] for values in indices})
+                    name = f"{self.role}.{subset}_{self.part.count_name(index)}"
+                    values[name] = Value(members, "weights", f"{listed(members, 4)} have these tensors")
+        return values
+
+    def check_equations(self) -> None:
+        """What a convention says of two sizes; a model that departs from it must say so."""
+        for left, right in self.part.equations():
+            size = self.size(left)
+            scoped = right.rename(lambda dim: self.solver.root(f"{self.role}.{dim}"))
+            try:
+                value = scoped.evaluate(self.solver.values())
+            except KeyError:
+                continue
+            if size is not None and size.value != value:
+                self.findings.append(
+                    Finding(
+                        code="equation",
+                        severity="warning",
+                        part=self.role,
+                        message=f"{self.role}.{left} is {size.value}, by convention {right} = {value}",
+                        tensors=size.evidence[:1],
+                        hint=f"whoever rebuilds the module must be told {left} = {size.value}",
+                    )
+                )
+
+    def _contradiction(self, dim: str, size: Size, found: Found, source: Source) -> Finding:
+        name = f"{self.role}.{dim}"
+        if dim == "vocab" and size.source == "weights" and found.value < size.value:
+            rows = size.value - found.value
+            return Finding(
+                code="padded-vocab",
+                severity="note",
+                part=self.role,
+                message=f"{rows} of {size.value} token rows are padding: {found.place} says {found.value}",
+                tensors=size.evidence[:1],
+                hint="padded rows must be masked when sampling",
+            )
+        proof = {
+            "weights": f"in the weights (`{size.evidence[0]}`)",
+            "default": f"by default ({size.evidence[0]})",
+        }.get(size.source, f"in {size.evidence[0]}")
+        return Finding(
+            code=f"{source}-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{name} is {size.value} {proof} and {found.value} in {found.place}",
+            tensors=size.evidence[:1] if size.source == "weights" else (),
+            hint=f"correct {found.document}, or find the weights that it describes",
+        )
+
+    def _derived_conflict(self, rule: Derived, value: object, found: Found) -> Finding:
+        return Finding(
+            code="config-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{self.role}.{rule.name} is {value} by the weights and {found.value} in {found.place}",
+            hint=f"correct {found.document}, or find the weights that it describes",
+        )
+
+    def _impossible(self, dim: str, found: Found) -> Finding:
+        known = self._known_product(dim)
+        but = f"; the weights say {known}" if known else ""
+        return Finding(
+            code="config-conflict",
+            severity="error",
+            part=self.role,
+            message=f"{self.role}.{dim} cannot be {found.value!r} as {found.place} says{but}",
+            hint=f"correct {found.document}",
+        )
+
+    def _undetermined(self, dim: str) -> Value:
+        known = self._known_product(dim)
+        return Value(
+            None, "undetermined", f"the weights only say {known}" if known else "weights cannot show it"
+        )
+
+    def _known_product(self, dim: str) -> str:
+        """`q_heads head_dim = 1536`, or nothing."""
+        product = self.solver.open.get(self.solver.root(f"{self.role}.{dim}"))
+        size = self.solver.products.get(product.terms[0][1]) if product else None
+        return f"{product} = {size.value}" if size else ""

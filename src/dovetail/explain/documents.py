@@ -1,0 +1,336 @@
+"""What stands beside the weights: config files, metadata, our own stamp.
+
+Each is a document with a name for messages. Values are looked up by the spellings that a part
+declares, under the sections that a family declares; nothing is guessed from a file's name.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dovetail.errors import CheckpointError
+from dovetail.explain.nodes import Node, joined_certificate, node_findings, read_nodes
+from dovetail.report import Finding
+from dovetail.store.folder import Folder
+from dovetail.store.safetensors.read import twice
+from dovetail.store.store import Store
+
+STAMP = "dovetail.json"
+STAMP_SCHEMA = 1
+GIVEN = "--set"
+_JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
+_YAML_FILES = ("model_config.yaml", "config.yaml")
+_MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
+# What tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
+_LITGPT_FAMILIES = {"GemmaMLP": "gemma", "LLaMAMLP": "llama"}
+_GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
+
+
+class Document(NamedTuple):
+    """One parsed side file (or the plain values inside a torch file)."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """A value, where it stands and under which key."""
+
+    value: Any
+    document: str
+    key: str
+
+    @property
+    def place(self) -> str:
+        """`config.json: text_config.hidden_size`."""
+        return f"{self.document}: {self.key}"
+
+
+class Documents(NamedTuple):
+    """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
+
+    `given` are values by `role.name` that the caller says; they come before any document. `nodes` are
+    the certificates of a model that is cut over several.
+    """
+
+    configs: tuple[Document, ...] = ()
+    stamp: Document | None = None
+    findings: tuple[Finding, ...] = ()
+    given: Mapping[str, Any] = MappingProxyType({})
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def node(self) -> Node | None:
+        """The one node that the stamp says this is."""
+        if self.stamp is None or self.nodes or not isinstance(self.stamp.values.get("node"), dict):
+            return None
+        return Node(self.stamp.name, self.stamp.values)
+
+    @property
+    def model_type(self) -> str | None:
+        """The `model_type` that a config names (lerobot calls it `type`)."""
+        for document in self.configs:
+            for key in ("model_type", "type"):
+                if isinstance(value := document.values.get(key), str):
+                    return str(_brief(value))
+        return None
+
+    @property
+    def likely_family(self) -> str | None:
+        """The family that the stamp names, or the one of two alike that LitGPT's config shows."""
+        if self.stamp and isinstance(family := self.stamp.values.get("family"), str):
+            return family
+        said = self.find(("mlp_class_name",), ("",))
+        return _LITGPT_FAMILIES.get(str(said.value)) if said else None
+
+    def find(self, spellings: Iterable[str], roots: Iterable[str]) -> Found | None:
+        """The first value that one of the spellings has under one of the sections."""
+        spellings = tuple(spellings)
+        for document in self.configs:
+            for root in roots:
+                section = _section(document.values, root)
+                if section is None:
+                    continue
+                for spelling in spellings:
+                    value = _value(section, spelling)
+                    if value is not None:
+                        return Found(_brief(value), document.name, f"{root}.{spelling}".lstrip("."))
+        return None
+
+    def kind(self, role: str) -> str | None:
+        """The kind of part that the stamp says is in a role."""
+        parts = self.stamp.values.get("parts") if self.stamp else None
+        kind = parts.get(role) if isinstance(parts, dict) else None
+        return kind if isinstance(kind, str) else None
+
+    def stamped(self, name: str) -> Found | None:
+        """What the caller or the stamp says of `role.dim`."""
+        if name in self.given:
+            return Found(self.given[name], GIVEN, name)
+        config = self.stamp.values.get("config") if self.stamp else None
+        if not isinstance(config, dict) or config.get(name) is None:
+            return None
+        value = config[name]
+        value = value.get("value") if isinstance(value, dict) else value
+        where = self.stamp.name if self.stamp else STAMP
+        return None if value is None else Found(_brief(value), where, f"config.{name}")
+
+
+def read_documents(store: Store) -> Documents:
+    """Every document beside the weights. One that cannot be parsed is a finding, not an error."""
+    configs: list[Document] = []
+    findings: list[Finding] = []
+    stamp = None
+    for name in (*_JSON_FILES, *_YAML_FILES, *stamp_names(store)):
+        if name.endswith(STAMP) and stamp is not None:
+            continue
+        try:
+            raw = store.side_file(name, _limit(name))
+            if raw is None:
+                continue
+            values = _parse(name, raw.decode())
+            if not isinstance(values, dict):
+                raise ValueError(f"it holds a {type(values).__name__}, not an object")
+        except CheckpointError as error:
+            findings.append(_unreadable(name, error.message))
+            continue
+        except (ValueError, RecursionError) as error:
+            findings.append(_unreadable(name, str(error)))
+            continue
+        if name.endswith(STAMP) and values.get("schema", STAMP_SCHEMA) != STAMP_SCHEMA:
+            findings.append(_unknown_schema(name, values["schema"]))
+        elif name.endswith(STAMP):
+            stamp = Document(name, values)
+        else:
+            configs.append(Document(name, values))
+    configs += _inside(store)
+    nodes = read_nodes(store)
+    if nodes:
+        stamp = Document(STAMP, joined_certificate(nodes))
+    findings += node_findings(store, nodes)
+    return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
+
+
+def stamp_names(store: Store) -> tuple[str, ...]:
+    """The names that a stamp of this checkpoint may have, the nearest first: of its one file, of its folder.
+
+    >>> stamp_names(Store("a", "torch", files=["last.ckpt"], entries={}))
+    ('last.dovetail.json', 'dovetail.json')
+    """
+    if len(store.files) != 1:
+        return (STAMP,)
+    return f"{os.path.splitext(store.files[0])[0]}.{STAMP}", STAMP
+
+
+def _unknown_schema(name: str, schema: object) -> Finding:
+    return Finding(
+        code="certificate-schema",
+        severity="error",
+        message=f"{name} has schema {_brief(schema)!r}, this dovetail reads schema {STAMP_SCHEMA}: "
+        "what it says is not known here",
+        hint=f"update dovetail; without {name} nobody can tell which parameters were never trained",
+    )
+
+
+def _inside(store: Store) -> Iterator[Document]:
+    """The plain values that a torch file carries beside its tensors."""
+    inside = store.metadata.get("torch")
+    if not isinstance(inside, dict):
+        return
+    for key in ("hyper_parameters", "model_config", "config", "args"):
+        if isinstance(values := inside.get(key), dict):
+            yield Document(f"{key} in the checkpoint", _parse_json(json.dumps(values)))
+
+
+def _limit(name: str) -> int:
+    """How long a file may be. The stamp has a line for each tensor; yaml is slow."""
+    return 64 << 20 if name.endswith(STAMP) else 256 << 10 if name.endswith(".yaml") else 4 << 20
+
+
+def _parse(name: str, text: str) -> Any:
+    return _parse_json(text if name.endswith(".json") else _yaml_as_json(text))
+
+
+def _parse_json(text: str) -> Any:
+    """The values; numbers that JSON does not have, although Python writes them, as words."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=str, parse_float=_finite)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError(f"it names `{twice(pairs)}` twice")
+    return values
+
+
+def _finite(digits: str) -> float | str:
+    value = float(digits)
+    return value if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
+
+
+def _yaml_as_json(text: str) -> str:
+    """The document with nothing in it that JSON does not have."""
+    import yaml
+
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it uses aliases")  # which can make a line stand for a billion
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        return json.dumps(yaml.safe_load(text), default=_as_text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (TypeError, LookupError, AttributeError, OverflowError) as error:  # of tags such as `!!int ""`
+        raise ValueError(f"a value is not of the type that it says: {error}") from error
+
+
+def _as_text(value: Any) -> str | list[str]:
+    """A date or bytes in words, a set as a list."""
+    return sorted(map(str, value)) if isinstance(value, set) else str(value)
+
+
+def _unreadable(name: str, why: str) -> Finding:
+    if name.endswith(STAMP):
+        return Finding(
+            code="certificate-unreadable",
+            severity="error",
+            message=f"{name} cannot be read: {why}",
+            hint="fetch it again; without it nobody can tell which parameters were never trained. "
+            "`dovetail stamp --overwrite` writes it anew",
+        )
+    return Finding(
+        code="config-unreadable",
+        severity="warning",
+        message=f"{name} cannot be read: {why}",
+        hint=f"repair or remove {name}; until then the values that only it knows are missing",
+    )
+
+
+def _section(values: Mapping[str, Any], root: str) -> Mapping[str, Any] | None:
+    for key in root.split(".") if root else ():
+        inner = values.get(key)
+        if not isinstance(inner, dict):
+            return None
+        values = inner
+    return values
+
+
+def _value(section: Mapping[str, Any], spelling: str) -> Any:
+    """A key, a dotted key, a product `a * b`, or the square of a division `(a // b)^2`."""
+    if " * " in spelling:
+        return _product([_value(section, key) for key in spelling.split(" * ")])
+    if grid := _GRID.fullmatch(spelling):
+        size, patch = section.get(grid[1]), section.get(grid[2])
+        return (
+            (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) and patch > 0 else None
+        )
+    if "." in spelling:
+        head, _, rest = spelling.partition(".")
+        inner = section.get(head)
+        return _value(inner, rest) if isinstance(inner, dict) else None
+    return section.get(spelling)
+
+
+def _product(values: list[Any]) -> Any:
+    total: Any = 1
+    for value in values:
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _MAX_NUMBER:
+            return None
+        total *= value
+    return int(total) if total == int(total) else None
+
+
+def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
+    """Whether a list or map is one that settings have: rotary sections, tile sizes."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return len(inner) <= 64 and all(
+        depth > 0 and _is_small(one, depth - 1) if isinstance(one, list | dict) else _brief(one) == one
+        for one in inner
+    )
+
+
+def _brief(value: Any) -> Any:
+    """A value as it is said; in words where it is absurdly long or deep."""
+    if isinstance(value, list | dict) and _is_small(value):
+        return value
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'map'} of {len(value):,}"
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        return f"{value[:_MAX_TEXT]}..."
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        return "a number of more than 64 bits"
+    return value
+
+
+def config_documents(folder: Folder, name: str = "") -> Documents:
+    """The documents of a model that has no weights yet: one config file, or those of the folder.
+
+    Raises:
+        CheckpointError: there is no config, or it cannot be read.
+        RemoteError: a server did not give it.
+    """
+    there = () if name else folder.files()
+    names = [name] if name else [one for one in (*_JSON_FILES, *_YAML_FILES) if one in there]
+    configs = []
+    for one in names:
+        try:
+            values = _parse(one, folder.read(one, _limit(one)).decode())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"the config cannot be read: {error}", file=os.path.join(folder.name, one)
+            ) from None
+        if not isinstance(values, dict):
+            raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, one))
+        configs.append(Document(one, values))
+    if not configs:
+        raise CheckpointError(
+            "there is no config in the folder", folder=folder.name, hint="looked for config.json"
+        )
+    return Documents(tuple(configs))

@@ -1,0 +1,394 @@
+"""From an opened store to a report: group, detect, solve, account. Headers only."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import perf_counter
+from typing import Any, NamedTuple, TypedDict
+
+from dovetail.declare.family import Family
+from dovetail.declare.part import Part
+from dovetail.errors import listed
+from dovetail.explain import accounts as account
+from dovetail.explain.certificate import certificate_findings
+from dovetail.explain.chunks import join_chunks
+from dovetail.explain.config import fill_config
+from dovetail.explain.detect import Detection, Explanation, detect, explain, without_wrapper
+from dovetail.explain.documents import Documents, read_documents
+from dovetail.explain.name_groups import Inventory, take_inventory, top_modules
+from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
+from dovetail.explain.sizes import Inference, infer, num_misfits
+from dovetail.explain.strays import find_parts
+from dovetail.explain.tags import tag_findings
+from dovetail.report import (
+    Accounting,
+    Closest,
+    Finding,
+    PartReport,
+    Report,
+    Tie,
+    Value,
+    counted,
+    sort_findings,
+)
+from dovetail.store.store import Entry, Store, total_bytes, total_elements
+
+Families = Callable[[], Iterable[Family]]
+
+
+VALUES_UNREAD = "values (`dovetail validate --values` reads them)"
+
+
+class Examination(NamedTuple):
+    """A report, and what it was made from, for verbs that go on from there."""
+
+    report: Report
+    store: Store
+    one: Explanation | None
+    inference: Inference | None
+    documents: Documents
+
+
+def examine(
+    store: Store,
+    families: Families,
+    *,
+    more_families: Families = tuple,
+    as_family: Family | None = None,
+    as_layout: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    ignores_stamp: bool = False,
+) -> Examination:
+    """Says what a checkpoint is. `more_families` are asked only if none of `families` explains it.
+
+    Both are functions, so that a family is imported only when its turn comes.
+    `as_family` and `as_layout` hold the file against one family whatever it looks like. `given` are
+    values by `role.name`, for what no weight shows. `ignores_stamp` reads all documents but our own.
+    """
+    clock = _Clock(open=store.seconds)
+    inventory, chunks = join_chunks(take_inventory(store.entries))
+    documents = read_documents(store)._replace(given=dict(given or {}))
+    if ignores_stamp:
+        kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
+        documents = documents._replace(stamp=None, findings=kept)
+    clock.lap("names")
+    if as_family is not None:
+        layout = as_family.layout(as_layout) if as_layout else None
+        views = filter(None, (inventory, without_wrapper(inventory)))
+        one = min((explain(view, as_family, layout) for view in views), key=lambda one: one.cost)
+        detection = Detection(one if one.is_whole else None, one, (), one.inventory)
+    else:
+        said = {"model_type": documents.model_type, "likely": documents.likely_family}
+        detection = detect(inventory, families(), **said)
+        if detection.claim is None and (extra := tuple(more_families())):
+            detection = detect(inventory, (*families(), *extra), **said)
+    clock.lap("detect")
+    if documents.node is not None and as_family is None:
+        detection = _as_node(detection, documents.node, (*families(), *more_families()))
+    detection = _with_settled_kinds(detection, store.entries, documents)
+    is_known = as_family is not None or _is_close(detection)
+    subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
+    inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
+    clock.lap("solve")
+    facts = subject.known(inference) if inference else subject.unknown()
+    clock.lap("account")
+    report = Report(
+        path=store.path,
+        format=store.format,
+        files=store.files,
+        chunks=_nodes(store, documents) or tuple(chunk.as_json() for chunk in chunks),
+        unchecked=store.limits or (VALUES_UNREAD,),
+        seconds=clock.seconds,
+        **facts,
+        **_totals(store, detection.inventory),
+    )
+    return Examination(report, store, detection.closest if inference else None, inference, documents)
+
+
+def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:
+    """The detection of a single node of a split, held against the family that its certificate names."""
+    for family in families:
+        if family.id != node.values.get("family"):
+            continue
+        ids = {one.id for one in family.layouts}
+        named = node.values.get("layout")
+        layout = family.layout(named) if isinstance(named, str) and named in ids else None
+        for inventory in filter(None, (detection.inventory, without_wrapper(detection.inventory))):
+            one = as_node(explain(inventory, family.narrowed(node.kinds), layout), node)
+            if one is not None:
+                return Detection(one, one, (), inventory)
+    return detection
+
+
+def _with_settled_kinds(
+    detection: Detection, entries: Mapping[str, Entry], documents: Documents
+) -> Detection:
+    """Of several kinds of a part with the same names: the one whose shapes fit, or that a config names."""
+    one = detection.closest
+    if one is None or not any(match.alike for match in one.roles.values()):
+        return detection
+    roles = {}
+    for role, match in one.roles.items():
+        kinds = (match.part, *match.alike)
+        misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
+        fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
+        roots = one.family.config.roots.get(role, ("",))
+        stamped = [part for part in fitting if part.id == documents.kind(role)]
+        named = stamped or [part for part in fitting if _is_named(part, documents, roots)]
+        chosen = (named or fitting)[0]
+        roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
+        if named:
+            roles[role] = roles[role]._replace(alike=())
+    settled = one._replace(roles=roles)
+    return detection._replace(closest=settled, claim=settled if detection.claim else None)
+
+
+def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
+    if not part.facts.named_by:
+        return False
+    *keys, ending = part.facts.named_by
+    found = documents.find(keys, roots)
+    return found is not None and str(found.value).endswith(ending)
+
+
+def _nodes(store: Store, documents: Documents) -> tuple[dict[str, Any], ...]:
+    """The nodes of a split folder."""
+    if store.format != "nodes":
+        return ()
+    counts = Counter(place_of(store, store.files[entry.file]) for entry in store.entries.values())
+    return tuple(node.as_chunk(counts[node.place]) for node in documents.nodes)
+
+
+class _Clock:
+    """Seconds per step."""
+
+    def __init__(self, **seconds: float) -> None:
+        self.seconds = seconds
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _is_close(detection: Detection) -> bool:
+    """Whether the closest family explains enough of the file to be worth naming."""
+    one = detection.closest
+    if one is None or detection.claim is not None:
+        return one is not None
+    total = one.inventory.size
+    claimed = sum(match.num_claimed for match in one.roles.values())
+    missing = sum(match.num_missing for match in one.roles.values())
+    whole = sum(match.is_complete for match in one.roles.values())
+    is_most = claimed * 2 >= total
+    is_most_parts = whole * 2 > len(one.roles) + len(one.absent) and claimed * 5 >= total
+    return missing * 2 <= claimed and (is_most or is_most_parts)
+
+
+class _Facts(TypedDict):
+    family: str | None
+    title: str | None
+    variant: str | None
+    layout: str | dict[str, str] | None
+    same_layouts: tuple[str, ...]
+    candidates: tuple[str, ...]
+    wrappers: tuple[str, ...]
+    parts: Mapping[str, PartReport]
+    config: Mapping[str, Value]
+    ties: tuple[Tie, ...]
+    accounting: Accounting
+    findings: tuple[Finding, ...]
+    closest: Closest | None
+
+
+class _Subject(NamedTuple):
+    """One file under examination."""
+
+    store: Store
+    detection: Detection
+    documents: Documents
+    families: Families
+
+    def known(self, inference: Inference) -> _Facts:
+        """The facts of a file that is, or comes close to, a known family."""
+        one, store, documents = self.detection.closest, self.store, self.documents
+        assert one is not None
+        is_claim = self.detection.claim is not None
+        certified: list[Finding] = []
+        if documents.stamp and documents.node is None and is_claim:
+            certified = list(certificate_findings(documents.stamp, one, inference, store))
+        if any(finding.code == "other-certificate" for finding in certified):
+            documents = documents._replace(stamp=None)
+        config, findings = fill_config(one, inference, documents=documents)
+        if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
+            findings = []  # a config of another family has no quarrel with the one that comes closest
+        findings = certified + findings
+        if one.family.variants:
+            config = {"variant": self._variant(one.family), **config}
+        closest = None if is_claim else self._closest(one)
+        findings += [*store.findings, *documents.findings, *inference.findings]
+        findings += account.findings(one, inference, store.entries, documents)
+        findings += tag_findings(documents)
+        parts = account.part_reports(one, inference.kinds, store)
+        if documents.node is not None:
+            config, findings = as_of_node(config, findings, one, documents.node)
+            parts = {role: part for role, part in parts.items() if part.tied_to is None}
+        findings += self._family_findings(one)
+        if closest is not None and not one.is_whole:
+            findings.insert(0, self._incomplete(closest))
+        rivals = self.detection.rivals
+        return {
+            "family": one.family.id if is_claim else None,
+            "title": one.family.title if is_claim else None,
+            "variant": one.family.variants.get(documents.model_type or "") if is_claim else None,
+            "layout": one.layout if is_claim else None,
+            "same_layouts": one.common_layouts[1:],
+            "candidates": tuple(rival.family.id for rival in (one, *rivals)) if rivals else (),
+            "wrappers": one.inventory.wrappers,
+            "parts": parts,
+            "config": config,
+            "ties": account.ties(one, documents) if documents.node is None else (),
+            "accounting": account.accounting(one, one.inventory.set_aside, store.aliases),
+            "findings": sort_findings(findings),
+            "closest": closest,
+        }
+
+    def unknown(self) -> _Facts:
+        """The facts of a file that no family comes close to."""
+        inventory = self.detection.inventory
+        sightings = find_parts(inventory, self.families())
+        fits = tuple(sighting.text for sighting in sightings)
+        explained = {name for sighting in sightings for name in sighting.match.claimed()}
+        rest = {
+            key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
+        }
+        findings = [self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY]
+        findings += account.foreign_kinds(inventory.groups.values())
+        if adapter := account.lone_adapter(inventory.groups.values()):
+            findings = [adapter]
+        findings += [*self.store.findings, *self.documents.findings]
+        return {
+            "family": None,
+            "title": None,
+            "variant": None,
+            "layout": None,
+            "same_layouts": (),
+            "candidates": (),
+            "wrappers": inventory.wrappers,
+            "parts": {},
+            "config": {},
+            "ties": (),
+            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), inventory.size),
+            "findings": sort_findings(findings),
+            "closest": Closest(None, None, 0, inventory.size, fits),
+        }
+
+    def _closest(self, one: Explanation) -> Closest:
+        missing = sum(match.num_missing for match in one.roles.values()) + sum(one.absent.values())
+        fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
+        layout = one.layout if isinstance(one.layout, str) else None
+        return Closest(one.family.id, layout, missing, one.num_unexplained, fits)
+
+    def _incomplete(self, closest: Closest) -> Finding:
+        name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
+        lost, foreign = closest.missing, closest.unexplained
+        least = "at least " if self.detection.closest and self.detection.closest.absent else ""
+        numbers = [f"{least}{counted(lost, 'tensor')} missing"] if lost else []
+        numbers += [f"{foreign} fit{'s' if foreign == 1 else ''} nothing in it"] if foreign else []
+        numbers += [f"whole in this file: {listed(closest.fits, 3)}"] if closest.fits else []
+        if self.documents.model_type:
+            numbers.append(f"a config names the model_type `{self.documents.model_type}`")
+        return Finding(
+            code="incomplete",
+            severity="error",
+            message=f"not all of {name} is here: {'; '.join(numbers)}",
+            hint="the findings below say what is missing and what does not fit",
+        )
+
+    def _no_family(self, fits: tuple[str, ...], rest: Inventory) -> Finding:
+        modules = top_modules(rest.groups)
+        foreign = [
+            f"{counted(module.size, 'tensor')} under `{module.prefix}`, first `{module.first}`"
+            for module in modules
+        ]
+        holds = f"it holds {listed(fits, 4)}; " if fits else ""
+        said = f" (a config names the model_type `{self.documents.model_type}`)" * bool(
+            self.documents.model_type
+        )
+        return Finding(
+            code="unknown-family",
+            severity="error",
+            message=f"no family that dovetail knows{said}: {holds}nothing known fits {listed(foreign, 3)}",
+            tensors=tuple(module.first for module in modules),
+            hint="`dovetail families` lists what is known; docs/guides/family.md shows how to add one",
+        )
+
+    def _family_findings(self, one: Explanation) -> Iterator[Finding]:
+        rivals, said = self.detection.rivals, self.documents.model_type
+        if rivals:
+            ids = [one.family.id, *(rival.family.id for rival in rivals)]
+            yield Finding(
+                code="same-families",
+                severity="error",
+                message=f"names and shapes fit {' and '.join(ids)} alike",
+                hint=f"put its config.json beside it (model_type decides), or give `validate --as {ids[0]}`",
+            )
+        elif self.detection.claim is None and one.is_whole and one.num_unexplained:
+            yield Finding(
+                code="larger-model",
+                severity="error",
+                message=f"all of {one.family.id} is here, in a larger model: see what fits nothing",
+                hint=f"`dovetail validate --as {one.family.id}` holds it against {one.family.id} alone",
+            )
+        known = one.family.config.model_types
+        if self.detection.claim and known and said is not None and said not in known:
+            yield Finding(
+                code="config-family",
+                severity="warning",
+                message=f"a config names the model_type `{said}`, the tensors are {one.family.id}",
+                hint="the config may belong to another checkpoint",
+            )
+
+    def _variant(self, family: Family) -> Value:
+        if stamped := self.documents.stamped("variant"):
+            return Value(stamped.value, "stamp", stamped.place)
+        said = self.documents.model_type
+        if said is not None and said in family.variants:
+            return Value(family.variants[said], "config", f"model_type = {said}")
+        return Value(
+            None, "undetermined", "every variant has the same tensors; a config's model_type decides"
+        )
+
+
+_EMPTY = Finding(
+    code="empty",
+    severity="error",
+    message="there is not one tensor in it",
+    hint="this is a placeholder, not a checkpoint",
+)
+
+
+def _counts(set_aside: Mapping[str, list[str]]) -> dict[str, int]:
+    return {rule: len(names) for rule, names in set_aside.items()}
+
+
+class _Totals(TypedDict):
+    tensors: int
+    parameters: int | None
+    bytes: int | None
+    dtypes: Mapping[str, int]
+
+
+def _totals(store: Store, inventory: Inventory) -> _Totals:
+    """Sums over every tensor that is not training state; what shares bytes counts once."""
+    aside = {name for names in inventory.set_aside.values() for name in names}
+    once = store.kinds({*aside, *store.aliases})
+    dtypes: Counter[str] = Counter()
+    for (dtype, _), count in store.kinds(aside).items():
+        dtypes[dtype or "unknown"] += count
+    return {
+        "tensors": dtypes.total(),
+        "parameters": total_elements(once) if store.has_shapes else None,
+        "bytes": total_bytes(once) if store.has_shapes and "unknown" not in dtypes else None,
+        "dtypes": dict(dtypes),
+    }

@@ -1,0 +1,274 @@
+"""One part held against one place in a file: what of it is there, what is missing.
+
+Names only; shapes are `infer`'s business. A part with an index (`{layer}`) is as long as most of its
+rows say: one stray tensor neither makes the stack longer nor hides that another is missing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from dovetail.declare.family import Mount
+from dovetail.declare.part import Part, Row
+from dovetail.explain.name_groups import Group, Inventory
+from dovetail.names import Index, Template, star
+
+Found = Mapping[Index, str]
+StackKey = tuple[str, ...]
+_MAX_HOLES = 1000
+_SINGLE: frozenset[Index] = frozenset([()])
+
+
+class RowMatch(NamedTuple):
+    """One stored tensor of a naming, and the names in the file that are it, by index.
+
+    `text` is its full name at the mount, with fields; `group` the star of a group that it is the whole of.
+    """
+
+    row: Row
+    text: str
+    found: Found
+    duplicates: tuple[tuple[str, str], ...] = ()
+    group: str = ""
+
+    @property
+    def stack(self) -> StackKey:
+        """Which stack the row belongs to: its fields, with the subset each runs over."""
+        stored = self.row.stored
+        return tuple(f"{f}:{s}" if s else f for f, s in zip(stored.fields, stored.subsets, strict=True))
+
+    def names(self, indices: Iterable[Index]) -> list[str]:
+        """The full names at some indices, in order."""
+        filled, fields = Template(self.text).at, self.row.stored.fields
+        return [filled(dict(zip(fields, index, strict=True))) for index in sorted(indices)]
+
+
+class Lack(NamedTuple):
+    """A row that is not all there, and the indices at which it should be; none if these are not known."""
+
+    row: RowMatch
+    indices: frozenset[Index]
+
+    @property
+    def names(self) -> list[str]:
+        """The full stored names."""
+        return self.row.names(self.indices) or [self.row.text]
+
+
+class PartMatch(NamedTuple):
+    """A part at a mount.
+
+    `lacks` says what should be there and is not; `features` are the optional features that are.
+    `stray` are names of the part with an index that the rest of the part does not have.
+    `duplicates` pairs a second name with the name it repeats. `alike` are other kinds of part that have
+    the same tensors under the same names.
+    """
+
+    part: Part
+    mount: Mount
+    rows: tuple[RowMatch, ...]
+    features: tuple[str, ...]
+    lacks: tuple[Lack, ...]
+    missing_rows: int
+    stray: tuple[str, ...]
+    duplicates: tuple[tuple[str, str], ...]
+    ignored: tuple[tuple[str, str], ...]
+    stacks: Mapping[StackKey, frozenset[Index]]
+    alike: tuple[Part, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every required tensor is there."""
+        return not self.lacks and bool(self.rows)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The full stored names that should be there and are not."""
+        return tuple(name for lack in self.lacks for name in lack.names)
+
+    @property
+    def num_missing(self) -> int:
+        """How many they are; most matches are only counted, to find the best one."""
+        return sum(max(1, len(lack.indices)) for lack in self.lacks)
+
+    def claimed(self) -> Iterator[str]:
+        """Every name of the file that this part explains."""
+        for match in self.rows:
+            yield from match.found.values()
+        for name, _ in self.duplicates:
+            yield name
+        for name, _ in self.ignored:
+            yield name
+
+    def claimed_set(self) -> set[str]:
+        """The same as a set, made without a step of Python for each name."""
+        names: set[str] = set()
+        names.update(*(match.found.values() for match in self.rows))
+        names.update(name for name, _ in self.duplicates)
+        names.update(name for name, _ in self.ignored)
+        return names
+
+    @property
+    def num_claimed(self) -> int:
+        """How many names this part explains."""
+        return sum(len(match.found) for match in self.rows) + len(self.duplicates) + len(self.ignored)
+
+
+def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
+    """Finds the rows of a part at a mount."""
+    if not _is_anything_there(part, mount, inventory):
+        return PartMatch(part, mount, (), (), (), part.num_required(mount.naming), (), (), (), {})
+    matches: list[RowMatch] = []
+    absent: list[RowMatch] = []
+    aliases = {row.leaves: row for row in part.rows(mount.naming) if row.is_alias}
+    for row in part.rows(mount.naming):
+        if not row.is_alias:
+            match = _find_row(row, aliases.get(row.leaves), mount, inventory)
+            (matches if match.found else absent).append(match)
+    features = _features_present(part, matches)
+    needed = [match for match in absent if _is_needed(part, match.row, features)]
+    stacks = _stacks(matches)
+    lacks, stray, gaps = _compare_with_stacks(matches, needed, stacks)
+    kept = tuple(_without_stray(match, stray) for match in matches)
+    return PartMatch(
+        part=part,
+        mount=mount,
+        rows=kept,
+        features=features,
+        lacks=tuple(lacks),
+        missing_rows=len(needed) + gaps,
+        stray=tuple(sorted(stray)),
+        duplicates=tuple(pair for match in kept for pair in match.duplicates),
+        ignored=tuple(_ignored(part, mount, inventory)),
+        stacks=stacks,
+    )
+
+
+def _is_anything_there(part: Part, mount: Mount, inventory: Inventory) -> bool:
+    """A quick no for the many places where a part is not."""
+    groups, stars = inventory.groups, part.stars(mount.naming)
+    if any(star(name) in groups for _, name in (*mount.moved, *mount.also)):
+        return True
+    return any(prefix + key in groups for prefix in (mount.prefix, *mount.aliases) for key in stars)
+
+
+def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -> RowMatch:
+    groups = inventory.groups
+    found: Found = {}
+    duplicates: list[tuple[str, str]] = []
+    whole = ""
+    spellings = _spellings(row, alias, mount)
+    for _, key, stored in spellings:
+        group = groups.get(key)
+        if group is None:
+            continue
+        here = _select(stored, group)
+        if found:
+            duplicates += [(name, found[index]) for index, name in here.items() if index in found]
+            found, whole = {**here, **found}, ""
+        else:
+            found, whole = here, key if len(here) == len(group.names) else ""
+    return RowMatch(row, spellings[0][0], found, tuple(duplicates), whole)
+
+
+def _spellings(row: Row, alias: Row | None, mount: Mount) -> list[tuple[str, str, Template]]:
+    """The full names of a row at a mount, the proper one first, each with its star."""
+    leaf = row.leaves[0]
+    found = []
+    moved = dict(mount.moved).get(leaf) if mount.moved else None
+    if moved is not None:
+        found.append((moved, star(moved), Template(moved)))
+    else:
+        prefixes = (mount.prefix, *mount.aliases) if mount.aliases else (mount.prefix,)
+        for stored in (row.stored,) if alias is None else (row.stored, alias.stored):
+            found += [(prefix + stored.text, prefix + stored.star, stored) for prefix in prefixes]
+    if mount.also:
+        found += [(name, star(name), Template(name)) for also, name in mount.also if also == leaf]
+    return found
+
+
+def _select(stored: Template, group: Group) -> Found:
+    """The members of a group that a template describes, by the values of its fields."""
+    if all(isinstance(slot, str) for slot in stored.slots):
+        return group.by_index
+    chosen = ((stored.select(index), name) for index, name in group.by_index.items())
+    return {index: name for index, name in chosen if index is not None}
+
+
+def _features_present(part: Part, matches: list[RowMatch]) -> tuple[str, ...]:
+    present = {part.leaves[leaf].feature for match in matches for leaf in match.row.leaves}
+    return tuple(feature for feature in part.optional if feature in present)
+
+
+def _is_needed(part: Part, row: Row, features: tuple[str, ...]) -> bool:
+    leaf = part.leaves[row.leaves[0]]
+    return not leaf.is_dead and (
+        leaf.feature is None or leaf.feature in part.features or leaf.feature in features
+    )
+
+
+def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
+    """The index set of each stack, by majority of its rows."""
+    votes: dict[StackKey, list[tuple[Found, int]]] = {}
+    for match in matches:
+        if match.row.stored.fields:
+            ballots = votes.setdefault(match.stack, [])
+            same = next((i for i, (found, _) in enumerate(ballots) if _is_same(found, match.found)), None)
+            if same is None:
+                ballots.append((match.found, 1))
+            else:
+                ballots[same] = (match.found, ballots[same][1] + 1)
+    elected = {key: max(ballots, key=lambda one: (one[1], len(one[0])))[0] for key, ballots in votes.items()}
+    return {key: _without_holes(key, frozenset(found)) for key, found in elected.items()}
+
+
+def _is_same(one: Found, other: Found) -> bool:
+    """Whether two rows have the same indices. In the same order, which is usual, is quickly seen."""
+    return list(one) == list(other) or one.keys() == other.keys()
+
+
+def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]:
+    """A plain stack counts from 0: a layer that no row has is missing, not absent by design.
+
+    A file with a layer 999,999,999 lacks nearly a billion; the first thousand of them are enough to say so.
+    """
+    if len(key) != 1 or ":" in key[0]:
+        return indices
+    size = max(indices)[0] + 1
+    if len(indices) == size:
+        return indices
+    return indices.union((i,) for i in range(min(size, len(indices) + _MAX_HOLES)))
+
+
+def _compare_with_stacks(
+    matches: list[RowMatch], needed: list[RowMatch], stacks: Mapping[StackKey, frozenset[Index]]
+) -> tuple[list[Lack], set[str], int]:
+    """What rows lack, what they have that the rest of their stack has not, and how many rows differ."""
+    lacks: list[Lack] = []
+    stray: set[str] = set()
+    gaps = 0
+    for match in matches:
+        stack = stacks.get(match.stack, _SINGLE)
+        if len(match.found) != len(stack) or not stack.issuperset(match.found):
+            gaps += 1
+            if lost := stack - match.found.keys():
+                lacks.append(Lack(match, lost))
+            stray |= {name for index, name in match.found.items() if index not in stack}
+    for match in needed:
+        stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
+        lacks.append(Lack(match, stack))
+    return lacks, stray, gaps
+
+
+def _without_stray(match: RowMatch, stray: set[str]) -> RowMatch:
+    if not stray or not any(name in stray for name in match.found.values()):
+        return match
+    found = {index: name for index, name in match.found.items() if name not in stray}
+    return RowMatch(match.row, match.text, found, match.duplicates)
+
+
+def _ignored(part: Part, mount: Mount, inventory: Inventory) -> Iterator[tuple[str, str]]:
+    for rule in part.namings[mount.naming].ignored:
+        for prefix in (mount.prefix, *mount.aliases):
+            group = inventory.groups.get(prefix + rule.stored.star)
+            if group is not None:
+                yield from ((name, rule.reason) for name in _select(rule.stored, group).values())

@@ -1,0 +1,153 @@
+"""A model as its config describes it, before there are any weights.
+
+The config says the family (`model_type`) and most sizes; what it leaves out may come from the caller,
+from models that donate parts, or from a convention, each with its source.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from dovetail.declare.blueprint import Blueprint, blueprint
+from dovetail.declare.family import Family
+from dovetail.declare.part import Part
+from dovetail.errors import UsageError, listed
+from dovetail.explain.documents import Documents
+from dovetail.report import Value
+
+
+class Described(NamedTuple):
+    """A model without weights, and the source of each size and setting."""
+
+    plan: Blueprint
+    config: Mapping[str, Value]
+    variant: str | None
+
+
+def family_of(documents: Documents, families: Iterable[Family], place: str) -> Family:
+    """The family that a config names.
+
+    Raises:
+        UsageError: it names none, or one that is not known.
+    """
+    said = documents.model_type
+    if said is None:
+        raise UsageError(f"`{place}` names no model_type", hint="give a config.json, or FAMILY/SIZE")
+    known: list[str] = []
+    for family in families:
+        if said in family.config.model_types or said in family.variants:
+            return family
+        known += family.config.model_types
+    raise UsageError(
+        f"`{place}` is a `{said}`, which dovetail does not know", hint=f"known: {listed(known, 20)}"
+    )
+
+
+def described(
+    family: Family,
+    documents: Documents,
+    *,
+    donated: Mapping[str, Mapping[str, int]],
+    published: Mapping[str, int | str] | None = None,
+) -> Described:
+    """The model that documents describe; `donated` are sizes by role that donors have.
+
+    Raises:
+        UsageError: a size is missing, or sizes contradict each other.
+    """
+    kinds = {role: _kind(family, role, documents, published) for role in family.parts}
+    config: dict[str, Value] = {}
+    sizes: dict[str, int | str] = {}
+    for role, part in kinds.items():
+        if part is None:
+            continue
+        sizes[role] = part.id
+        for dim in part.dims:
+            value = _size(family, role, part, dim, documents=documents, donated=donated, published=published)
+            if value is not None:
+                config[f"{role}.{dim}"] = value
+                sizes[f"{role}.{dim}"] = value.value
+        for setting in part.facts.settings:
+            name = f"{role}.{setting.name}"
+            roots = family.config.roots.get(role, ("",))
+            if found := documents.stamped(name) or documents.find(setting.spellings, roots):
+                config[name] = Value(found.value, "config", found.place)
+    plan = blueprint(family, _without_joined(family, sizes))
+    for name, size in plan.sizes.items():
+        config.setdefault(name, Value(size, "config", "what it is joined to"))
+    for setting in family.settings:
+        if found := documents.stamped(setting.name) or documents.find(setting.spellings, ("",)):
+            config[setting.name] = Value(found.value, "config", found.place)
+    variant = family.variants.get(documents.model_type or "")
+    if variant is not None:
+        config["variant"] = Value(variant, "config", f"model_type = {documents.model_type}")
+    return Described(plan, config, variant)
+
+
+def _kind(
+    family: Family, role: str, documents: Documents, published: Mapping[str, int | str] | None
+) -> Part | None:
+    """The kind of part in a role; None for an optional one that the config does not want."""
+    if published is not None:
+        if role in published:
+            return family.kind(role, str(published[role]).split("+", maxsplit=1)[0])
+        return None if role in family.optional else family.parts[role][0]
+    if role in family.ties and role in family.optional:
+        roots = family.config.roots.get(role, ("",))
+        tied = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
+        return family.parts[role][0] if tied is not None and tied.value is False else None
+    if role in family.optional:
+        return None
+    if said := documents.given.get(role):
+        return family.kind(role, str(said))
+    named = [part for part in family.parts[role] if _is_named(family, role, part, documents)]
+    return (named or family.parts[role])[0]
+
+
+def _is_named(family: Family, role: str, part: Part, documents: Documents) -> bool:
+    if not part.facts.named_by:
+        return False
+    *keys, ending = part.facts.named_by
+    found = documents.find(keys, family.config.roots.get(role, ("",)))
+    return found is not None and str(found.value).endswith(ending)
+
+
+def _size(
+    family: Family,
+    role: str,
+    part: Part,
+    dim: str,
+    *,
+    documents: Documents,
+    donated: Mapping[str, Mapping[str, int]],
+    published: Mapping[str, int | str] | None,
+) -> Value | None:
+    name = f"{role}.{dim}"
+    if given := documents.stamped(name):
+        return Value(_number(given.value, name, given.place), "config", given.place)
+    if published and isinstance(size := published.get(name), int):
+        return Value(size, "config", "the published size")
+    roots = family.config.roots.get(role, ("",))
+    if found := documents.find(part.facts.spellings.get(dim, ()), roots):
+        return Value(_number(found.value, name, found.place), "config", found.place)
+    if (size := donated.get(role, {}).get(dim)) is not None:
+        return Value(size, "weights", "as the donor has it")
+    if name in family.joined:
+        return None
+    conventions = {one: (value, why) for one, value, why in part.facts.conventions}
+    if dim in conventions:
+        return Value(conventions[dim][0], "default", conventions[dim][1])
+    return None
+
+
+def _number(value: Any, name: str, place: str) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(
+            f"{name} cannot be {value!r}, as {place} says", hint="a size is a whole number above 0"
+        )
+    return value
+
+
+def _without_joined(family: Family, sizes: Mapping[str, int | str]) -> dict[str, int | str]:
+    """The sizes without those of optional parts that are not there."""
+    roles = {name for name in sizes if "." not in name}
+    return {name: size for name, size in sizes.items() if name.split(".", maxsplit=1)[0] in roles}

@@ -1,0 +1,266 @@
+"""`load`: from a checkpoint in any layout to a model that runs.
+
+Examine, refuse unless whole, build on `meta`, assign. Leaves that lie in one run in the file become
+views of it; nothing is left random, because nothing has initial values. A head that is stored beside the
+table it is tied to, as LitGPT stores it, becomes that table again if their bytes are equal.
+"""
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dovetail.dtypes import dtype_of
+from dovetail.errors import CheckpointError, FormatError, UsageError, listed
+from dovetail.explain.examine import Examination, examine
+from dovetail.explain.leaves import CanonicalLeaf, canonical_leaves
+from dovetail.families import built_in, family, third_party
+from dovetail.loading.mapped import MappedFiles
+from dovetail.models import FLOAT32, build
+from dovetail.models.decoder import Decoder
+from dovetail.models.layers import Linear
+from dovetail.models.values import values_of
+from dovetail.report import Report, Tie
+from dovetail.store.open import open_checkpoint
+from dovetail.store.store import Store
+
+Path = str | os.PathLike[str]
+Dtype = str | torch.dtype
+
+
+def load(
+    checkpoint: Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: Dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+) -> nn.Module:
+    """The model of a checkpoint, with every parameter from it.
+
+    `dtype` casts all weights but those that the family keeps in float32; without it they stay as they
+    are stored. `settings` gives values that no weight shows (`{"text.norm_eps": 1e-5}`), `as_` a family
+    where several fit. The model is in evaluation mode; its `report` says where every value comes from. A
+    view of a file becomes a copy when written to.
+
+    Raises:
+        UsageError: there is nothing to open, no such device, no model of the family, or a value that
+            nothing decides.
+        CheckpointError: the checkpoint is not whole, or breaks its format.
+        RemoteError: a server did not give what was asked for.
+    """
+    place = usable_device(device)
+    with _no_collection(), open_checkpoint(checkpoint) as store:
+        one = _examined(store, settings or {}, as_)
+        found = _Found(one, store)
+        model = build(found.values)
+        found.assign(model, found.leaves, prefix="", dtype=dtype)
+    model.report = one.report  # type: ignore[assignment]
+    return model.eval().to(place)
+
+
+def load_part(
+    checkpoint: Path,
+    role: str,
+    *,
+    layers: range | None = None,
+    device: str | torch.device = "cpu",
+    dtype: Dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+) -> nn.Module:
+    """One part of a model (`vision`, `text`), or a range of the layers of its decoder.
+
+    Layers keep their own numbers. A tied head is a matrix of its own here, as a stage without the table
+    needs it. Raises what `load` raises, and:
+
+    Raises:
+        UsageError: the model has no such part, or no such layers.
+    """
+    place = usable_device(device)
+    with _no_collection(), open_checkpoint(checkpoint) as store:
+        one = _examined(store, settings or {}, as_)
+        found = _Found(one, store)
+        part, leaves = found.part(role)
+        if layers is not None:
+            if not isinstance(part, Decoder):
+                raise UsageError(f"{role} is no decoder: it cannot be cut into layers")
+            part.keep(layers)
+            kept = {f"{role}.{name}" for name, _ in part.named_parameters()}
+            leaves = {name: leaf for name, leaf in leaves.items() if name in kept}
+        found.assign(part, leaves, prefix=f"{role}.", dtype=dtype)
+    return part.eval().to(place)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for garbage while thousands of objects are made: one search of all that torch has made
+    takes as long as the whole load (80 ms)."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if it can be used.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(
+            f"device `{device}` cannot be used: {why}", hint="leave it out to run on the cpu"
+        ) from None
+    return place
+
+
+def _examined(store: Store, settings: Mapping[str, Any], as_: str | None) -> Examination:
+    if as_ is None:
+        one = examine(store, built_in, more_families=third_party, given=settings)
+    else:
+        id, _, layout = as_.partition("/")
+        one = examine(store, tuple, as_family=family(id), as_layout=layout or None, given=settings)
+    if not one.report.is_whole:
+        raise _not_whole(one.report)
+    if unknown := [name for name in settings if name not in one.report.config]:
+        role = unknown[0].partition(".")[0]
+        near = [name for name in one.report.config if name.partition(".")[0] == role]
+        raise UsageError(
+            f"{one.report.family} has no value `{unknown[0]}`",
+            hint=f"it has {listed(near or one.report.config, 40)}",
+        )
+    return one
+
+
+def _not_whole(report: Report) -> CheckpointError:
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors[0].code == "incomplete":  # which sums up the others
+        errors = errors[1:] or errors
+    first = errors[0]
+    rest = {f"also {i}": finding.message for i, finding in enumerate(errors[1:6], 2)}
+    more = {"and": f"{len(errors) - 6} more"} if len(errors) > 6 else {}
+    return CheckpointError(
+        f"the checkpoint is not whole: {first.message}",
+        file=report.path,
+        **rest,
+        **more,
+        hint=first.hint or "`dovetail validate` says everything about it",
+    )
+
+
+class _Found:
+    """What an examined checkpoint has for a model."""
+
+    def __init__(self, one: Examination, store: Store) -> None:
+        assert one.one is not None
+        assert one.inference is not None
+        self._family = one.one.family
+        self._files = MappedFiles(store)
+        leaves = canonical_leaves(one.one, one.inference, store)
+        self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.leaf.is_dead}
+        self.values = values_of(one.report)
+        for tie in one.report.ties:
+            if tie.is_stored and tie.flag is not False and self._is_copy(tie):
+                self.leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role != tie.role}
+                kinds = {role: part for role, part in self.values.kinds.items() if role != tie.role}
+                self.values = replace(self.values, kinds=kinds)
+
+    def _is_copy(self, tie: Tie) -> bool:
+        """Whether a stored head is byte for byte the table it is tied to."""
+        pair = [next(leaf for leaf in self.leaves.values() if leaf.role == tie.role), self.leaves[tie.leaf]]
+        if len({(leaf.dtype, leaf.shape) for leaf in pair}) > 1:
+            return False
+        is_equal = torch.equal(*(self._files.tensor(leaf) for leaf in pair))
+        for leaf in pair:
+            self._files.forget(leaf)
+        return is_equal
+
+    def part(self, role: str) -> tuple[nn.Module, dict[str, CanonicalLeaf]]:
+        """One part on `meta`, and its leaves.
+
+        Raises:
+            UsageError: the model has no such part.
+        """
+        if role in self._family.ties and role not in self.values.kinds:
+            table = self.leaves[self._family.ties[role]]
+            with torch.device("meta"):
+                head = Linear(table.shape[1], table.shape[0], bias=False)
+            return head, {f"{role}.weight": table}
+        parts = dict(build(self.values).named_children())
+        if role not in parts:
+            raise UsageError(f"{self._family.id} has no part `{role}`", hint=f"it has {listed(parts)}")
+        leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role == role}
+        return parts[role], leaves
+
+    def assign(
+        self, module: nn.Module, leaves: Mapping[str, CanonicalLeaf], *, prefix: str, dtype: Dtype | None
+    ) -> None:
+        """Gives every parameter its leaf, cast where a dtype is asked for.
+
+        Raises:
+            CheckpointError: a parameter has no leaf, a leaf no parameter, or their shapes differ.
+        """
+        _check(module, leaves, prefix)
+        asked = None if dtype is None else _torch_dtype(dtype)
+        tensors = {}
+        for name, leaf in leaves.items():
+            stored = self._files.tensor(leaf)
+            tensors[name.removeprefix(prefix)] = cast = _cast(name, stored, asked, self._family.id)
+            if cast is not stored:
+                self._files.forget(leaf)
+        module.load_state_dict(tensors, assign=True)
+        left = [name for name, one in (*module.named_parameters(), *module.named_buffers()) if one.is_meta]
+        assert not left, f"left without values: {listed(left)}"
+
+
+def _check(module: nn.Module, leaves: Mapping[str, CanonicalLeaf], prefix: str) -> None:
+    """Raises unless parameters and leaves are the same, with the same shapes."""
+    wanted = {prefix + name: tuple(one.shape) for name, one in module.state_dict(keep_vars=True).items()}
+    missing = [name for name in wanted if name not in leaves]
+    extra = [name for name in leaves if name not in wanted]
+    wrong = [name for name in wanted.keys() & leaves.keys() if wanted[name] != leaves[name].shape]
+    if missing or extra or wrong:
+        raise CheckpointError(
+            "the checkpoint and the model do not fit each other",
+            parameters_without_weights=listed(missing) or None,
+            weights_without_parameter=listed(extra) or None,
+            other_shapes=listed(sorted(wrong)) or None,
+            hint="this is a fault in dovetail's model of the family, or a config that names another size"
+            if extra or wrong
+            else "of a model that `dovetail split` cut, give the folder with all nodes, or merge it",
+        )
+
+
+def _torch_dtype(dtype: Dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        found = dtype
+    else:
+        try:
+            found = getattr(torch, dtype_of(dtype).torch)
+        except FormatError as error:
+            raise UsageError(error.message, hint="dtypes: bfloat16, float16, float32, float64") from None
+    if not found.is_floating_point or found.itemsize < 2:
+        raise UsageError(f"a model cannot run in {found}", hint="dtypes: bfloat16, float16, float32, float64")
+    return found
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None, family: str) -> Tensor:
+    """The tensor in the type that was asked for, in float32 if it is one that the family keeps so."""
+    if dtype is None:
+        return tensor
+    is_exception = dtype.itemsize < 4 and any(fnmatchcase(name, kept) for kept in FLOAT32.get(family, ()))
+    return tensor.to(torch.float32 if is_exception else dtype)

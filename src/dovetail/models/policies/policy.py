@@ -1,0 +1,303 @@
+"""What acting, training and checking need of a model that moves a robot: one interface.
+
+    inputs = model.prepare(images, image_masks, tokens, token_mask, state)
+    v = model.velocity(inputs, x_t, t)                                  [batch, steps, actions]
+    actions = model.sample_actions(inputs, noise=noise, num_steps=10)   [batch, steps, actions]
+
+    b  batch    c  cameras    p  tokens of the prefix    s  tokens of the suffix    d, e  their widths
+    t  action steps    a  action width
+
+The prefix is PaliGemma's: the patches of every camera, then the text, all of which see each other. What
+the suffix is, a family says (`suffix`). Time runs from 1, noise, to 0, actions: `x_t = t noise + (1 - t)
+actions`, the velocity is `noise - actions`, and a step of Euler's goes against it (arXiv:2210.02747).
+
+Cameras and text that are masked are not looked at and take no positions.
+
+Sources: openpi@15a9616 `models_pytorch/pi0_pytorch.py`; arXiv:2410.24164 sec. 4 and app. B.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dovetail.errors import UsageError
+from dovetail.inputs.images import pi0_pixels
+from dovetail.models.cache import Columns, Stream
+from dovetail.models.layers import Linear
+from dovetail.models.masks import block_mask, open_empty_rows, positions_of
+from dovetail.models.policies.joint import Kept, Roomy, Stack, beside, kept, stack_of, together
+from dovetail.models.text import build_decoder
+from dovetail.models.towers.siglip import build_tower
+from dovetail.models.values import Values
+
+Inputs = dict[str, Any]
+
+
+class Suffix(NamedTuple):
+    """What follows the prefix: embeddings, the block of each token (`masks.py`; the prefix is block 0) and
+    the decoder that they go through. The actions come last."""
+
+    x: Float[Tensor, "b s e"]
+    block: Int[Tensor, "b s"]
+    stack: Stack
+
+
+class Prefix(NamedTuple):
+    """A prefix that has been run: what every layer keeps of it, and its columns."""
+
+    layers: tuple[Kept | Roomy, ...]
+    columns: Columns
+
+
+class Policy(nn.Module, ABC):
+    """A model that looks at cameras, a text and a state and says how to act."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.vision = build_tower(values, "vision")
+        self.vlm = build_decoder(values, "vlm")
+        self.projector = Linear(self.vision.config.d_vision, self.vlm.config.d_model)
+        self.normalizer = Normalizer(values) if values.has("normalizer") else None
+
+    @property
+    @abstractmethod
+    def action_shape(self) -> tuple[int, int]:
+        """The steps that the model was made for, and the width of an action."""
+
+    @property
+    @abstractmethod
+    def d_state(self) -> int:
+        """The width of the state; 0 where the text says it."""
+
+    @abstractmethod
+    def suffix(
+        self, state: Float[Tensor, "b _"] | None, x_t: Float[Tensor, "b t a"], t: Float[Tensor, " b"]
+    ) -> Suffix:
+        """The tokens that follow the prefix."""
+
+    @abstractmethod
+    def action_out(self, y: Float[Tensor, "b t e"]) -> Float[Tensor, "b t a"]:
+        """The velocity that the last hidden states of the actions mean."""
+
+    def prepare(
+        self, images: Any, image_masks: Any, tokens: Any, token_mask: Any, state: Any = None
+    ) -> Inputs:
+        """The inputs for a batch.
+
+        `images[camera][row]` is decoded (uint8, height x width x 3), or all are pixels of one size in
+        [-1, 1], [camera, batch, 3, height, width], which pass as they are. Masks are true where there is
+        something: `image_masks` [camera, batch], `token_mask` [batch, tokens]. `state` [batch, width], as
+        the model was trained with it (`normalizer`); a narrower one is followed by zeros.
+
+        Raises:
+            UsageError: the shapes do not agree, or an image is not decoded.
+        """
+        device, dtype = self.vision.patch_embed.weight.device, self.vision.patch_embed.weight.dtype
+        pixels = self._pixels(images).to(device, dtype)
+        ids, mask = torch.as_tensor(tokens).to(device), torch.as_tensor(token_mask).to(device).bool()
+        cameras = torch.as_tensor(image_masks).to(device).bool()
+        if cameras.shape != pixels.shape[:2] or ids.shape != mask.shape or len(ids) != pixels.shape[1]:
+            raise UsageError(
+                "the inputs do not agree",
+                images=f"{pixels.shape[0]} cameras, {pixels.shape[1]} rows",
+                image_masks=tuple(cameras.shape),
+                tokens=tuple(ids.shape),
+                token_mask=tuple(mask.shape),
+                hint="masks of images are [camera, batch], tokens and their mask [batch, tokens]",
+            )
+        prepared = {"pixels": pixels, "image_masks": cameras, "tokens": ids, "token_mask": mask}
+        return {**prepared, "state": self._state(state, len(ids), device)}
+
+    def velocity(
+        self,
+        inputs: Inputs,
+        x_t: Float[Tensor, "b t a"],
+        t: Float[Tensor, " b"],
+        *,
+        prefix: Prefix | None = None,
+    ) -> Float[Tensor, "b t a"]:
+        """Where noisy actions come from, at a time in [0, 1] for each row.
+
+        Prefix and suffix run as one; with `prefix`, what was kept of it is used (`self.prefix(inputs)`).
+        """
+        suffix = self.suffix(inputs["state"], x_t, t)
+        y = self._beside(prefix, suffix) if prefix else self._together(self.embed(inputs), suffix)
+        return self.action_out(y[:, -x_t.shape[1] :])
+
+    def forward(
+        self, x_t: Float[Tensor, "b t a"], t: Float[Tensor, " b"], **inputs: Any
+    ) -> Float[Tensor, "b t a"]:
+        return self.velocity(inputs, x_t, t)
+
+    def loss(
+        self,
+        inputs: Inputs,
+        actions: Float[Tensor, "b t a"],
+        *,
+        noise: Float[Tensor, "b t a"],
+        t: Float[Tensor, " b"],
+    ) -> Float[Tensor, "b t a"]:
+        """The squared error of the velocity, element by element."""
+        share = t[:, None, None]
+        x_t = share * noise + (1 - share) * actions
+        return F.mse_loss(self.velocity(inputs, x_t, t), noise - actions, reduction="none")
+
+    @torch.inference_mode()
+    def sample_actions(
+        self, inputs: Inputs, *, noise: Float[Tensor, "b t a"], num_steps: int = 10
+    ) -> Float[Tensor, "b t a"]:
+        """Actions, from noise in that many steps of Euler's. The prefix is run once.
+
+        Times are 1 - i / num_steps; openpi adds them up in float32 instead, which moves actions by some
+        3e-5 at 10 steps and by nothing at 4.
+        """
+        prefix = self.prefix(inputs, has_room=True)
+        x = noise
+        for i in range(num_steps):
+            t = torch.full((len(x),), 1 - i / num_steps, device=x.device, dtype=x.dtype)
+            x = x - self.velocity(inputs, x, t, prefix=prefix) / num_steps
+        return x
+
+    def noise(self, inputs: Inputs, generator: torch.Generator | None = None) -> Float[Tensor, "b t a"]:
+        """Noise for a batch, in the shape of the actions that the model was made for."""
+        shape = (len(inputs["tokens"]), *self.action_shape)
+        return torch.randn(shape, generator=generator, device=inputs["tokens"].device)
+
+    def embed(self, inputs: Inputs) -> Stream:
+        """The prefix: the patches of all cameras, not scaled, then the text, times sqrt(d)."""
+        pixels, ids = inputs["pixels"], inputs["tokens"]
+        cameras, rows = pixels.shape[:2]
+        patches = self.projector(self.vision(pixels.flatten(0, 1))).unflatten(0, (cameras, rows))
+        seen = inputs["image_masks"][:, :, None].expand(patches.shape[:3])
+        text = self.vlm.embed(ids.masked_fill(~inputs["token_mask"], 0))
+        x = torch.cat([*patches, text], dim=1)
+        valid = torch.cat([*seen, inputs["token_mask"]], dim=1)
+        is_patch = torch.arange(x.shape[1], device=x.device) < x.shape[1] - ids.shape[1]
+        columns = Columns(
+            valid, torch.zeros_like(valid, dtype=torch.long), is_patch.long().expand(valid.shape)
+        )
+        return Stream(x, positions_of(valid), columns)
+
+    def prefix(self, inputs: Inputs, *, has_room: bool = False) -> Prefix:
+        """The prefix, run once. What is kept of it never changes; with `has_room`, which is for inference,
+        it is not copied for every suffix either."""
+        stream = self.embed(inputs)
+        valid, block, _ = stream.columns
+        mask = open_empty_rows(block_mask(block, block, valid))
+        by = self.vlm.rotation(stream.positions, stream.x.dtype)
+        layers = kept(stack_of("vlm", self.vlm), stream.x, by, mask)
+        return Prefix(tuple(map(Roomy, layers)) if has_room else layers, stream.columns)
+
+    def _together(self, prefix: Stream, suffix: Suffix) -> Float[Tensor, "b s e"]:
+        valid, block = self._joined(prefix.columns, suffix)
+        mask = open_empty_rows(block_mask(block, block, valid))
+        turned = positions_of(valid).split((prefix.x.shape[1], suffix.x.shape[1]), dim=1)  # type: ignore[no-untyped-call]
+        bys = [self.vlm.rotation(one, suffix.x.dtype) for one in turned]
+        stacks = stack_of("vlm", self.vlm), suffix.stack
+        return together(stacks, (prefix.x, suffix.x), (bys[0], bys[1]), mask)
+
+    def _beside(self, prefix: Prefix, suffix: Suffix) -> Float[Tensor, "b s e"]:
+        valid, block = self._joined(prefix.columns, suffix)
+        mask = block_mask(suffix.block, block, valid)
+        by = self.vlm.rotation(positions_of(valid)[:, -suffix.x.shape[1] :], suffix.x.dtype)
+        return beside(suffix.stack, prefix.layers, suffix.x, by, mask)
+
+    def _joined(self, prefix: Columns, suffix: Suffix) -> tuple[Bool[Tensor, "b n"], Int[Tensor, "b n"]]:
+        """Which tokens of prefix and suffix are none, and their blocks."""
+        valid = torch.cat([prefix.valid, torch.ones_like(suffix.block, dtype=torch.bool)], dim=1)
+        return valid, torch.cat([prefix.block, suffix.block], dim=1)
+
+    def _pixels(self, images: Any) -> Float[Tensor, "c b 3 height width"]:
+        if isinstance(images, Tensor | np.ndarray) and images.ndim == 5:
+            pixels = torch.as_tensor(images)
+            if pixels.is_floating_point() and pixels.shape[2] == 3:
+                return pixels
+        size = (self.vision.image_size, self.vision.image_size)
+        rows = {len(camera) for camera in images}
+        if len(rows) != 1:
+            raise UsageError("every camera has an image for every row", found=f"rows: {sorted(rows)}")
+        cameras = [np.stack([pi0_pixels(image, size) for image in camera]) for camera in images]
+        return torch.from_numpy(np.stack(cameras))
+
+    def _state(self, state: Any, rows: int, device: torch.device) -> Float[Tensor, "b width"] | None:
+        if not self.d_state:
+            return None
+        if state is None:
+            raise UsageError("this policy needs the state of the robot", expected=f"[{rows}, {self.d_state}]")
+        given = torch.as_tensor(state, device=device)
+        if given.ndim != 2 or len(given) != rows or given.shape[1] > self.d_state:
+            raise UsageError(
+                "the state does not fit the policy",
+                expected=f"({rows}, at most {self.d_state})",
+                found=str(tuple(given.shape)),
+            )
+        return F.pad(given, (0, self.d_state - given.shape[1]))
+
+
+class Statistics(nn.Module):
+    """A mean and a standard deviation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.empty(width), requires_grad=False)
+        self.std = nn.Parameter(torch.empty(width), requires_grad=False)
+
+
+class Normalizer(nn.Module):
+    """The statistics of the data set that lerobot 0.1-0.3 kept among the weights.
+
+    Source: lerobot@v0.3.3 `policies/normalize.py`.
+    """
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        d_state, d_action = (
+            values.values[f"normalizer.{name}"].value for name in ("d_robot_state", "d_robot_action")
+        )
+        self.state_in = Statistics(d_state)
+        self.action_in = Statistics(d_action)
+        self.action_out = Statistics(d_action)
+
+    def state(self, state: Float[Tensor, "b width"]) -> Float[Tensor, "b width"]:
+        """A state of the robot as the model wants it."""
+        return (state - self.state_in.mean) / (self.state_in.std + 1e-8)
+
+    def actions(self, actions: Float[Tensor, "b t a"]) -> Float[Tensor, "b t width"]:
+        """The model's actions as the robot wants them."""
+        own = actions[:, :, : len(self.action_out.mean)]
+        return own * self.action_out.std + self.action_out.mean
+
+
+def time_embedding(
+    t: Float[Tensor, " b"], width: int, *, min_period: float, max_period: float
+) -> Float[Tensor, "b width"]:
+    """The sines, then the cosines, of a time at `width / 2` periods between the two, in float64.
+
+    In float32 the angles of the shortest periods, up to 785 radians, are off in the fifth digit, as
+    transformers@5.23.0 has them.
+
+    Raises:
+        UsageError: the width is odd.
+    """
+    if width % 2:
+        raise UsageError(f"a time has as many sines as cosines, so an even width, not {width}")
+    share = torch.linspace(0, 1, width // 2, dtype=torch.float64, device=t.device)
+    periods = min_period * (max_period / min_period) ** share
+    angles = 2 * math.pi * t.double()[:, None] / periods
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def blocks_of(flags: Sequence[int], rows: int, device: torch.device) -> Int[Tensor, "b s"]:
+    """The block of each token of a suffix, from where new blocks begin.
+
+    >>> blocks_of([1, 1, 0, 0], 1, torch.device("cpu")).tolist()
+    [[1, 2, 2, 2]]
+    """
+    return torch.tensor(flags, device=device).cumsum(0).expand(rows, -1)

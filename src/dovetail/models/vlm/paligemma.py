@@ -1,0 +1,131 @@
+"""PaliGemma: the features of a SigLIP tower in the place of image tokens, before a Gemma decoder.
+
+    b  batch    n  tokens    d  d_model    i  images    m  features of all images
+
+The prompt, images and all, is one block: every token of it sees all of it. What the model answers is
+causal. Positions count from 1. Gemma multiplies the embeddings of tokens by sqrt(d_model); features of
+images are put between them as the projector made them.
+
+Sources: arXiv:2407.07726 sec. 3.1; transformers@5.23.0 `modeling_paligemma.py`, which makes the prompt
+causal without a word when `token_type_ids` is forgotten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dovetail.inputs.images import Normalization, decoded, normalize, resize
+from dovetail.models.cache import Cache, Columns, Stream
+from dovetail.models.decoder import Decoder
+from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.layers import Linear
+from dovetail.models.masks import positions_of
+from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.towers.siglip import build_tower
+from dovetail.models.values import Values, fill
+from dovetail.models.vlm.placeholders import expand, filled, one_each
+
+Color = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaliGemmaConfig:
+    """What no single part owns."""
+
+    image_token: int
+    image_mean: Color
+    image_std: Color
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectorConfig:
+    """The widths that the projector joins."""
+
+    d_in: int
+    d_out: int
+
+
+class PaliGemma(LanguageModel):
+    """The tower, one linear, the decoder, whose table is the head."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.config = fill(PaliGemmaConfig, values)
+        self.vision = build_tower(values, "vision")
+        projector = fill(ProjectorConfig, values, "projector")
+        self.projector = Linear(projector.d_in, projector.d_out)
+        self.text = build_decoder(values, "text")
+        self.head = build_head(values, "head", self.text)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.text
+
+    @property
+    def head_weight(self) -> Float[Tensor, "v d"]:
+        return self.text.table if self.head is None else self.head.weight
+
+    def prepare(
+        self,
+        tokens: Sequence[Sequence[int]],
+        images: Sequence[Sequence[Any]] = (),
+        *,
+        pad: Side = "left",
+        suffixes: Sequence[Sequence[int]] = (),
+    ) -> Inputs:
+        """Resizes the images, expands their placeholders and pads the rows.
+
+        `suffixes` are what follows each prompt and is causal: an answer to train on or to go on from.
+
+        Raises:
+            UsageError: a row is empty, its placeholders do not match its images, or an image is not
+                decoded.
+        """
+        device = self.head_weight.device
+        views = [[self.pixels(image) for image in row] for row in one_each(tokens, images, "images")]
+        count = (self.vision.image_size // self.vision.config.patch) ** 2
+        prompts = [
+            expand(row, self.config.image_token, [count] * len(of))
+            for row, of in zip(tokens, views, strict=True)
+        ]
+        after = one_each(tokens, suffixes, "suffixes")
+        rows = [[*prompt, *suffix] for prompt, suffix in zip(prompts, after, strict=True)]
+        ids, valid = pad_rows(rows, side=pad, device=device)
+        marks = [[0] * len(prompt) + [1] * len(suffix) for prompt, suffix in zip(prompts, after, strict=True)]
+        suffix, _ = pad_rows(marks, side=pad, device=device)
+        inputs = {"tokens": ids, "valid": valid, "suffix": suffix.bool()}
+        if pixels := [torch.from_numpy(view) for row in views for view in row]:
+            inputs["pixels"] = torch.stack(pixels).to(device)
+        return inputs
+
+    def pixels(self, image: Any) -> np.ndarray:
+        """An image squeezed to the tower's square."""
+        size = self.vision.image_size
+        statistics = Normalization(self.config.image_mean, self.config.image_std)
+        return normalize(resize(decoded(image), (size, size)), statistics)
+
+    def embed(
+        self,
+        tokens: Int[Tensor, "b n"],
+        valid: Bool[Tensor, "b n"],
+        suffix: Bool[Tensor, "b n"],
+        pixels: Float[Tensor, "i channels height width"] | None = None,
+    ) -> Stream:
+        """The token embeddings, with the features of the images in their places."""
+        features = None
+        if pixels is not None:
+            dtype = self.projector.weight.dtype
+            features = self.projector(self.vision(pixels.to(dtype), "normed")).flatten(0, 1)
+        where = (tokens == self.config.image_token) & valid
+        x = filled(self.text.embed, tokens, where, features)
+        blocks = suffix.long().cumsum(dim=-1)  # the prompt is block 0, each token after it one more
+        return Stream(x, positions_of(valid) + 1, Columns(valid, blocks, where.long()))
+
+    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
+        by = self.text.rotation(stream.positions, stream.x.dtype)
+        return self.text(stream.x, by, causal(stream, cache, self.text), cache)

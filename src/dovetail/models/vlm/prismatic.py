@@ -1,0 +1,304 @@
+"""Prismatic and OpenVLA: patches of one or two timm towers, projected, among the tokens of a decoder.
+
+    b  batch    n  tokens    i  images    p  patches of an image    m  tokens of an image    d  d_model
+
+Where the patches of an image go:
+
+    the row has a placeholder for it    there        5 IMG 6 7  ->  5 p p p p 6 7    (Open-Qwen2VL, system 0)
+    the row has no placeholder          after BOS    5 6 7      ->  5 p p p p 6 7    (TRI-ML/prismatic-vlms)
+
+Features are those of the tower's second-to-last block, without a norm; `vision_output` names another.
+With two towers the patches of both are joined channel by channel, DINOv2 first.
+
+Sources: arXiv:2402.07865, arXiv:2406.09246 (OpenVLA); TRI-ML/prismatic-vlms@4fcd061
+`models/vlms/prismatic.py`, `models/backbones/vision/*.py`, `util/nn_utils.py`; Victorwz/Open-Qwen2VL for
+the average pool (arXiv:2504.00595).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dovetail.errors import UsageError
+from dovetail.inputs.images import HALF, IMAGENET, prismatic_pixels
+from dovetail.models.cache import Cache, Columns, Stream
+from dovetail.models.decoder import Decoder
+from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.layers import Linear
+from dovetail.models.masks import causal_blocks, positions_of
+from dovetail.models.resamplers.grid import to_grid, to_tokens
+from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.towers import dinov2, siglip
+from dovetail.models.towers.vit import Output, edge_of
+from dovetail.models.values import Values, fill
+from dovetail.models.vlm.placeholders import expand, filled, one_each
+
+Tower = siglip.SiglipTower | dinov2.Dinov2Tower
+TOWERS: dict[str, Callable[..., Tower]] = {"siglip": siglip.build_tower, "dinov2": dinov2.build_tower}
+STATISTICS = {"siglip": HALF, "dinov2": IMAGENET}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrismaticConfig:
+    """What no single part owns."""
+
+    image_token: int
+    image_resize_strategy: str
+    vision_output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearConfig:
+    """The sizes of a linear projector."""
+
+    d_in: int
+    d_out: int
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlpConfig:
+    """The sizes of an MLP projector."""
+
+    d_in: int
+    d_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvgpoolConfig:
+    """The sizes of an MLP projector behind a pool. `pooling`: 2d, over the square grid of patches, or 1d,
+    along the sequence."""
+
+    d_in: int
+    d_out: int
+    num_image_tokens: int
+    pooling: str
+
+
+class LinearProjector(nn.Module):
+    """`linear`."""
+
+    def __init__(self, config: LinearConfig) -> None:
+        super().__init__()
+        self.fc1 = Linear(config.d_in, config.d_out, bias=config.bias)
+
+    def forward(self, x: Float[Tensor, "i p d_in"]) -> Float[Tensor, "i p d"]:
+        return self.fc1(x)
+
+
+class GeluMlp(nn.Module):
+    """`gelu-mlp`."""
+
+    def __init__(self, config: MlpConfig) -> None:
+        super().__init__()
+        self.fc1 = Linear(config.d_in, config.d_out)
+        self.fc2 = Linear(config.d_out, config.d_out)
+
+    def forward(self, x: Float[Tensor, "i p d_in"]) -> Float[Tensor, "i p d"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class FusedGeluMlp(nn.Module):
+    """`fused-gelu-mlp`, for two towers: four times their width between the first two linears."""
+
+    def __init__(self, config: MlpConfig) -> None:
+        super().__init__()
+        self.fc1 = Linear(config.d_in, 4 * config.d_in)
+        self.fc2 = Linear(4 * config.d_in, config.d_out)
+        self.fc3 = Linear(config.d_out, config.d_out)
+
+    def forward(self, x: Float[Tensor, "i p d_in"]) -> Float[Tensor, "i p d"]:
+        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x)))))
+
+
+class AvgpoolMlp(nn.Module):
+    """`N-avgpool`: the patches pooled to N tokens, then `gelu-mlp`. At N patches the pool does nothing.
+
+    Raises:
+        UsageError: there is no such pooling.
+    """
+
+    def __init__(self, config: AvgpoolConfig) -> None:
+        super().__init__()
+        if config.pooling not in ("1d", "2d"):
+            raise UsageError(f"no pooling is called `{config.pooling}`", hint="one of: 1d, 2d")
+        self.config = config
+        self.fc1 = Linear(config.d_in, config.d_out)
+        self.fc2 = Linear(config.d_out, config.d_out)
+
+    def pool(self, x: Float[Tensor, "i p d_in"]) -> Float[Tensor, "i m d_in"]:
+        """The patches, fewer."""
+        count = self.config.num_image_tokens
+        if count == x.shape[1]:
+            return x
+        if self.config.pooling == "1d":
+            return F.adaptive_avg_pool1d(x.transpose(1, 2), count).transpose(1, 2)
+        edge = edge_of(x.shape[1])
+        return to_tokens(F.adaptive_avg_pool2d(to_grid(x, edge, edge), edge_of(count)))
+
+    def forward(self, x: Float[Tensor, "i p d_in"]) -> Float[Tensor, "i m d"]:
+        return self.fc2(F.gelu(self.fc1(self.pool(x))))
+
+
+def build_projector(values: Values) -> nn.Module:
+    """The projector of a checkpoint.
+
+    Raises:
+        UsageError: a value that it needs is not known.
+    """
+    match values.kind("projector"):
+        case "linear":
+            return LinearProjector(fill(LinearConfig, values, "projector"))
+        case "gelu_mlp":
+            return GeluMlp(fill(MlpConfig, values, "projector"))
+        case "fused_gelu_mlp":
+            return FusedGeluMlp(fill(MlpConfig, values, "projector"))
+        case kind:
+            assert kind == "avgpool_mlp"
+            return AvgpoolMlp(fill(AvgpoolConfig, values, "projector", **_named_count(values)))
+
+
+def _named_count(values: Values) -> dict[str, int]:
+    """The tokens per image that `arch_specifier` names (`full-align+729-avgpool`), if it names them."""
+    return _named(values, "projector.num_image_tokens", "projector.arch_specifier", r"(?<!\d)(\d+)-avgpool")
+
+
+def _named_size(values: Values, role: str) -> dict[str, int]:
+    """The pixels that `vision_backbone_id` names (`siglip-vit-so400m-384px`), if it names them."""
+    return _named(values, f"{role}.image_size", "vision_backbone_id", r"(?<!\d)(\d+)px$")
+
+
+def _named(values: Values, number: str, text: str, pattern: str) -> dict[str, int]:
+    """A number that a config may give by itself or within a text, where nobody says it otherwise.
+
+    Raises:
+        UsageError: it gives both, and they differ.
+    """
+    given, said = values.values[number], values.values[text]
+    found = re.search(pattern, str(said.value))
+    if found is None or given.source in ("stamp", "given"):
+        return {}
+    count = int(found[1])
+    if given.value and given.value != count:
+        raise UsageError(
+            f"{number} is {given.value} in {given.evidence}, and {said.evidence} says `{said.value}`",
+            hint=f"say which is right: settings={{'{number}': ...}} (--set {number}=NUMBER)",
+        )
+    return {number.rsplit(".", maxsplit=1)[-1]: count}
+
+
+class Prismatic(LanguageModel):
+    """The towers, the projector, the decoder and its head."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.config = fill(PrismaticConfig, values)
+        if self.config.vision_output not in get_args(Output):
+            known = ", ".join(get_args(Output))
+            raise UsageError(
+                f"no output of a tower is called `{self.config.vision_output}`", hint=f"one of: {known}"
+            )
+        self.vision: Tower = TOWERS[values.kind("vision")](values, "vision", **_named_size(values, "vision"))
+        self.fused = (
+            siglip.build_tower(values, "fused", **_named_size(values, "fused"))
+            if values.has("fused")
+            else None
+        )
+        self.statistics = STATISTICS[values.kind("vision")]
+        self.projector = build_projector(values)
+        self.llm = build_decoder(values, "llm")
+        self.head = build_head(values, "head", self.llm)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.llm
+
+    @property
+    def head_weight(self) -> Float[Tensor, "v d"]:
+        return self.llm.table if self.head is None else self.head.weight
+
+    @property
+    def tokens_per_image(self) -> int:
+        """How many tokens an image becomes."""
+        if isinstance(self.projector, AvgpoolMlp):
+            return self.projector.config.num_image_tokens
+        return (self.vision.image_size // self.vision.config.patch) ** 2
+
+    def prepare(
+        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
+    ) -> Inputs:
+        """Places the images, makes squares of them and pads the rows.
+
+        Raises:
+            UsageError: a row is empty, its placeholders do not match its images, or an image is not decoded.
+        """
+        device = self.head_weight.device
+        rows = [
+            self._placed(row, len(of))
+            for row, of in zip(tokens, one_each(tokens, images, "images"), strict=True)
+        ]
+        ids, valid = pad_rows(rows, side=pad, device=device)
+        inputs = {"tokens": ids, "valid": valid}
+        whole = [image for row in images for image in row]
+        if whole:
+            inputs["pixels"] = self._pixels(whole, self.vision, self.statistics)
+            if self.fused is not None:
+                inputs["fused_pixels"] = self._pixels(whole, self.fused, HALF)
+        return inputs
+
+    def features(
+        self,
+        pixels: Float[Tensor, "i 3 height width"],
+        fused_pixels: Float[Tensor, "i 3 tall wide"] | None = None,
+    ) -> Float[Tensor, "i p d_in"]:
+        """What the towers see, before the projector.
+
+        Raises:
+            UsageError: there are two towers and only one set of pixels.
+        """
+        output = cast("Output", self.config.vision_output)
+        seen = self.vision(pixels, output)
+        if self.fused is None:
+            return seen
+        if fused_pixels is None:
+            raise UsageError("this model has two towers, and pixels are given for one")
+        return torch.cat([seen, self.fused(fused_pixels, output)], dim=-1)
+
+    def embed(
+        self,
+        tokens: Int[Tensor, "b n"],
+        valid: Bool[Tensor, "b n"],
+        pixels: Float[Tensor, "i 3 height width"] | None = None,
+        fused_pixels: Float[Tensor, "i 3 tall wide"] | None = None,
+    ) -> Stream:
+        """The token embeddings, with the projected patches in their places."""
+        seen = None if pixels is None else self.projector(self.features(pixels, fused_pixels)).flatten(0, 1)
+        where = (tokens == self.config.image_token) & valid
+        x = filled(self.llm.embed, tokens, where, seen)
+        return Stream(x, positions_of(valid), Columns(valid, causal_blocks(valid), where.long()))
+
+    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
+        by = self.llm.rotation(stream.positions, stream.x.dtype)
+        return self.llm(stream.x, by, causal(stream, cache, self.llm), cache)
+
+    def _placed(self, row: Sequence[int], num_images: int) -> list[int]:
+        """The row with as many placeholders as its images have tokens."""
+        token, counts = self.config.image_token, [self.tokens_per_image] * num_images
+        if num_images and token not in row:
+            return [*row[:1], *[token] * sum(counts), *row[1:]]
+        return expand(row, token, counts)
+
+    def _pixels(self, images: Sequence[Any], tower: Tower, statistics: Any) -> Float[Tensor, "i 3 h w"]:
+        strategy, weight = self.config.image_resize_strategy, tower.patch_embed.weight
+        pixels = [
+            prismatic_pixels(image, tower.image_size, strategy=strategy, statistics=statistics)
+            for image in images
+        ]
+        return torch.from_numpy(np.stack(pixels)).to(weight.device, weight.dtype)

@@ -1,0 +1,259 @@
+"""A model seen as stages, from tensors to tensors: what goes into each, what comes out, under its name.
+
+    vision.patch_embed   vision.blocks.0 …   merger   text.embed   prefix   text.blocks.0 …   text.norm   head
+
+A stage is a module that the model calls, or a step that it lets others look at (`models/taps.py`: a head
+that is the token table, layers that attend jointly). It may take rotations, masks and a past beside its
+main input; all of them are taken apart into tensors here, so that any backend can run it.
+
+`prefix` and `suffix` are no steps but what lies ready for a decoder: embeddings of images and text, of
+state and actions, with their positions and columns. The model puts them together between its stages.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dovetail.models.cache import Columns, Past, Stream
+from dovetail.models.language import LanguageModel
+from dovetail.models.policies.policy import Policy, Suffix
+from dovetail.models.taps import watched
+
+# What people call the stages of a model: modules of these names, whatever the family.
+_STAGES = re.compile(
+    r"(vision|fused)\.(patch_embed|norm|pool)|"
+    r"(vision|fused|text|llm)\.blocks\.\d+|"
+    r"(text|llm|vlm)\.embed|"
+    r"(text|llm|expert)\.norm|"
+    r"projector|merger|resampler|newline|"
+    r"heads\.\w+"
+)
+# What lies ready for a decoder, and the method of a model that puts it together.
+_READY = (("prefix", "embed"), ("suffix", "suffix"))
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+class Before(NamedTuple):
+    """The keys and values of a past, as they were when a stage was called."""
+
+    k: Tensor
+    v: Tensor
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Everything so far, the new columns last; nothing is written to."""
+        return torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+
+
+class Flat(nn.Module):
+    """A stage that takes and gives tensors only. What else it was called with is part of it."""
+
+    def __init__(self, module: nn.Module, leaves: list[Any], spec: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.module = module
+        self._constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+        self._spec = spec
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Flat":
+        """A copy with weights of its own; the structure of the call is shared."""
+        twin = Flat.__new__(Flat)
+        nn.Module.__init__(twin)
+        twin.module = deepcopy(self.module, memo)
+        twin._constants, twin._is_tensor, twin._spec = self._constants, self._is_tensor, self._spec
+        return twin
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        left = iter(tensors)
+        leaves = [
+            next(left) if is_tensor else constant
+            for is_tensor, constant in zip(self._is_tensor, self._constants, strict=True)
+        ]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        found, _ = pytree.tree_flatten(self.module(*args, **kwargs))
+        return tuple(found)
+
+
+class Call(NamedTuple):
+    """One call of a stage: the stage, its tensors, what each is called, and what came out.
+
+    Of what is no step (`prefix`) there is no stage, and the tensors are those that lie ready.
+    """
+
+    name: str
+    stage: Flat | None
+    tensors: tuple[Tensor, ...]
+    labels: tuple[str, ...]
+    outputs: tuple[Tensor, ...]
+    shape: pytree.TreeSpec | None
+
+
+class Recorder:
+    """Notes every call of every stage of a model; `runners` run stages in the place of the model.
+
+    With `forced`, the calls of another model, each stage puts out what that model's stage put out: what a
+    stage is fed is then what this model makes of the right results.
+    """
+
+    def __init__(
+        self,
+        runners: Mapping[str, Run] | None = None,
+        shapes: Mapping[str, Call] | None = None,
+        *,
+        forced: Mapping[str, Call] | None = None,
+    ) -> None:
+        self.calls: dict[str, Call] = {}
+        self._forced = forced or {}
+        self._runners = {name: _giving(call) for name, call in self._forced.items()} or runners or {}
+        self._shapes = forced or shapes or {}
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """Lets the model run as it is, unseen."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Looks on again."""
+        self._is_paused = False
+
+    def __call__(self, name: str, step: nn.Module, *args: Any) -> Any:
+        """A step that is no module of the model."""
+        return self.call(name, step, step, args, {})
+
+    def call(
+        self,
+        name: str,
+        module: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Runs a stage, or its replacement, and notes it."""
+        if self._is_paused:
+            return forward(*args, **kwargs)
+        given = pytree.tree_map(_snapshot, (args, kwargs), is_leaf=lambda one: isinstance(one, Past))
+        leaves, spec = pytree.tree_flatten(given)
+        stage = Flat(module, leaves, spec)
+        tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        key = self._free(name)
+        if key in self._runners:
+            outputs = self._runners[key](*tensors)
+            like = self._shapes[key].outputs
+            outputs = tuple(one.to(old.device, old.dtype) for one, old in zip(outputs, like, strict=True))
+            shape = self._shapes[key].shape
+            assert shape is not None
+            result = pytree.tree_unflatten(list(outputs), shape)
+        else:
+            result = forward(*args, **kwargs)
+            found, shape = pytree.tree_flatten(result)
+            outputs = tuple(found)
+        labels = _labels(module, given)
+        self.calls[key] = Call(
+            name, stage, tensors, labels, tuple(one.detach().clone() for one in outputs), shape
+        )
+        return result
+
+    def ready(self, name: str, result: Any) -> Any:
+        """Notes what lies ready for a decoder."""
+        if self._is_paused:
+            return result
+        key = self._free(name)
+        labels, tensors = zip(*_fields(result), strict=True)
+        self.calls[key] = Call(name, None, tensors, labels, (tensors[0].detach().clone(),), None)
+        return _replaced(result, self._forced[key].tensors) if key in self._forced else result
+
+    def _free(self, name: str) -> str:
+        """The name, with a number if the stage was called before."""
+        number = sum(one == name or one.startswith(f"{name}#") for one in self.calls)
+        return name if number == 0 else f"{name}#{number + 1}"
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator["Recorder"]:
+        """Looks on at a model, as long as the context lasts."""
+        with ExitStack() as stack:
+            for name, module in stages_of(model):
+                stack.enter_context(_in_place(module, "forward", self._stage(name, module)))
+            for name, method in _READY if isinstance(model, LanguageModel | Policy) else ():
+                if method in dir(model) and "vision" in dict(model.named_children()):
+                    stack.enter_context(_in_place(model, method, self._place(name, getattr(model, method))))
+            stack.enter_context(watched(self))
+            yield self
+
+    def _stage(self, name: str, module: nn.Module) -> Callable[..., Any]:
+        forward = module.forward
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with _in_place(module, "forward", forward):
+                return self.call(name, module, forward, args, kwargs)
+
+        return call
+
+    def _place(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self.ready(name, method(*args, **kwargs))
+
+
+@contextmanager
+def _in_place(module: nn.Module, method: str, other: Callable[..., Any]) -> Iterator[None]:
+    """Another method of a module, as long as the context lasts."""
+    before = module.__dict__.get(method)
+    setattr(module, method, other)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(module, method)
+        else:
+            setattr(module, method, before)
+
+
+def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model that are stages, by name."""
+    for name, module in model.named_modules():
+        if _STAGES.fullmatch(name):
+            yield name, module
+
+
+def _snapshot(value: Any) -> Any:
+    if isinstance(value, Past):
+        return Before(*(one.clone() for one in value.now))
+    return value
+
+
+def _labels(module: nn.Module, given: Any) -> tuple[str, ...]:
+    """A name for each tensor: the parameter that it came in, and its field (`by.cos`)."""
+    args, kwargs = given
+    names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+    labels = []
+    for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, Tensor):
+                labels.append(
+                    name + "".join(f".{getattr(key, 'name', getattr(key, 'idx', ''))}" for key in path)
+                )
+    return tuple(labels)
+
+
+def _giving(call: Call) -> Run:
+    """A stage that gives what another gave, whatever it is fed."""
+    return lambda *_: call.outputs
+
+
+def _fields(ready: Stream | Suffix) -> list[tuple[str, Tensor]]:
+    """The tensors of what lies ready, by name; the embeddings are the first."""
+    if isinstance(ready, Suffix):
+        return [("x", ready.x), ("block", ready.block)]
+    columns = [(f"columns.{name}", one) for name, one in ready.columns._asdict().items()]
+    return [("x", ready.x), ("positions", ready.positions), *columns]
+
+
+def _replaced(ready: Stream | Suffix, tensors: tuple[Tensor, ...]) -> Stream | Suffix:
+    """What lies ready, with the tensors of another."""
+    if isinstance(ready, Suffix):
+        return ready._replace(x=tensors[0], block=tensors[1])
+    return Stream(tensors[0], tensors[1], Columns(*tensors[2:]))

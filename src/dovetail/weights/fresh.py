@@ -1,0 +1,78 @@
+"""Leaves that no checkpoint has: their values from a seed, as the family begins to train.
+
+The seed of a leaf depends on its canonical name alone, so that a model made twice from one seed is the
+same model, whatever the layouts.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from zlib import crc32
+
+from dovetail.declare.blueprint import Blueprint, PlannedLeaf
+from dovetail.errors import UsageError
+from dovetail.explain.leaves import canonical_name
+from dovetail.weights.material import Material
+
+# `layout.initial` makes so many numbers at a time (numpy is not imported to plan), and so many bytes go
+# into each on the way from a generator to a dtype.
+_BLOCK = 1 << 18
+_PER_NUMBER = 32
+
+
+def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
+    """A leaf with initial values.
+
+    Raises:
+        UsageError: the seed is below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is no seed", hint="a seed is a whole number from 0 up")
+    name = canonical_name(planned.role, planned.leaf, planned.indices)
+    values = partial(
+        _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed
+    )
+    return Material(
+        name=name,
+        role=planned.role,
+        leaf=planned.leaf,
+        indices=planned.indices,
+        shape=planned.shape,
+        dtype=dtype,
+        source_dtype=dtype,
+        init="random",
+        make=values,
+        working=min(prod(planned.shape), _BLOCK) * _PER_NUMBER,
+    )
+
+
+def _values(
+    part: str, leaf: str, name: str, *, shape: tuple[int, ...], dtype: str, seed: int
+) -> Iterator[bytes]:
+    import numpy as np
+
+    from dovetail.weights.initial import initial_chunks, initial_rule
+
+    key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
+    return initial_chunks(initial_rule(part, leaf), shape, dtype, key)
+
+
+def fresh_model(plan: Blueprint, dtype: str, seed: int) -> list[Material]:
+    """Every leaf of a model with initial values."""
+    return [fresh(leaf, dtype, seed) for leaf in plan.leaves()]
+
+
+def with_tied_copies(materials: list[Material], plan: Blueprint) -> list[Material]:
+    """The same and, for each tied part that is absent, a copy of what it shares."""
+    by_name = {material.name: material for material in materials}
+    copies = []
+    for role, leaf in plan.family.ties.items():
+        if role not in plan.kinds and leaf in by_name:
+            part = plan.family.parts[role][0]
+            (head,) = part.leaves.values()
+            copies.append(
+                by_name[leaf]._replace(
+                    name=f"{role}.{head.name}", role=role, leaf=head, indices={}, init="tied"
+                )
+            )
+    return [*materials, *copies]

@@ -1,0 +1,125 @@
+"""Proofs about every declared family, and that the proofs can fail."""
+
+import numpy as np
+import pytest
+
+from dovetail.declare.family import Family, Mount, layout
+from dovetail.declare.lookalikes import same_families, same_layouts
+from dovetail.declare.ops import Concat, Interleave, parse_op
+from dovetail.declare.part import Naming, Part
+from dovetail.declare.prove import prove
+from dovetail.dims import parse_shape
+from dovetail.errors import DeclarationError
+from dovetail.families import built_in
+from dovetail.families.decoder import HEAD, QWEN2
+
+FAMILIES = {family.id: family for family in built_in()}
+
+
+@pytest.mark.parametrize("id", FAMILIES)
+def test_the_declaration_holds(id: str) -> None:
+    prove(FAMILIES[id])
+
+
+def test_only_llama_and_gemma_cannot_be_told_apart() -> None:
+    assert same_families(built_in()) == [("llama", "gemma", one) for one in ("hf", "litgpt", "litgpt-legacy")]
+
+
+@pytest.mark.parametrize("id", FAMILIES)
+def test_no_two_layouts_of_a_family_write_the_same_names(id: str) -> None:
+    assert [same for same in same_layouts(FAMILIES[id]) if same] == []
+
+
+def test_two_layouts_with_the_same_names_would_be_listed() -> None:
+    twice = (layout("printed", {"text": "model."}), layout("again", {"text": "model."}))
+    family = Family(id="x", title="X", parts={"text": (QWEN2,)}, layouts=twice)
+    assert same_layouts(family) == [["again"], ["printed"]]
+
+
+def declared(part: Part, *layouts: object, **rest: object) -> Family:
+    one = layouts or (layout("hf", {"text": "model."}),)
+    return Family(id="x", title="X", parts={"text": (part,), "head": (HEAD,)}, layouts=one, **rest)  # type: ignore[arg-type]
+
+
+def small(table: str, naming: str) -> Part:
+    return Part(id="small", table=table, namings={"hf": Naming(naming)})
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (
+            lambda: declared(small("a  d\nb  d", "a  x\nb  x")),
+            "family `x` contradicts itself: layout hf: two tensors of text (small) have one name",
+        ),
+        (
+            lambda: declared(small("a  d\nb  d", "a  x")),
+            "family `x` contradicts itself: layout hf: text (small) has no name for ['b']",
+        ),
+        (
+            lambda: declared(small("a  d\nb  d", "a  x\nb  y\nb  z")),
+            "family `x` contradicts itself: layout hf: text.b is written to model.y and model.z; "
+            "layout hf: two tensors of text (small) have one name",
+        ),
+        (
+            lambda: declared(QWEN2, layout("hf", {"text": "model.", "eye": "visual."})),
+            "family `x` contradicts itself: layout hf mounts unknown parts ['eye']",
+        ),
+        (
+            lambda: declared(QWEN2, layout("hf", {"text": Mount("model.", "klingon")})),
+            "family `x` contradicts itself: layout hf has no names for any kind of text",
+        ),
+        (
+            lambda: declared(QWEN2, joints="head.vocab = text.size"),
+            "family `x` contradicts itself: joint head.vocab = text.size names the unknown size text.size",
+        ),
+        (
+            lambda: declared(QWEN2, ties={"head": "text.nothing"}),
+            "family `x` contradicts itself: tie of head to text.nothing names an unknown leaf",
+        ),
+        (
+            lambda: declared(QWEN2, sizes={"2b": {"text.d_modell": 3}}),
+            "family `x` contradicts itself: size 2b names the unknown size text.d_modell",
+        ),
+        (
+            lambda: declared(small("q  3 d\nk  2 d", "[q k]  qk  as 6 d")),
+            "family `x` contradicts itself: small/hf: qk has shape (6, 2), declared (6, 2)",
+        ),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused(family: object, message: str) -> None:
+    with pytest.raises((DeclarationError, ValueError)) as error:
+        prove(family())  # type: ignore[operator]
+    if isinstance(error.value, DeclarationError):
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("a", "a leaf row has a name, a shape and at most one mark: ['a']"),
+        ("a  d  sometimes", "`sometimes` is no mark of a leaf"),
+        ("a  d\na  d", "leaf `a` is declared twice"),
+        ("a  (d", "unclosed parenthesis in the shape `(d`"),
+    ],
+)
+def test_a_malformed_table_is_refused(table: str, message: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        assert [leaf.shape for leaf in Part(id="x", table=table, namings={}).leaves.values()]
+    assert error.value.message == message
+
+
+def test_qkv_orders_are_those_of_litgpt() -> None:
+    """SYSTEMS T.5: 4 query heads, 2 kv groups, head size 1."""
+    q, k, v = np.arange(4)[:, None], np.arange(10, 12)[:, None], np.arange(20, 22)[:, None]
+    sizes = {"kv_heads": 2, "q_heads": 4, "head_dim": 1, "d": 1}
+    assert Concat().join([q, k, v], sizes).ravel().tolist() == [0, 1, 2, 3, 10, 11, 20, 21]
+    assert Interleave().join([q, k, v], sizes).ravel().tolist() == [0, 1, 10, 20, 2, 3, 11, 21]
+    shapes = [parse_shape("(q_heads head_dim) d"), *[parse_shape("(kv_heads head_dim) d")] * 2]
+    parts = Interleave().part(np.array([[0], [1], [10], [20], [2], [3], [11], [21]]), shapes, sizes)
+    assert [part.ravel().tolist() for part in parts] == [[0, 1, 2, 3], [10, 11], [20, 21]]
+
+
+def test_an_unknown_op_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="no op is called `rotate`"):
+        parse_op("rotate")

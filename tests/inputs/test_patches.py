@@ -1,0 +1,64 @@
+"""Qwen2-VL's patches equal to the recorded ones, and to transformers' own processor on any size."""
+
+import numpy as np
+import pytest
+from data.golden_images import golden, noise, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dovetail.errors import UsageError
+from dovetail.inputs.patches import patches, smart_resize
+
+
+def test_sizes_are_the_recorded_ones() -> None:
+    recorded = table("smart_resize")
+    assert recorded["cols"] == ["h", "w", "factor", "min_pixels", "max_pixels", "h2", "w2"]
+    for height, width, factor, least, most, *expected in recorded["rows"]:
+        found = smart_resize(height, width, factor=factor, min_pixels=least, max_pixels=most)
+        assert list(found) == expected, (height, width, factor, least, most)
+
+
+@pytest.mark.parametrize(("case", "names"), [("one", ["imageA"]), ("two", ["imageA", "imageB"])])
+def test_patches_are_the_recorded_ones(case: str, names: list[str]) -> None:
+    recorded = golden("qwen2_vl")
+    bounds = {"min_pixels": int(recorded["proc_min_pixels"]), "max_pixels": int(recorded["proc_max_pixels"])}
+    found = [patches(recorded[name], **bounds) for name in names]
+    np.testing.assert_array_equal(
+        np.concatenate([one.values for one in found]), recorded[f"{case}.pixel_values"]
+    )
+    assert [list(one.grid) for one in found] == recorded[f"{case}.image_grid_thw"].tolist()
+
+
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    patch=st.sampled_from([4, 14]),
+    merge=st.sampled_from([1, 2, 3]),
+    frames=st.sampled_from([1, 2]),
+)
+@settings(max_examples=30)
+def test_patches_are_the_processor_of_transformers(
+    size: tuple[int, int], patch: int, merge: int, frames: int
+) -> None:
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 1000, "longest_edge": 9000},
+        patch_size=patch,
+        merge_size=merge,
+        temporal_patch_size=frames,
+    )
+    image = noise(*size)
+    expected = processor.preprocess(image, return_tensors="np", input_data_format="channels_last")
+    found = patches(image, patch=patch, merge=merge, frames=frames, min_pixels=1000, max_pixels=9000)
+    np.testing.assert_array_equal(found.values, expected["pixel_values"])
+    assert list(found.grid) == expected["image_grid_thw"][0].tolist()
+
+
+def test_an_image_too_long_is_refused() -> None:
+    assert smart_resize(1, 200) == (28, 812)
+    with pytest.raises(UsageError) as error:
+        smart_resize(1, 201)
+    assert str(error.value) == (
+        "the image is too long for Qwen2-VL\n  expected  edges in a ratio of at most 200\n  found     1 x 201"
+    )

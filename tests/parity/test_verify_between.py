@@ -1,0 +1,279 @@
+"""verify: what is wrong between two stages, in what a decoder is given, and in every single tensor."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dovetail
+from dovetail.models.masks import block_mask, open_empty_rows, positions_of
+from dovetail.models.policies.joint import Step, alone
+from dovetail.parity.backends import backend
+from dovetail.parity.backends.tolerances import TOLERANCES
+from dovetail.parity.verify import StageResult, Verification, verify
+from run.tiny import SETTINGS, SIZES
+
+EAGER = backend("eager")
+TILES = {"grid_pinpoints": [[20, 40], [40, 20], [40, 40]]}
+FAMILIES = (
+    "qwen2_vl",
+    "llava_onevision",
+    "paligemma",
+    "prismatic",
+    "llava",
+    "pi0",
+    "pi05",
+    "qwen3",
+    "dinov2",
+)
+# Tensors that are fed into a stage without being of it, and where they show.
+BETWEEN = {
+    "vision.pos_embed.weight": "vision.blocks.0",
+    "vision.class_embedding": "vision.blocks.0",
+    "vision.pre_norm.weight": "vision.blocks.0",
+    "vision.pre_norm.bias": "vision.blocks.0",
+    "vision.cls_token": "vision.blocks.0",
+    "vision.reg_token": "vision.blocks.0",
+    "newline.image_newline": "prefix",
+}
+# Tensors that no pass uses: the family takes an earlier layer, or keys and values only.
+UNUSED = {
+    "llava_onevision": ("vision.norm.", "vision.pool."),
+    "prismatic": ("vision.norm.", "vision.pool."),
+    "llava": ("vision.norm.",),
+    "pi0": ("vlm.norm.",),
+    "pi05": ("vlm.norm.",),
+}
+IN_BLOCKS = ("blocks.0.norm1.", "blocks.0.attn.q.")  # these stand for the rest of a block
+
+
+def loaded(folder: Path, family: str) -> nn.Module:
+    """The tiny model of a family again, from its file."""
+    settings = TILES if family == "llava_onevision" else SETTINGS.get(family, {})
+    return dovetail.load(folder, dtype="float32", settings=settings)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model, written once; its head is its own where there may be one."""
+    found: dict[str, Path] = {}
+
+    def one(family: str) -> Path:
+        if family not in found:
+            found[family] = tmp_path_factory.mktemp(family) / "m"
+            dovetail.make(family, found[family], sizes=SIZES[family][-1], dtype="float32", seed=1)
+        return found[family]
+
+    return one
+
+
+def twins(folder: Path, family: str) -> tuple[Any, Any]:
+    """A model whose matrices are large enough to matter, twice."""
+    pair = loaded(folder, family), loaded(folder, family)
+    for one in pair:
+        with torch.no_grad():
+            for weight in one.parameters():
+                if weight.ndim > 1:
+                    weight.mul_(6)
+    return pair
+
+
+def first(found: Verification) -> tuple[str, str]:
+    """The first divergent stage and its verdict; every other stage is good."""
+    stage = found.first_divergent
+    assert isinstance(stage, StageResult)
+    return stage.name, stage.verdict
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_wrong_tensor_is_found_at_its_stage(family: str, made: Callable[[str], Path]) -> None:
+    reference, candidate = twins(made(family), family)
+    assert verify(reference, EAGER, candidate=candidate).first_divergent is None
+    left_out = UNUSED.get(family, ())
+    tried = 0
+    for name, tensor in candidate.named_parameters():
+        if ("blocks." in name and not any(one in name for one in IN_BLOCKS)) or name.startswith(left_out):
+            continue
+        tried += 1
+        right = tensor.clone()
+        tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
+        stage, verdict = first(verify(reference, EAGER, candidate=candidate))
+        tensor.copy_(right)
+        assert stage == BETWEEN.get(name, stage), name
+        assert name.startswith(f"{stage}.") or name in BETWEEN or stage == "head", (name, stage)
+        assert verdict in ("differs", "is fed another x") or "rest" in verdict or "by" in verdict, verdict
+    assert tried >= 4
+
+
+def rows_only(one: Any) -> None:
+    """SYSTEMS 1.8, the first version: a joint mask of which only the rows of the prefix are taken."""
+
+    def prefix(inputs: Any) -> Any:
+        stream = one.embed(inputs)
+        valid, block, _ = stream.columns
+        wide = torch.cat([valid, valid[:, :1].expand(-1, 7)], dim=1)
+        blocks = torch.cat([block, torch.ones_like(block[:, :7])], dim=1)
+        mask = open_empty_rows(block_mask(block, blocks, wide))
+        assert mask.shape[-1] == mask.shape[-2] + 7
+        by = one.vlm.rotation(stream.positions, stream.x.dtype)
+        return kept_by(one, stream, by, mask)
+
+    one.prefix = prefix
+
+
+def kept_by(one: Any, stream: Any, by: Any, mask: Tensor) -> Any:
+    """What the model keeps of a prefix under a mask."""
+    from dovetail.models.policies.joint import kept, stack_of
+    from dovetail.models.policies.policy import Prefix
+
+    return Prefix(kept(stack_of("vlm", one.vlm), stream.x, by, mask), stream.columns)
+
+
+def no_prefix(one: Any) -> None:
+    """SYSTEMS 1.8, its cure: the expert runs by itself."""
+
+    def beside(prefix: Any, suffix: Any) -> Tensor:
+        from dovetail.models.taps import watching
+
+        valid = torch.ones_like(suffix.block, dtype=torch.bool)
+        mask = block_mask(suffix.block, suffix.block, valid)
+        by = one.vlm.rotation(positions_of(valid), suffix.x.dtype)
+        watch, y = watching(), suffix.x
+        assert watch is not None
+        for i, layer in enumerate(suffix.stack.layers):
+            step = Step(layer, lambda *given: alone(*given)[0])
+            y = watch(f"expert.blocks.{i}", step, y, by, mask, layer[1:])
+        return suffix.stack.norm(y)
+
+    one._beside = beside
+
+
+def sees_padding(one: Any) -> None:
+    """SYSTEMS 1.8, today: absent cameras and padding are attended to."""
+    embed = one.embed
+
+    def embedded(inputs: Any) -> Any:
+        stream = embed(inputs)
+        return stream._replace(columns=stream.columns._replace(valid=torch.ones_like(stream.columns.valid)))
+
+    one.embed = embedded
+
+
+def state_sees_actions(one: Any) -> None:
+    """SYSTEMS 1.8, today: state and actions are one block."""
+    suffix = one.suffix
+    one.suffix = lambda *args: (found := suffix(*args))._replace(block=torch.ones_like(found.block))
+
+
+def past_of_another_layer(one: Any) -> None:
+    """The keys and values of the prefix in the wrong order."""
+    prefix = one.prefix
+
+    def turned(inputs: Any) -> Any:
+        found = prefix(inputs)
+        return found._replace(layers=found.layers[::-1])
+
+    one.prefix = turned
+
+
+def scaled_patches(one: Any) -> None:
+    """Images times sqrt(d) as well as the text."""
+    embed = one.embed
+    one.embed = lambda inputs: (stream := embed(inputs))._replace(x=stream.x * 8)
+
+
+@pytest.mark.parametrize(
+    ("plant", "stage", "verdict"),
+    [
+        (rows_only, "vlm.blocks.0", "is fed another mask"),
+        (no_prefix, "expert.blocks.0", "is fed another by.cos, by.sin, mask, past.k, past.v"),
+        (sees_padding, "prefix", "has another columns.valid"),
+        (state_sees_actions, "suffix", "has another block"),
+        (past_of_another_layer, "expert.blocks.0", "is fed another past.k, past.v"),
+        (scaled_patches, "prefix", "differs"),
+    ],
+)
+def test_what_is_wrong_around_an_expert_is_named(
+    plant: Callable[[Any], None], stage: str, verdict: str, made: Callable[[str], Path]
+) -> None:
+    reference, candidate = twins(made("pi0"), "pi0")
+    plant(candidate)
+    assert first(verify(reference, EAGER, candidate=candidate)) == (stage, verdict)
+
+
+def test_a_cache_that_forgets_is_named(made: Callable[[str], Path]) -> None:
+    reference, candidate = twins(made("qwen3"), "qwen3")
+    cache = candidate.text.cache
+
+    def forgetful(*args: Any) -> Any:
+        found = cache(*args)
+        append = found.layers[1].append
+        found.layers[1].append = lambda k, v: append(torch.zeros_like(k), v)
+        return found
+
+    candidate.text.cache = forgetful
+    found = verify(reference, EAGER, candidate=candidate)
+    assert first(found) == ("text.blocks.1", "is fed another past.k")
+    assert found.first_divergent is not None
+    assert found.first_divergent.passed == "decode"
+    assert {stage.passed for stage in found.stages if not stage.is_good} == {"decode"}
+
+
+def test_a_candidate_that_stops_is_a_result(made: Callable[[str], Path]) -> None:
+    """One that cannot go on after its projector, and one with a block that fails."""
+    reference, candidate = twins(made("paligemma"), "paligemma")
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    right = candidate.text.rotation
+    candidate.text.rotation = fails
+    found = verify(reference, EAGER, candidate=candidate)
+    assert first(found) == ("text.blocks.0", "does not run")
+    assert found.first_divergent is not None
+    assert found.first_divergent.problem == "the candidate stops before it: RuntimeError: out of luck"
+    candidate.text.rotation = right
+    candidate.text.blocks["1"].attn.out = fails
+    again = verify(reference, EAGER, candidate=candidate)
+    bad = [stage for stage in again.stages if not stage.is_good]
+    assert [one.name for one in bad if one.passed == "prefill"] == ["text.blocks.1"]
+    assert {one.problem for one in bad[1:]} == {"the candidate stops before it: RuntimeError: out of luck"}
+    assert bad[0].problem == "RuntimeError: out of luck"
+    chained = {stage.name: stage.chained for stage in again.stages if stage.passed == "prefill"}
+    assert chained["text.blocks.0"] is not None
+    assert chained["text.blocks.2"] is None
+
+
+def test_a_model_is_as_it_was_after_it_was_verified(made: Callable[[str], Path]) -> None:
+    reference, candidate = twins(made("pi0"), "pi0")
+    before = deepcopy([sorted(vars(one)) for one in (reference, candidate)])
+    verify(reference, EAGER, candidate=candidate)
+    assert [sorted(vars(one)) for one in (reference, candidate)] == before
+
+
+class Brittle:
+    """A backend that is off by a hair, and by half where it is not fed what it was made for."""
+
+    name = "brittle"
+    note = None
+    tolerance = TOLERANCES["bfloat16"]
+
+    def compile(self, stage: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+            is_known = all(map(torch.equal, tensors, example))
+            return tuple(one * (1.001 if is_known else 0.5) for one in stage(*tensors))
+
+        return run
+
+
+def test_errors_that_grow_in_the_chain_are_told(made: Callable[[str], Path]) -> None:
+    reference, _ = twins(made("qwen2_vl"), "qwen2_vl")
+    found = verify(reference, Brittle(), dtype="bfloat16")
+    assert max(stage.isolated.relative for stage in found.stages if stage.isolated) < 0.0011
+    bad = [(stage.passed, stage.name, stage.verdict) for stage in found.stages if not stage.is_good]
+    assert bad == [(one, "head", "drifts in the chain") for one in ("prefill", "decode")]
