@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from data.golden_images import golden, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -25,6 +24,7 @@ from dovetail.inputs.images import (
 from dovetail.inputs.panorama import perspective, sliding
 from dovetail.inputs.patches import patches
 from dovetail.inputs.tiles import pinpoints, square, tiles
+from inputs.golden_images import golden, noise
 
 EDGE = st.integers(1, 90)
 

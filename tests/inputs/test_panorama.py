@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from data.golden_images import noise
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import HALF, LANCZOS, normalize, resize
 from dovetail.inputs.panorama import anyres, num_views, perspective, project, sliding
+from inputs.golden_images import noise
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from data.golden_images import golden, noise, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dovetail.errors import UsageError
 from dovetail.inputs.patches import patches, smart_resize
+from inputs.golden_images import golden, noise, table
 
 
 def test_sizes_are_the_recorded_ones() -> None:

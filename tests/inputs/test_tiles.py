@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from data.golden_images import golden, noise, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dovetail.inputs.tiles import best_resolution, pinpoints, square, tiles
+from inputs.golden_images import golden, noise, table
 
 FOUR = pinpoints(56, most=4)
 

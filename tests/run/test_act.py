@@ -14,7 +14,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data.golden_images import noise
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -24,6 +23,7 @@ from dovetail.inputs.images import HALF, normalize
 from dovetail.inputs.instruction import cleaned, steps
 from dovetail.run.act import Actor
 from files import MODELS
+from inputs.golden_images import noise
 from parity import assert_near, randomise
 from run.beside import PALIGEMMA, sentence_pieces
 from tiny_models import TEXT, TOWER

@@ -15,7 +15,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data.golden_images import noise
 from PIL import Image
 
 import dovetail
@@ -26,6 +25,7 @@ from dovetail.families import family
 from dovetail.run.generate import Generator
 from dovetail.run.sampling import Sampling
 from files import MODELS
+from inputs.golden_images import noise
 from models.recorded import GOLDEN, recorded
 from run.beside import LLAMA, SAVERS, Saved, sentence_pieces, template
 

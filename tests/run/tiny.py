@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from data.golden_images import noise
 
 from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
 from files import scoped
+from inputs.golden_images import noise
 
 DECODER = {
     "layers": 3,

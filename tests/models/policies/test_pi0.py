@@ -25,7 +25,7 @@ from parity import assert_near, loaded, randomise
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 FAMILIES = ["pi0", "pi05"]
 
 

@@ -19,7 +19,7 @@ from stand_in import import_timm
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "siglip_vision"
+GOLDEN = Path(__file__).parents[2] / "golden" / "siglip_vision"
 # width, heads, feed-forward width, layers, image, patch, pooling head: none follows from another
 SHAPES = {
     "odd-heads": (35, 5, 22, 2, 24, 8, True),

@@ -8,8 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data.golden_images import noise, table
-
 import dovetail
 from dovetail.errors import UsageError
 from dovetail.inputs.tiles import pinpoints
@@ -17,6 +15,7 @@ from dovetail.models.masks import positions_of
 from dovetail.models.taps import tapped
 from dovetail.models.vlm.alternating import schedule
 from dovetail.models.vlm.anyres import grid_of, most_tiles
+from inputs.golden_images import noise, table
 from models.recorded import GOLDEN, recorded, tensor
 from models.running import check_running
 from parity import assert_near, loaded, randomise

@@ -8,11 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data.golden_images import noise
-
 import dovetail
 from dovetail.errors import UsageError
 from dovetail.models.taps import tapped
+from inputs.golden_images import noise
 from models.recorded import GOLDEN, recorded, rows_of, tensor
 from models.running import check_running
 from parity import assert_near, loaded, randomise

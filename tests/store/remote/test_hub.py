@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.errors import MissingError, RemoteError, UsageError, WriteError
 from dovetail.store.open import open_checkpoint
 from dovetail.store.remote.http import HttpSource

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.errors import MissingError, RemoteError, UnsafeError, UsageError
 from dovetail.store.remote.hub import HubFolder, open_hub
 from hubserver import OUTSIDER, TOKEN, HubServer, hub_server, put, refusal

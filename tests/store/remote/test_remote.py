@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.errors import FormatError, MissingError, RemoteError, UnsafeError
 from dovetail.store.open import open_checkpoint
 from dovetail.store.remote.http import READ_AHEAD, HttpFolder, HttpSource, open_url, size_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError
 from dovetail.store.remote.http import HttpFolder, HttpSource, open_url
 from dovetail.store.remote.request import check_url, http_library, shown_url

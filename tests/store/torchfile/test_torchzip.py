@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.dtypes import DTYPES
 from dovetail.errors import FormatError, UnsafeError
 from dovetail.report import Finding

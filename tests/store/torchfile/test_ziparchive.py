@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from dovetail.errors import FormatError
 from dovetail.store.source import ByteSource, LocalSource
 from dovetail.store.torchfile.read import read_torch
