@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dovetail.declare.family import Family
-from dovetail.declare.part import Leaf
+from dovetail.declare.part import LeafSpec
 from dovetail.errors import DovetailError
 from dovetail.explain.examine import Examination
 from dovetail.explain.leaves import Span
@@ -85,7 +85,7 @@ def _stored(store: Store, name: str, entry: Entry) -> Tensor:
     material = Material(
         name=name,
         role="",
-        leaf=Leaf(name, ""),
+        leaf=LeafSpec(name, ""),
         indices={},
         shape=entry.shape,
         dtype=entry.dtype,

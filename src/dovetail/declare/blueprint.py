@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from dovetail.declare.family import Family, Layout, Mount
-from dovetail.declare.part import Leaf, Part, Row
+from dovetail.declare.part import LeafSpec, Part, Row
 from dovetail.dims import shape_of, size_of
 from dovetail.errors import UsageError, listed
 from dovetail.names import Template
@@ -21,7 +21,7 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     role: str
     row: Row
-    leaves: tuple[Leaf, ...]
+    leaves: tuple[LeafSpec, ...]
 
 
 class PlannedLeaf(NamedTuple):
@@ -29,7 +29,7 @@ class PlannedLeaf(NamedTuple):
 
     role: str
     part: Part
-    leaf: Leaf
+    leaf: LeafSpec
     indices: Mapping[str, int]
     shape: tuple[int, ...]
 

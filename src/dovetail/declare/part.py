@@ -40,8 +40,8 @@ _CHOICE = re.compile(r"\(([a-z0-9_.]+(?:\|[a-z0-9_.]+)+)\)", re.IGNORECASE)
 _JOIN = re.compile(r"\[([^\]]+)\]")
 
 
-class Leaf:
-    """One tensor of a part: canonical name, symbolic shape, the feature it belongs to."""
+class LeafSpec:
+    """One tensor of a part as it is declared: canonical name, symbolic shape, the feature it belongs to."""
 
     def __init__(self, name: str, shape: str, feature: str | None = None, is_dead: bool = False) -> None:
         self.name = name
@@ -95,13 +95,13 @@ def _picks(text: str) -> list[tuple[int, ...]]:
     return list(product(*(range(len(choice)) for choice in _choices(text))))
 
 
-def parse_leaves(text: str) -> dict[str, Leaf]:
+def parse_leaves(text: str) -> dict[str, LeafSpec]:
     """The leaves of a table by canonical name.
 
     Raises:
         DeclarationError: a row is malformed or names a leaf twice.
     """
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, LeafSpec] = {}
     for columns in table_rows(text):
         if len(columns) not in (2, 3):
             raise DeclarationError(f"a leaf row has a name, a shape and at most one mark: {columns}")
@@ -114,7 +114,7 @@ def parse_leaves(text: str) -> dict[str, Leaf]:
                 raise DeclarationError(f"leaf `{leaf}` is declared twice")
             shape = shapes[picks[-1]] if len(shapes) > 1 else shapes[0]
             feature = mark.removeprefix("if ") if mark.startswith("if ") else None
-            leaves[leaf] = Leaf(leaf, shape, feature, mark == "dead")
+            leaves[leaf] = LeafSpec(leaf, shape, feature, mark == "dead")
     return leaves
 
 
@@ -243,7 +243,7 @@ class Part:
         self.features = features
         self.optional = optional
         self.facts = facts
-        self._leaves: dict[str, Leaf] | None = None
+        self._leaves: dict[str, LeafSpec] | None = None
         self._rows: dict[str, tuple[Row, ...]] = {}
         self._stars: dict[str, tuple[str, ...]] = {}
 
@@ -251,7 +251,7 @@ class Part:
         return f"Part({self.id!r})"
 
     @property
-    def leaves(self) -> dict[str, Leaf]:
+    def leaves(self) -> dict[str, LeafSpec]:
         """The leaves of this variant by canonical name."""
         if self._leaves is None:
             wanted = {None, *self.features, *self.optional}

@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from dovetail.declare.ops import Rename, Shape
-from dovetail.declare.part import Leaf, Part
+from dovetail.declare.part import LeafSpec, Part
 from dovetail.dims import Expression, Solver, shape_of
 from dovetail.dtypes import BITS
 from dovetail.errors import CheckpointError, UsageError
@@ -39,7 +39,7 @@ class CanonicalLeaf(NamedTuple):
 
     name: str
     role: str
-    leaf: Leaf
+    leaf: LeafSpec
     indices: Mapping[str, int]
     dtype: str
     shape: tuple[int, ...]
@@ -194,7 +194,7 @@ def leaf_names(one: Explanation, first_layer: int = 0) -> Iterator[str]:
                     yield canonical_name(role, match.part.leaves[leaf], fields)
 
 
-def _renamed(role: str, leaf: Leaf, row: RowMatch, store: Store) -> Iterator[CanonicalLeaf]:
+def _renamed(role: str, leaf: LeafSpec, row: RowMatch, store: Store) -> Iterator[CanonicalLeaf]:
     """The leaves of a row that are stored as they are."""
     indices = named_indices(row.row.stored.fields, tuple(row.found))
     for named, stored in zip(indices, row.found.values(), strict=True):
@@ -212,7 +212,7 @@ def named_indices(
     return tuple(map(dict, map(zip, repeat(fields), indices)))
 
 
-def canonical_name(role: str, leaf: Leaf, indices: Mapping[str, int]) -> str:
+def canonical_name(role: str, leaf: LeafSpec, indices: Mapping[str, int]) -> str:
     """`text.blocks.3.attn.q.weight`."""
     return f"{role}.{leaf.template.format(**indices)}"
 
@@ -244,7 +244,7 @@ def _leaves_of(
 
 
 def _leaf_shapes(
-    row: RowMatch, leaves: list[Leaf], entry: Entry, *, role: str, sizes: PartSizes, stored: str
+    row: RowMatch, leaves: list[LeafSpec], entry: Entry, *, role: str, sizes: PartSizes, stored: str
 ) -> list[tuple[int, ...]]:
     """The shape of each leaf in a stored tensor: that of the tensor itself wherever the op lets it."""
     if entry.shape is None:

@@ -13,7 +13,7 @@ from threading import local
 from typing import Any, Literal, NamedTuple
 
 from dovetail.columns import records
-from dovetail.declare.part import Leaf
+from dovetail.declare.part import LeafSpec
 from dovetail.dtypes import BITS
 from dovetail.explain.detect import Explanation
 from dovetail.explain.leaves import (
@@ -57,7 +57,7 @@ class Material(NamedTuple):
 
     name: str
     role: str
-    leaf: Leaf
+    leaf: LeafSpec
     indices: Mapping[str, int]
     shape: tuple[int, ...]
     dtype: str
@@ -138,7 +138,7 @@ def materials_of(one: Explanation, inference: Inference, store: Store) -> dict[s
     return {found[position].name: found[position] for position in order}
 
 
-def _copies(role: str, leaf: Leaf, row: RowMatch, *, kind: Entry, store: Store) -> list[Material]:
+def _copies(role: str, leaf: LeafSpec, row: RowMatch, *, kind: Entry, store: Store) -> list[Material]:
     """The leaves of a row that are stored as they are, all of one kind: most tensors of most files."""
     template, stored = Template(f"{role}.{leaf.template.text}"), row.row.stored
     found = tuple(row.found)
