@@ -1,5 +1,8 @@
 """Proofs about every declared family, and that the proofs can fail."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,9 @@ from dovetail.declare.family import Family, Mount, layout
 from dovetail.declare.lookalikes import same_families, same_layouts
 from dovetail.declare.ops import Concat, Interleave, parse_op
 from dovetail.declare.part import Naming, Part
+from dovetail.declare.prompt import Prompt
 from dovetail.declare.prove import prove
+from dovetail.declare.reference import referenced
 from dovetail.dims import parse_shape
 from dovetail.errors import DeclarationError
 from dovetail.families import built_in
@@ -123,3 +128,47 @@ def test_qkv_orders_are_those_of_litgpt() -> None:
 def test_an_unknown_op_is_refused() -> None:
     with pytest.raises(DeclarationError, match="no op is called `rotate`"):
         parse_op("rotate")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"model": "package.Class"}, "model = `package.Class` is not of the form package.module:Name"),
+        ({"inputs": ":Class"}, "inputs = `:Class` is not of the form package.module:Name"),
+        ({"float32": ("text.*.lambda",)}, "float32 names no parameter: text.*.lambda"),
+        ({"prompt": Prompt("Q: {}")}, "a frame has no place for the prompt: 'Q: {}'"),
+        (
+            {"prompt": Prompt(frames=(("*", "say it"),))},
+            "a frame has no place for the prompt: 'say it'",
+        ),
+    ],
+)
+def test_what_is_said_for_running_is_proved(said: dict[str, Any], message: str) -> None:
+    prove(declared(QWEN2, float32=("text.blocks.*.norm?.weight", "head.weight"), model="a.b:C"))
+    with pytest.raises(DeclarationError) as error:
+        prove(declared(QWEN2, **said))
+    assert error.value.message == f"family `x` contradicts itself: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("math", "`math` is no reference"),
+        ("dovetail.klingon:Model", "there is no module `dovetail.klingon`"),
+        ("klingon.models:Model", "there is no module `klingon`"),
+        ("math:tau_", "module `math` has no `tau_`"),
+    ],
+)
+def test_a_reference_to_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        referenced(text)
+    assert error.value.message == message
+
+
+def test_a_missing_package_is_no_fault_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import klingon\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="klingon"):
+        referenced("needs_more:Model")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import dovetail
 from dovetail.errors import CheckpointError, DovetailError, UsageError
-from dovetail.models import FLOAT32
+from dovetail.families import family
 from files import scoped
 from hubserver import hub_server
 from run.tiny import DECODER, SIZES, output
@@ -103,7 +103,7 @@ def test_all_weights_are_cast(whole: Path, dtype: Any) -> None:
 
 
 def test_what_a_family_keeps_in_float32_stays(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FLOAT32, "qwen2_vl", ("text.blocks.*.norm?.*",))
+    monkeypatch.setattr(family("qwen2_vl"), "float32", ("text.blocks.*.norm?.*",))
     narrow = dict(dovetail.load(whole, dtype="bfloat16").named_parameters())
     wide = {name for name, weight in narrow.items() if weight.dtype == torch.float32}
     assert wide == {f"text.blocks.{i}.norm{k}.weight" for i in range(3) for k in (1, 2)}
@@ -247,7 +247,7 @@ def test_a_truncated_file_is_refused(whole: Path) -> None:
 
 
 def test_a_family_without_a_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(dovetail.models.MODELS, "qwen2")
+    monkeypatch.setattr(family("qwen2"), "model", "")
     folder = made(tmp_path / "m", "qwen2")
     with pytest.raises(UsageError, match="dovetail has no model of qwen2"):
         dovetail.load(folder)

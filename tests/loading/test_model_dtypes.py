@@ -7,15 +7,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dovetail
-from dovetail.models import MODELS
-from run.tiny import SETTINGS, SIZES, output
+from run.tiny import RUNNABLE, SETTINGS, SIZES, output
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # How far off a run may be, of its largest number: some rounding errors of a dtype, one on the other.
 NEAR = {"bfloat16": 3e-2, "float16": 4e-3, "float64": 3e-6}
 
 
-@pytest.mark.parametrize("id", MODELS)
+@pytest.mark.parametrize("id", RUNNABLE)
 def test_every_dtype_runs(id: str, tmp_path: Path) -> None:
     folder, settings = tmp_path / "model", SETTINGS.get(id)
     dovetail.make(id, folder, sizes=SIZES[id][0], dtype="float32", seed=1)

@@ -3,7 +3,6 @@
 `meta` stands for a device that is not the one where tensors are made by default; what mixes the two fails.
 """
 
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dovetail
+from dovetail.declare.reference import referenced
 from dovetail.edit.make import make
+from dovetail.families import family
 from dovetail.loading.load import load
-from dovetail.models import MODELS as CLASSES
 from dovetail.models.values import values_from
 from files import MODELS, plan_of
 
@@ -67,10 +67,9 @@ def features(model: Any, id: str, *, dtype: Any, device: str) -> Any:
 @pytest.mark.parametrize(("id", "number"), CASES)
 @pytest.mark.parametrize("pipeline", ["panovlm", "cora"])
 def test_on_another_device(id: str, number: int, pipeline: str) -> None:
-    module, name = CLASSES[id]
     values = values_from(plan_of(id, sizes_of(id, number)), {**GIVEN, "pipeline": pipeline})
     with torch.device("meta"):
-        model = getattr(import_module(f"dovetail.models.{module}"), name)(values)
+        model = referenced(family(id).model)(values)
     with torch.no_grad():
         assert features(model, id, dtype=torch.float32, device="meta").is_meta
 

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from dovetail.declare.blueprint import blueprint
 from dovetail.explain.leaves import canonical_name
-from dovetail.families import family
-from dovetail.models import MODELS, build
+from dovetail.families import built_in, family
+from dovetail.models import build
 from dovetail.models.values import values_from
 
 # What no published file of the family says, and no size of its tensors either.
@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prismatic": {"projector.num_image_tokens": 729},
     "panovlm": {"resampler.norm_first": True},
 }
-SIZES = [(id, size) for id in MODELS for size in family(id).sizes]
+SIZES = [(one.id, size) for one in built_in() if one.model for size in one.sizes]
 # Leaves (q, k and v apart) and parameters, in closed form (SYSTEMS 0.5, 1.6, 2.2, 3.5 and T.7). Dead
 # tensors, such as the expert's head in pi0's files, are in no model.
 PUBLISHED = {

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dovetail.families import built_in
 from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
 from files import scoped
@@ -26,6 +27,8 @@ LLM = scoped("llm", DECODER)
 PI0 = {**TOWER, **scoped("vlm", DECODER), "expert.d_model": 22, "expert.d_ff": 37, "heads.d_action": 13}
 PATCHES = {"layers": 2, "d_vision": 24, "heads": 2, "d_ff": 48, "patch": 4, "frames": 2, "channels": 3}
 
+# the families that run
+RUNNABLE = [family.id for family in built_in() if family.model]
 # family -> a few sizes, each with other kinds of parts
 SIZES: dict[str, list[dict[str, int | str]]] = {
     "qwen2_vl": [

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.declare.part import Part, Setting
+from dovetail.declare.prompt import PLAIN, Prompt
 from dovetail.dims import Expression, parse_expression
 from dovetail.errors import UsageError
 
@@ -165,6 +166,9 @@ class Family:
     claimed for files that hold nothing else. `variants` maps a `model_type` to the variant it names.
     `sizes` are published sizes: dims by `role.dim`, kinds by role (`"vision": "dinov2"`).
     `settings` are values of no single part (the id of the image token), named without a role.
+    `model` and `inputs` are "package.module:Name" of what runs the family and of what makes its inputs,
+    empty where nothing does. `float32` are patterns of parameters (as file names have them) that stay in
+    float32 when a narrower type is asked for. `prompt` is how the family is asked.
     """
 
     def __init__(
@@ -183,6 +187,10 @@ class Family:
         pipeline: Pipeline = _DECODER,
         sizes: Mapping[str, Mapping[str, int | str]] = _NONE,
         settings: tuple[Setting, ...] = (),
+        model: str = "",
+        inputs: str = "",
+        float32: tuple[str, ...] = (),
+        prompt: Prompt = PLAIN,
         sources: tuple[str, ...] = (),
     ) -> None:
         self.id = id
@@ -198,6 +206,10 @@ class Family:
         self.pipeline = pipeline
         self.sizes = sizes
         self.settings = settings
+        self.model = model
+        self.inputs = inputs
+        self.float32 = float32
+        self.prompt = prompt
         self.sources = sources
 
     def __repr__(self) -> str:

@@ -3,12 +3,17 @@
 A package that brings a family of its own calls `prove` in its tests.
 """
 
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.part import Part, Row
+from dovetail.declare.reference import is_reference
 from dovetail.dims import Expression
 from dovetail.errors import DeclarationError
+
+_INDEX = re.compile(r"\{[^}]*\}")
 
 
 def prove(family: Family) -> None:
@@ -17,7 +22,7 @@ def prove(family: Family) -> None:
     Raises:
         DeclarationError: it contradicts itself; the message lists every contradiction.
     """
-    problems = [*_roles(family), *_dims(family)]
+    problems = [*_roles(family), *_dims(family), *_running(family)]
     for layout in family.layouts:
         problems += _layout(family, layout)
     for kinds in family.parts.values():
@@ -62,6 +67,25 @@ def _dims(family: Family) -> Iterator[str]:
             role, _, dim = name.partition(".")
             if role not in family.parts or (dim and not any(dim in part.dims for part in family.parts[role])):
                 yield f"size {size} names the unknown size {name}"
+
+
+def _running(family: Family) -> Iterator[str]:
+    """What is said for running: names of classes, patterns of parameters, frames of a prompt."""
+    for field, text in (("model", family.model), ("inputs", family.inputs)):
+        if text and not is_reference(text):
+            yield f"{field} = `{text}` is not of the form package.module:Name"
+    leaves = [
+        f"{role}.{_INDEX.sub('0', leaf)}"
+        for role, kinds in family.parts.items()
+        for part in kinds
+        for leaf in part.leaves
+    ]
+    for pattern in family.float32:
+        if not any(fnmatchcase(leaf, pattern) for leaf in leaves):
+            yield f"float32 names no parameter: {pattern}"
+    for frame in (family.prompt.frame, *(frame for _, frame in family.prompt.frames)):
+        if "{prompt}" not in frame:
+            yield f"a frame has no place for the prompt: {frame!r}"
 
 
 def _layout(family: Family, layout: Layout) -> Iterator[str]:

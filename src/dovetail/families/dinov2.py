@@ -73,5 +73,6 @@ FAMILY = Family(
     layouts=(layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated, LayerScale as `gamma`"),),
     config=ConfigKeys(roots={"vision": ("",)}),
     sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},
+    model="dovetail.models.towers.dinov2:Dinov2Model",
     sources=("arXiv:2304.07193", "timm@1.0.31 vision_transformer.py"),
 )

@@ -139,5 +139,6 @@ FAMILY = Family(
         for name, text in (("1.5-7b", "llama2-7b"), ("1.5-13b", "llama2-13b"))
     },
     settings=SETTINGS,
+    model="dovetail.models.vlm.llava:Llava",
     sources=("arXiv:2310.03744", "haotian-liu/LLaVA llava_arch.py", "transformers@5.23.0 modeling_llava.py"),
 )

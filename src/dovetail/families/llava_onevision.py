@@ -215,6 +215,7 @@ FAMILY = Family(
         for name, text in (("0.5b", "qwen2-0.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
     settings=SETTINGS,
+    model="dovetail.models.vlm.llava_onevision:LlavaOnevision",
     sources=(
         "arXiv:2408.03326",
         "LLaVA-VL/LLaVA-NeXT llava_arch.py",

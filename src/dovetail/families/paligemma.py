@@ -6,6 +6,7 @@ arXiv:2407.07726.
 
 from dovetail.declare.family import ConfigKeys, Family, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import GEMMA, GEMMA_SIZES, HEAD
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
@@ -108,5 +109,7 @@ FAMILY = Family(
         Setting("image_token", ("image_token_index", "image_token_id"), 257152, "paligemma convention"),
         *IMAGE_SETTINGS,
     ),
+    model="dovetail.models.vlm.paligemma:PaliGemma",
+    prompt=Prompt("{prompt}\n", begin="bos"),
     sources=("arXiv:2407.07726", "transformers@5.23.0 modeling_paligemma.py"),
 )

@@ -12,6 +12,7 @@ Sources: openpi@15a9616 `models_pytorch/{pi0_pytorch,gemma_pytorch}.py`, `models
 
 from dovetail.declare.family import ConfigKeys, Family, Layout, Mount, Pipeline, Placed, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEMMA_EXPERT_SIZES, GEMMA_SIZES
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.siglip import SIGLIP
@@ -205,6 +206,19 @@ def _sizes(extra: dict[str, int]) -> dict[str, dict[str, int | str]]:
     }
 
 
+# openpi@15a9616 gemma_pytorch.py:to_bfloat16_for_selected_params
+_FLOAT32 = (
+    "vision.patch_embed.*",
+    "vision.pos_embed.*",
+    "vlm.blocks.*.norm?.*",
+    "vlm.norm.*",
+    "expert.blocks.*.norm?.*",
+    "expert.norm.*",
+    "heads.*",
+    "normalizer.*",
+)
+
+
 def _family(id: str, title: str, expert: Part, heads: Part, **rest: object) -> Family:
     return Family(
         pipeline=Pipeline(("vlm", "expert"), _LAST),
@@ -224,6 +238,7 @@ def _family(id: str, title: str, expert: Part, heads: Part, **rest: object) -> F
             roots=_CONFIG,
             presets={"vlm": "paligemma_variant", "expert": "action_expert_variant"},
         ),
+        float32=_FLOAT32,
         sources=(
             "arXiv:2410.24164",
             "arXiv:2504.16054",
@@ -242,6 +257,8 @@ PI0_FAMILY = _family(
     layouts=PI0_LAYOUTS,
     joints=_JOINTS,
     sizes=_sizes({"heads.d_state": 32}),
+    model="dovetail.models.policies.pi0:Pi0",
+    prompt=Prompt(tail="\n", begin="bos", clean="one_line", max_tokens=48),
 )
 PI05_FAMILY = _family(
     "pi05",
@@ -251,4 +268,6 @@ PI05_FAMILY = _family(
     layouts=PI05_LAYOUTS,
     joints=_JOINTS + "expert.d_cond = expert.d_model",
     sizes=_sizes({}),
+    model="dovetail.models.policies.pi05:Pi05",
+    prompt=Prompt("Task: {prompt}, State: {state};\nAction: ", begin="bos", clean="one_line", max_tokens=200),
 )

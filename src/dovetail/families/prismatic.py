@@ -16,6 +16,7 @@ Sources: TRI-ML/prismatic-vlms `models/{load.py,vlms/prismatic.py}`, `util/nn_ut
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Container, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting
+from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES, QWEN2, QWEN3, QWEN3_SIZES
 from dovetail.families.dinov2 import DINOV2
 from dovetail.families.dinov2 import SIZES as DINOV2_SIZES
@@ -115,6 +116,22 @@ SETTINGS = (
 )
 
 _ARCH_OF = {"linear": "linear", "gelu_mlp": "no-align+gelu-mlp", "fused_gelu_mlp": "no-align+fused-gelu-mlp"}
+
+_IN_OUT = "In: {prompt}\nOut:"
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+    "USER: {prompt} ASSISTANT:"
+)
+# TRI-ML/prismatic-vlms@4fcd061 models/backbones/llm/prompting/*.py: each language model in its own words.
+PROMPT = Prompt(
+    _IN_OUT,
+    frames=(("*-pure", _IN_OUT), ("vicuna-v15-*", _VICUNA)),
+    frames_by=("model.llm_backbone_id", "llm_backbone_id"),
+    begin="bos",
+    clean="strip",
+    has_image_tokens=False,
+)
 
 
 def arch_specifier(plan: Blueprint) -> str:
@@ -233,5 +250,7 @@ FAMILY = Family(
         },
     },
     settings=SETTINGS,
+    model="dovetail.models.vlm.prismatic:Prismatic",
+    prompt=PROMPT,
     sources=("arXiv:2402.07865", "arXiv:2406.09246", "TRI-ML/prismatic-vlms prismatic.py"),
 )

@@ -222,5 +222,6 @@ FAMILY = Family(
         for name, text in (("2b", "qwen2-1.5b"), ("7b", "qwen2-7b"), ("72b", "qwen2-72b"))
     },
     settings=SETTINGS,
+    model="dovetail.models.vlm.qwen2_vl:Qwen2VL",
     sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
 )

@@ -252,6 +252,7 @@ FAMILY = Family(
     ),
     sizes={name: {"vision": "siglip+pool", **scoped("vision", size)} for name, size in SIZES.items()},
     settings=IMAGE_SETTINGS,
+    model="dovetail.models.towers.siglip:build_siglip",
     sources=(
         "arXiv:2303.15343",
         "arXiv:2502.14786",

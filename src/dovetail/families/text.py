@@ -62,6 +62,7 @@ def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -
             name: {**scoped("text", size), **({} if name in TIED else {"head": "head"})}
             for name, size in sizes.items()
         },
+        model="dovetail.models.text:TextModel",
         sources=(f"transformers@5.23.0 modeling_{id}.py", "litgpt@26857050 convert_hf_checkpoint.py"),
     )
 

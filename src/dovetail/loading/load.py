@@ -22,7 +22,7 @@ from dovetail.explain.examine import Examination, examine
 from dovetail.explain.leaves import CanonicalLeaf, canonical_leaves
 from dovetail.families import built_in, family, third_party
 from dovetail.loading.mapped import MappedFiles
-from dovetail.models import FLOAT32, build
+from dovetail.models import build
 from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
 from dovetail.models.values import values_of
@@ -219,7 +219,7 @@ class _Found:
         tensors = {}
         for name, leaf in leaves.items():
             stored = self._files.tensor(leaf)
-            tensors[name.removeprefix(prefix)] = cast = _cast(name, stored, asked, self._family.id)
+            tensors[name.removeprefix(prefix)] = cast = _cast(name, stored, asked, self._family.float32)
             if cast is not stored:
                 self._files.forget(leaf)
         module.load_state_dict(tensors, assign=True)
@@ -258,9 +258,9 @@ def _torch_dtype(dtype: Dtype) -> torch.dtype:
     return found
 
 
-def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None, family: str) -> Tensor:
-    """The tensor in the type that was asked for, in float32 if it is one that the family keeps so."""
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None, float32: tuple[str, ...]) -> Tensor:
+    """The tensor in the type that was asked for, in float32 if its name fits a pattern of such."""
     if dtype is None:
         return tensor
-    is_exception = dtype.itemsize < 4 and any(fnmatchcase(name, kept) for kept in FLOAT32.get(family, ()))
+    is_exception = dtype.itemsize < 4 and any(fnmatchcase(name, pattern) for pattern in float32)
     return tensor.to(torch.float32 if is_exception else dtype)
