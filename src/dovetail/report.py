@@ -5,7 +5,6 @@ documents it. Keys are only ever added within one SCHEMA number.
 """
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
@@ -56,9 +55,9 @@ class PartReport(NamedTuple):
     parameters: int
     bytes: int
     dtypes: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...] | None]
     features: tuple[str, ...] = ()
     tied_to: str | None = None
-    shapes: Mapping[str, tuple[int, ...] | None] = MappingProxyType({})
 
     @property
     def is_complete(self) -> bool:

@@ -118,7 +118,7 @@ def test_the_key_lists_above_are_those_of_the_classes() -> None:
     assert list(Tie("head", "text.embed.weight", True, None).as_json()) == TIE
     assert list(Accounting(0, 0, 0, {}, 0).as_json()) == ACCOUNTING
     assert list(Closest(None, None, 0, 0, ()).as_json()) == CLOSEST
-    assert list(PartReport("head", None, "", 0, 0, 0, 0, {}).as_json()) == PART
+    assert list(PartReport("head", None, "", 0, 0, 0, 0, {}, {}).as_json()) == PART
 
 
 def test_layout_is_one_id_or_a_map_from_part_to_id(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> 
     for role, leaf in one.family.ties.items():
         if role not in reports and role in one.family.parts and leaf.split(".")[0] in reports:
             kind = one.family.parts[role][0].id
-            reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, tied_to=leaf)
+            reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, {}, tied_to=leaf)
     return reports
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(values: Values) -> "nn.Module":
-    """A model without weights: every parameter is on `meta`.
+    """A model without weights: every parameter is on `meta`. Its `values` are those given here.
 
     Raises:
         UsageError: there is no model of the family here, or a value that it needs is not known.
@@ -30,4 +30,5 @@ def build(values: Values) -> "nn.Module":
         raise UsageError(f"dovetail has no model of {family.id}", hint=f"it has: {there}")
     with torch.device("meta"):
         model: nn.Module = referenced(family.model)(values)
+    model.values = values  # type: ignore[assignment]
     return model

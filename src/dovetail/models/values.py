@@ -32,6 +32,15 @@ class Values:
     features: Mapping[str, frozenset[str]]
     values: Mapping[str, Value]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
+        """Itself: nothing of it ever changes."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A family is pickled by its id, and a part by its own: another process declares them itself."""
+        kinds = {role: part.id for role, part in self.kinds.items()}
+        return _declared, (self.family.id, kinds, self.features, self.values)
+
     def has(self, role: str) -> bool:
         """Whether the model has tensors of its own for a role."""
         return role in self.kinds
@@ -48,6 +57,22 @@ class Values:
                 hint=f"it holds {listed(self.kinds)}",
             )
         return self.kinds[role].id
+
+
+def _declared(
+    id: str,
+    kinds: Mapping[str, str],
+    features: Mapping[str, frozenset[str]],
+    values: Mapping[str, Value],
+) -> Values:
+    """The values of a pickle.
+
+    Raises:
+        UsageError: no family is declared here under this id, or it has no such parts.
+    """
+    family = family_of(id)
+    parts = {role: family.kind(role, kind) for role, kind in kinds.items()}
+    return Values(family=family, kinds=parts, features=features, values=values)
 
 
 def values_of(report: Report) -> Values:
