@@ -16,14 +16,15 @@ from dovetail.errors import CheckpointError, listed
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Documents
 from dovetail.explain.examine import Examination, examine
-from dovetail.explain.leaves import PartSizes
+from dovetail.explain.part_sizes import PartSizes
 from dovetail.explain.sizes import Inference
 from dovetail.families import built_in, family, third_party
 from dovetail.names import star
 from dovetail.report import Finding, Report
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
-from dovetail.weights.material import Material, materials_of
+from dovetail.weights.leaf import Leaf
+from dovetail.weights.stored_leaves import stored_leaves
 
 Path = str | os.PathLike[str]
 
@@ -31,7 +32,7 @@ Path = str | os.PathLike[str]
 class Subject(NamedTuple):
     """An opened checkpoint of a known family.
 
-    `materials` are its leaves in the order of the files; `allowed` the damage that the user lets pass.
+    `leaves` are its leaves in the order of the files; `allowed` the damage that the user lets pass.
     """
 
     report: Report
@@ -39,7 +40,7 @@ class Subject(NamedTuple):
     one: Explanation
     inference: Inference
     documents: Documents
-    materials: Mapping[str, Material]
+    leaves: Mapping[str, Leaf]
     allowed: tuple[Finding, ...]
 
     @property
@@ -110,16 +111,16 @@ def subject_of(examination: Examination, allow: Collection[str] = (), *, verb: s
     one, inference = examination.one, examination.inference
     assert one is not None
     assert inference is not None
-    materials = materials_of(one, inference, store)
+    leaves = stored_leaves(one, inference, store)
     stamp = examination.documents.stamp
     tags = stamp.values.get("init") if stamp else None
     if isinstance(tags, dict):
-        materials |= {
-            name: material._replace(init=tags[name])
-            for name, material in materials.items()
+        leaves |= {
+            name: leaf._replace(init=tags[name])
+            for name, leaf in leaves.items()
             if isinstance(tags.get(name), str) and tags[name] != "tied"
         }
-    return Subject(report, store, one, inference, examination.documents, materials, allowed)
+    return Subject(report, store, one, inference, examination.documents, leaves, allowed)
 
 
 def _refuse_damage(examination: Examination, allow: Collection[str], verb: str) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
-def records(kind: type[T], *columns: Iterable[Any]) -> list[T]:
+def rows_of(kind: type[T], *columns: Iterable[Any]) -> list[T]:
     """One `kind` for each row of the columns, given in the order of its fields, defaults included.
 
     A column may be endless (`itertools.repeat`), the first must not be.

@@ -63,15 +63,15 @@ def validate(
 
 def _with_values(examination: Examination, progress: Callable[[int, int], None] | None) -> Report:
     """The report with what the data shows, and whether it is what the certificate says."""
-    from dovetail.compare.recheck import certified_materials, recheck, why_not
+    from dovetail.compare.recheck import certified_leaves, recheck, why_not
     from dovetail.explain.values import check_values
 
     try:
-        materials = certified_materials(examination) if examination.store.has_bytes else {}
+        leaves = certified_leaves(examination) if examination.store.has_bytes else {}
     except DovetailError as error:
         report = check_values(examination, progress=progress)
         return report.replace(unchecked=(*report.unchecked, why_not(error)))
-    hashed = sum(material.size for material in materials.values())
+    hashed = sum(leaf.size for leaf in leaves.values())
     read = 0
 
     def looking(done: int, total: int) -> None:
@@ -82,7 +82,7 @@ def _with_values(examination: Examination, progress: Callable[[int, int], None] 
 
     report = check_values(examination, progress=looking)
     return recheck(
-        report, examination, materials, progress and (lambda done, _: progress(read + done, read + hashed))
+        report, examination, leaves, progress and (lambda done, _: progress(read + done, read + hashed))
     )
 
 

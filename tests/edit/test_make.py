@@ -14,8 +14,8 @@ from safetensors import safe_open
 import dovetail
 from dovetail.errors import UsageError
 from dovetail.explain.examine import examine
-from dovetail.explain.leaves import canonical_leaves
 from dovetail.families import built_in, family
+from dovetail.weights.stored_leaves import stored_leaves
 from files import MODELS, header_of, plan_of
 
 
@@ -76,7 +76,7 @@ def leaves(path: Path) -> dict[str, bytes]:
         examination = examine(store, built_in)
         assert examination.one is not None
         assert examination.inference is not None
-        found = canonical_leaves(examination.one, examination.inference, store)
+        found = stored_leaves(examination.one, examination.inference, store)
         stored = {name: store.read(name) for name in store.entries}
     return {
         name: b"".join(

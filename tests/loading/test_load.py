@@ -188,7 +188,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
             changed(f, lambda t: t.update({name: one.to(torch.int8) for name, one in t.items()}))
         ),
         "values of dtype I8 are not weights that a model runs with\n"
-        "  tensor  visual.patch_embed.proj.weight\n\n"
+        "  tensor  model.embed_tokens.weight\n\n"
         "hint: the checkpoint is quantised; load the one that it was made from",
     ),
     "no config": (

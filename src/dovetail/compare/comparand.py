@@ -10,10 +10,10 @@ from dovetail.declare.family import Family
 from dovetail.declare.part import LeafSpec
 from dovetail.errors import DovetailError
 from dovetail.explain.examine import Examination
-from dovetail.explain.leaves import Span
 from dovetail.report import Report
 from dovetail.store.store import Entry, Store
-from dovetail.weights.material import Material, materials_of
+from dovetail.weights.leaf import Leaf, Span
+from dovetail.weights.stored_leaves import stored_leaves
 
 
 class Tensor(NamedTuple):
@@ -24,7 +24,7 @@ class Tensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...] | None
     is_dead: bool = False
-    material: Material | None = None
+    leaf: Leaf | None = None
 
     @property
     def text(self) -> str:
@@ -60,12 +60,12 @@ def by_leaf(examination: Examination) -> Side:
     if not store.has_shapes:
         return by_stored_name(examination, "it has names only")
     try:
-        materials = materials_of(one, inference, store)
+        leaves = stored_leaves(one, inference, store)
     except DovetailError as error:
         return by_stored_name(examination, error.message)
     tensors = {
-        name: Tensor(name, its.role, its.dtype, its.shape, its.leaf.is_dead, its)
-        for name, its in materials.items()
+        name: Tensor(name, its.role, its.dtype, its.shape, its.spec.is_dead, its)
+        for name, its in leaves.items()
     }
     for name in one.unexplained:
         tensors.setdefault(name, _stored(store, name, store.entries[name]))
@@ -82,10 +82,10 @@ def by_stored_name(examination: Examination, why: str) -> Side:
 def _stored(store: Store, name: str, entry: Entry) -> Tensor:
     if entry.shape is None or not entry.dtype:
         return Tensor(name, "", entry.dtype, entry.shape)
-    material = Material(
+    leaf = Leaf(
         name=name,
         role="",
-        leaf=LeafSpec(name, ""),
+        spec=LeafSpec(name, ""),
         indices={},
         shape=entry.shape,
         dtype=entry.dtype,
@@ -93,4 +93,4 @@ def _stored(store: Store, name: str, entry: Entry) -> Tensor:
         store=store,
         spans=(Span(name, 0, entry.bytes),),
     )
-    return Tensor(name, "", entry.dtype, entry.shape, material=material)
+    return Tensor(name, "", entry.dtype, entry.shape, leaf=leaf)

@@ -141,11 +141,11 @@ def _distances(pairs: list[tuple[Tensor, Tensor]], progress: Progress | None) ->
     """How far apart the two of each pair are, by the name of the first; several threads read."""
     from dovetail.compare.distance import distance
 
-    readable = [(one.material, other.material) for one, other in pairs if one.material and other.material]
-    for material in {id(one.store): one for pair in readable for one in pair}.values():
-        assert material.store is not None
-        for file in range(len(material.store.files)):
-            material.store.source(file)  # opened before the threads ask for it
+    readable = [(one.leaf, other.leaf) for one, other in pairs if one.leaf and other.leaf]
+    for leaf in {id(one.store): one for pair in readable for one in pair}.values():
+        assert leaf.store is not None
+        for file in range(len(leaf.store.files)):
+            leaf.store.source(file)  # opened before the threads ask for it
     done, total = 0, sum(one.size for one, _ in readable)
     found = {}
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:

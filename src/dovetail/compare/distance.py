@@ -11,7 +11,7 @@ from dovetail.compare.difference import Distance
 from dovetail.dtypes import BITS
 from dovetail.store.cast import to_numbers
 from dovetail.store.write.tensor_data import Block, Skip
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 # elements at once: a MiB or two whatever the dtype
 _PIECE = 1 << 18
@@ -27,7 +27,7 @@ SAME = Distance(0.0, 0.0)
 UNKNOWN = Distance(math.nan, math.nan)
 
 
-def distance(a: Material, b: Material) -> Distance:
+def distance(a: Leaf, b: Leaf) -> Distance:
     """The distance of two tensors of one shape; what differs at all is read a second time."""
     read_a, read_b = _reader(a), _reader(b)
     if a.dtype == b.dtype and all(
@@ -46,9 +46,9 @@ def distance(a: Material, b: Material) -> Distance:
     return Distance(largest, math.sqrt(squares / norm) if norm else math.inf if squares else 0.0)
 
 
-def _pieces(material: Material) -> Iterator[tuple[int, int]]:
-    for start in range(0, material.elements, _PIECE):
-        yield start, min(_PIECE, material.elements - start)
+def _pieces(leaf: Leaf) -> Iterator[tuple[int, int]]:
+    for start in range(0, leaf.elements, _PIECE):
+        yield start, min(_PIECE, leaf.elements - start)
 
 
 def _apart(x: Any, y: Any) -> Any:
@@ -77,13 +77,13 @@ def _numbers(data: Bytes, dtype: str) -> Any:
     return None
 
 
-def _reader(material: Material) -> Callable[[int, int], Bytes]:
+def _reader(leaf: Leaf) -> Callable[[int, int], Bytes]:
     """Reads some elements; one that cannot be read in part is held as a whole."""
-    store, width = material.store, BITS[material.dtype]
-    if store is None or any(store.entries[span.tensor].strides is not None for span in material.spans):
-        data = memoryview(material.whole())
+    store, width = leaf.store, BITS[leaf.dtype]
+    if store is None or any(store.entries[span.tensor].strides is not None for span in leaf.spans):
+        data = memoryview(leaf.whole())
         return lambda start, count: data[start * width // 8 : (start + count) * width // 8]
-    return lambda start, count: _joined(material.blocks(start, count), count * width // 8)
+    return lambda start, count: _joined(leaf.blocks(start, count), count * width // 8)
 
 
 def _joined(blocks: Iterable[Block], size: int) -> Bytes:

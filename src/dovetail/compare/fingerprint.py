@@ -62,6 +62,6 @@ def identify(
             layout=subject.report.layout,
             fingerprint=fingerprint_of(subject.family, contents),
             leaves=len(contents),
-            bytes=sum(material.size for material in subject.materials.values()),
+            bytes=sum(leaf.size for leaf in subject.leaves.values()),
             certified=certified if isinstance(certified, str) else None,
         )

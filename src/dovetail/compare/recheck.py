@@ -9,12 +9,13 @@ from dovetail.errors import DovetailError
 from dovetail.explain.certificate import is_about
 from dovetail.explain.examine import Examination
 from dovetail.report import Finding, Report, counted, more
-from dovetail.weights.material import Material, materials_of
+from dovetail.weights.leaf import Leaf
+from dovetail.weights.stored_leaves import stored_leaves
 
 Progress = Callable[[int, int], None]
 
 
-def certified_materials(examination: Examination) -> dict[str, Material]:
+def certified_leaves(examination: Examination) -> dict[str, Leaf]:
     """The leaves that can be held against the certificate: none if there is no certificate of this file.
 
     Raises:
@@ -26,11 +27,11 @@ def certified_materials(examination: Examination) -> dict[str, Material]:
         return {}
     if examination.documents.node is not None:
         return {}  # `merge` holds the nodes of a model against each other
-    return materials_of(one, inference, examination.store)
+    return stored_leaves(one, inference, examination.store)
 
 
 def recheck(
-    report: Report, examination: Examination, materials: Mapping[str, Material], progress: Progress | None
+    report: Report, examination: Examination, leaves: Mapping[str, Leaf], progress: Progress | None
 ) -> Report:
     """The report with what changed since the certificate was written.
 
@@ -38,21 +39,21 @@ def recheck(
         DovetailError: the values cannot be read.
     """
     stamp = examination.documents.stamp
-    if stamp is None or not materials:
+    if stamp is None or not leaves:
         return report
-    contents = contents_of(examination.store, materials, progress=progress)
+    contents = contents_of(examination.store, leaves, progress=progress)
     said: Mapping[str, Any] = stamp.values["leaves"]
     known = [name for name in contents if isinstance(said.get(name), str)]
     if not known:
         return report.replace(unchecked=(*report.unchecked, f"content ({stamp.name} has no hashes)"))
     changed = [name for name in known if contents[name].hash != said[name]]
     if changed:
-        return report.with_findings(_changed(stamp.name, changed, len(known), materials))
+        return report.with_findings(_changed(stamp.name, changed, len(known), leaves))
     return _with_fingerprint(report, examination, contents)
 
 
-def _changed(certificate: str, names: list[str], known: int, materials: Mapping[str, Material]) -> Finding:
-    stored = tuple(dict.fromkeys(span.tensor for name in names for span in materials[name].spans))
+def _changed(certificate: str, names: list[str], known: int, leaves: Mapping[str, Leaf]) -> Finding:
+    stored = tuple(dict.fromkeys(span.tensor for name in names for span in leaves[name].spans))
     if 2 * len(names) > known > 1:
         return Finding(
             code="other-certificate",

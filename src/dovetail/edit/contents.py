@@ -12,7 +12,7 @@ from dovetail.store.content import ContentHash, are_equal, content_hash
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Store
 from dovetail.store.write.tensor_data import Block, Skip
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 Progress = Callable[[int, int], None]
 _THREADS = 4  # more do not read faster
@@ -33,22 +33,22 @@ def leaf_contents(subject: Subject, *, progress: Progress | None = None) -> dict
             hint="give the weights themselves",
         )
     check_copies(subject)
-    contents = contents_of(subject.store, subject.materials, progress=progress)
+    contents = contents_of(subject.store, subject.leaves, progress=progress)
     check_unchanged(subject.store)
     return contents
 
 
 def contents_of(
-    store: Store, materials: Mapping[str, Material], *, progress: Progress | None = None
+    store: Store, leaves: Mapping[str, Leaf], *, progress: Progress | None = None
 ) -> dict[str, LeafContent]:
     """The content of these leaves of a store; local files are read by several threads."""
     sources = [store.source(file) for file in range(len(store.files))]
     is_local = all(isinstance(source, LocalSource) for source in sources)
-    done, total = 0, sum(one.size for one in materials.values())
+    done, total = 0, sum(one.size for one in leaves.values())
     contents = {}
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1) if is_local else 1) as pool:
-        for one, digest in zip(materials.values(), pool.map(_hash, materials.values()), strict=True):
-            contents[one.name] = LeafContent(one.dtype, one.shape, digest, one.leaf.is_dead)
+        for one, digest in zip(leaves.values(), pool.map(_hash, leaves.values()), strict=True):
+            contents[one.name] = LeafContent(one.dtype, one.shape, digest, one.spec.is_dead)
             done += one.size
             if progress:
                 progress(done, total)
@@ -88,8 +88,8 @@ def check_unchanged(store: Store) -> None:
             )
 
 
-def _hash(material: Material) -> str:
-    return hash_of_blocks(material.blocks())
+def _hash(leaf: Leaf) -> str:
+    return hash_of_blocks(leaf.blocks())
 
 
 def hash_of_blocks(blocks: Iterable[Block]) -> str:

@@ -16,8 +16,8 @@ from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import FormatError, UsageError, listed
 from dovetail.report import Value
 from dovetail.store.content import hash_of
-from dovetail.weights.lay_out import Target, arrange
-from dovetail.weights.material import Material, plain
+from dovetail.weights.lay_out import Target, lay_out
+from dovetail.weights.leaf import Leaf
 
 FORMATS = {"safetensors": "safetensors", "torch": "torch", "pth": "torch"}
 
@@ -81,14 +81,14 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     if changes.pad_vocab < 1:
         raise UsageError(f"--pad-vocab {changes.pad_vocab} is no multiple", hint="for example --pad-vocab 64")
     layout = target_layout(subject, to)
-    materials, dropped = kept_materials(subject, layout, changes.without)
-    materials = with_ties(subject, layout, materials)
+    leaves, dropped = kept_leaves(subject, layout, changes.without)
+    leaves = with_ties(subject, layout, leaves)
     vocab = padded_vocab(subject, changes.pad_vocab) if changes.pad_vocab > 1 else None
     if vocab:
-        materials = padded(materials, vocab)
-    materials, lossy = cast_materials(materials, changes.dtypes, allow=changes.allow)
+        leaves = padded(leaves, vocab)
+    leaves, lossy = cast_leaves(leaves, changes.dtypes, allow=changes.allow)
     files = output_files(
-        arrange(materials, target(subject, layout)),
+        lay_out(leaves, target(subject, layout)),
         layout.container,
         format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
@@ -97,7 +97,7 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     return plan_of(
         "convert",
         subject,
-        (Output(files, layout.id, side_files(subject, layout, materials, vocab)),),
+        (Output(files, layout.id, side_files(subject, layout, leaves, vocab)),),
         assumed=assumptions(subject, layout),
         config=with_vocab(subject.report.config, vocab),
         dropped=dropped,
@@ -179,9 +179,9 @@ def format_of(word: str | None) -> str | None:
     return FORMATS[word] if word else None
 
 
-def kept_materials(
+def kept_leaves(
     subject: Subject, layout: Layout, without: Collection[str]
-) -> tuple[list[Material], list[Dropped]]:
+) -> tuple[list[Leaf], list[Dropped]]:
     """The leaves that go into the result, and those that do not, each with its rule.
 
     Raises:
@@ -194,13 +194,13 @@ def kept_materials(
     dropped = []
     gone = set(without)
     for role in without:
-        names = tuple(m.name for m in subject.materials.values() if m.role == role)
+        names = tuple(m.name for m in subject.leaves.values() if m.role == role)
         dropped.append(Dropped(names, f"the part {role}, left out as asked"))
     for role in _copied_ties(subject, layout, gone):
-        names = tuple(m.name for m in subject.materials.values() if m.role == role)
+        names = tuple(m.name for m in subject.leaves.values() if m.role == role)
         dropped.append(Dropped(names, f"a copy of {subject.family.ties[role]}, byte for byte"))
         gone.add(role)
-    if not (kept := [m for m in subject.materials.values() if m.role not in gone]):
+    if not (kept := [m for m in subject.leaves.values() if m.role not in gone]):
         raise UsageError(f"nothing is left without {listed(without, 6)}", hint="leave out fewer parts")
     return kept, dropped
 
@@ -230,63 +230,63 @@ def _is_copy_wanted(subject: Subject, role: str) -> bool:
 
 
 def _is_copy(subject: Subject, role: str, leaf: str) -> bool:
-    copies = [material for material in subject.materials.values() if material.role == role]
-    original = subject.materials.get(leaf)
+    copies = [leaf for leaf in subject.leaves.values() if leaf.role == role]
+    original = subject.leaves.get(leaf)
     if original is None or len(copies) != 1 or copies[0].shape != original.shape:
         return False
     if not subject.store.has_bytes:
         return True
-    return hash_of(plain(copies[0])) == hash_of(plain(original))
+    return hash_of(copies[0].plain()) == hash_of(original.plain())
 
 
-def with_ties(subject: Subject, layout: Layout, materials: list[Material]) -> list[Material]:
+def with_ties(subject: Subject, layout: Layout, leaves: list[Leaf]) -> list[Leaf]:
     """The same and, where the layout stores tied parts, a copy for each that the source leaves out."""
     if not layout.stores_ties:
-        return materials
-    return [*materials, *(one for one in tied_copies(subject, materials) if one.role in layout.mounts)]
+        return leaves
+    return [*leaves, *(one for one in tied_copies(subject, leaves) if one.role in layout.mounts)]
 
 
-def tied_copies(subject: Subject, materials: list[Material]) -> list[Material]:
+def tied_copies(subject: Subject, leaves: list[Leaf]) -> list[Leaf]:
     """A copy of what it shares for each tied part that is not there."""
-    by_name = {material.name: material for material in materials}
-    there = {material.role for material in materials}
+    by_name = {leaf.name: leaf for leaf in leaves}
+    there = {leaf.role for leaf in leaves}
     copies = []
     for role, leaf in subject.family.ties.items():
         if role not in there and leaf in by_name:
             (head,) = subject.parts[role].leaves.values()
             name = f"{role}.{head.name}"
-            copies.append(by_name[leaf]._replace(name=name, role=role, leaf=head, indices={}, init="tied"))
+            copies.append(by_name[leaf]._replace(name=name, role=role, spec=head, indices={}, init="tied"))
     return copies
 
 
-def cast_materials(
-    materials: list[Material], dtypes: Sequence[str], *, allow: Collection[str] = ()
-) -> tuple[list[Material], tuple[Lossy, ...]]:
+def cast_leaves(
+    leaves: list[Leaf], dtypes: Sequence[str], *, allow: Collection[str] = ()
+) -> tuple[list[Leaf], tuple[Lossy, ...]]:
     """The same with other dtypes; only floating-point tensors change. `allow` are those that may overflow.
 
     Raises:
         UsageError: there is no such dtype, or a pattern fits no tensor.
     """
     if not dtypes:
-        return materials, ()
+        return leaves, ()
     from dovetail.store.cast import CASTABLE, is_lossless
 
     rules = [_rule(text) for text in dtypes]
     for (pattern, _), text in zip(rules, dtypes, strict=True):
-        if not any(_fits(material, pattern) for material in materials):
+        if not any(_fits(leaf, pattern) for leaf in leaves):
             raise UsageError(
                 f"`--dtype {text}` fits no tensor", hint="patterns match names such as text.norm.weight"
             )
     changed, counts = [], dict[tuple[str, str], int]()
-    for material in materials:
-        wanted = next((dtype for pattern, dtype in reversed(rules) if _fits(material, pattern)), None)
-        if wanted is None or material.source_dtype not in CASTABLE or wanted == material.dtype:
-            changed.append(material)
+    for leaf in leaves:
+        wanted = next((dtype for pattern, dtype in reversed(rules) if _fits(leaf, pattern)), None)
+        if wanted is None or leaf.source_dtype not in CASTABLE or wanted == leaf.dtype:
+            changed.append(leaf)
             continue
-        may_overflow = any(_fits(material, pattern) for pattern in allow)
-        changed.append(material._replace(dtype=wanted, may_overflow=may_overflow))
-        if not is_lossless(material.source_dtype, wanted):
-            counts[material.source_dtype, wanted] = counts.get((material.source_dtype, wanted), 0) + 1
+        may_overflow = any(_fits(leaf, pattern) for pattern in allow)
+        changed.append(leaf._replace(dtype=wanted, may_overflow=may_overflow))
+        if not is_lossless(leaf.source_dtype, wanted):
+            counts[leaf.source_dtype, wanted] = counts.get((leaf.source_dtype, wanted), 0) + 1
     return changed, tuple(Lossy(f"rounded from {a} to {b}", number) for (a, b), number in counts.items())
 
 
@@ -305,8 +305,8 @@ def _rule(text: str) -> tuple[str, str]:
     return (pattern if equals else "*"), dtype
 
 
-def _fits(material: Material, pattern: str) -> bool:
-    return material.role == pattern or fnmatchcase(material.name, pattern)
+def _fits(leaf: Leaf, pattern: str) -> bool:
+    return leaf.role == pattern or fnmatchcase(leaf.name, pattern)
 
 
 def torch_values(subject: Subject, layout: Layout) -> dict[str, Any]:

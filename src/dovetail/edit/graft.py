@@ -16,21 +16,22 @@ from dovetail.declare.blueprint import Blueprint, PlannedLeaf
 from dovetail.declare.family import Family, Layout
 from dovetail.edit.beside.carried import CONFIG, travelling
 from dovetail.edit.beside.config_json import config_json
-from dovetail.edit.convert import cast_materials, format_of
+from dovetail.edit.convert import cast_leaves, format_of
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.write.execute import Done, Progress, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import CheckpointError, UsageError, listed
 from dovetail.explain.documents import Documents, config_documents
-from dovetail.explain.leaves import KnownSizes, canonical_name
+from dovetail.explain.leaves import canonical_name
+from dovetail.explain.part_sizes import KnownSizes
 from dovetail.explain.wanted import Described, described, family_of
 from dovetail.families import all_families, family
 from dovetail.names import star
 from dovetail.store.open import located
 from dovetail.weights.fresh import fresh
 from dovetail.weights.interpolate import interpolated, resized
-from dovetail.weights.lay_out import Target, arrange
-from dovetail.weights.material import Material
+from dovetail.weights.lay_out import Target, lay_out
+from dovetail.weights.leaf import Leaf
 
 # What stands beside the weights of a model.
 _BESIDE = (".json", ".jinja", ".model")
@@ -155,18 +156,18 @@ def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Ma
     work = _Work(subjects, model, wanted)
     for leaf in model.plan.leaves():
         work.fill(leaf)
-    materials, lossy = cast_materials(work.materials, wanted.dtypes)
+    leaves, lossy = cast_leaves(work.leaves, wanted.dtypes)
     layout = _layout(one, wanted.to)
     target = Target(
         one, layout, model.plan.kinds, {role: KnownSizes(model.plan.dims(role)) for role in model.plan.kinds}
     )
     files = output_files(
-        arrange(materials, target),
+        lay_out(leaves, target),
         layout.container,
         format=format_of(wanted.format),
         max_shard_size=wanted.max_shard_size,
     )
-    texts = _side_files(config, model, materials, subjects, wanted)
+    texts = _side_files(config, model, leaves, subjects, wanted)
     plan = Plan(
         verb="graft",
         source=" + ".join(subject.report.path for subject in subjects),
@@ -262,10 +263,10 @@ class _Misfit(NamedTuple):
     hint: str
 
 
-def _way_out(planned: PlannedLeaf, material: Material) -> str:
-    if _is_table(planned, material, "vocab"):
+def _way_out(planned: PlannedLeaf, leaf: Leaf) -> str:
+    if _is_table(planned, leaf, "vocab"):
         return "give --resize-vocab N, or the donor's vocab in the config"
-    if _is_grid(planned, material):
+    if _is_grid(planned, leaf):
         return "give --interpolate"
     return "take another donor, or name with --only the parts that fit"
 
@@ -274,7 +275,7 @@ class _Work:
     """The new model's leaves, as they are found."""
 
     def __init__(self, subjects: Sequence[Subject], model: Described, wanted: Wanted) -> None:
-        self.materials: list[Material] = []
+        self.leaves: list[Leaf] = []
         self._subjects = subjects
         self._model = model
         self._wanted = wanted
@@ -294,37 +295,35 @@ class _Work:
         if found is None:
             self._keep(fresh(planned, self._dtype(), self._wanted.seed), "fresh", None)
             return
-        number, material = found
+        number, leaf = found
         donor = self._subjects[number].report.path
-        self._used[number].add(material.name)
+        self._used[number].add(leaf.name)
         self._filled[planned.role] += 1
-        as_mine = material._replace(name=name, role=planned.role, leaf=planned.leaf, indices=planned.indices)
-        if material.shape == planned.shape:
+        as_mine = leaf._replace(name=name, role=planned.role, spec=planned.leaf, indices=planned.indices)
+        if leaf.shape == planned.shape:
             fate = "tied" if as_mine.init == "tied" else "copied"
             self._keep(as_mine, fate, donor)
         else:
             self._fit(planned, as_mine, donor)
 
-    def _fit(self, planned: PlannedLeaf, material: Material, donor: str) -> None:
+    def _fit(self, planned: PlannedLeaf, leaf: Leaf, donor: str) -> None:
         """What to do about another shape, if the user said it."""
-        if self._wanted.resize_vocab and _is_table(planned, material, "vocab"):
-            made = resized(material, fresh(planned, material.dtype, self._wanted.seed))
-            self._keep(made, f"resized from {material.shape[0]} rows", donor)
-        elif self._wanted.interpolate and _is_grid(planned, material):
-            self._keep(
-                interpolated(material, planned.shape[0]), f"interpolated from {material.shape[0]}", donor
-            )
+        if self._wanted.resize_vocab and _is_table(planned, leaf, "vocab"):
+            made = resized(leaf, fresh(planned, leaf.dtype, self._wanted.seed))
+            self._keep(made, f"resized from {leaf.shape[0]} rows", donor)
+        elif self._wanted.interpolate and _is_grid(planned, leaf):
+            self._keep(interpolated(leaf, planned.shape[0]), f"interpolated from {leaf.shape[0]}", donor)
         else:
-            misfit = _Misfit(material.name, material.shape, planned.shape, _way_out(planned, material))
+            misfit = _Misfit(leaf.name, leaf.shape, planned.shape, _way_out(planned, leaf))
             self._misfits.setdefault((planned.role, donor), []).append(misfit)
-            self._keep(fresh(planned, material.dtype, self._wanted.seed), "does not fit", donor)
+            self._keep(fresh(planned, leaf.dtype, self._wanted.seed), "does not fit", donor)
 
-    def _keep(self, material: Material, fate: str, donor: str | None) -> None:
-        self.materials.append(material)
-        key = (material.role, star(material.name), fate, donor)
-        self._fates.setdefault(key, []).append(material.name)
+    def _keep(self, leaf: Leaf, fate: str, donor: str | None) -> None:
+        self.leaves.append(leaf)
+        key = (leaf.role, star(leaf.name), fate, donor)
+        self._fates.setdefault(key, []).append(leaf.name)
 
-    def _found(self, planned: PlannedLeaf) -> tuple[int, Material] | None:
+    def _found(self, planned: PlannedLeaf) -> tuple[int, Leaf] | None:
         """The first donor's leaf for a planned one: of the same role, else of the same kind of part."""
         if self._wanted.only and planned.role not in self._wanted.only:
             return None
@@ -332,23 +331,22 @@ class _Work:
         for number, subject in enumerate(self._subjects):
             roles = [role for role, match in subject.one.roles.items() if match.part.id == planned.part.id]
             for role in sorted(roles, key=lambda role: role != planned.role):
-                if (material := subject.materials.get(f"{role}.{inside}")) is not None:
-                    return number, material
+                if (leaf := subject.leaves.get(f"{role}.{inside}")) is not None:
+                    return number, leaf
             if (tied := self._tied(planned, subject)) is not None:
                 return number, tied
         return None
 
-    def _tied(self, planned: PlannedLeaf, subject: Subject) -> Material | None:
+    def _tied(self, planned: PlannedLeaf, subject: Subject) -> Leaf | None:
         """The matrix that a donor uses for a head that it does not store."""
         if planned.role not in self._model.plan.family.ties or planned.role in subject.one.roles:
             return None
-        leaf = subject.family.ties.get(planned.role)
-        material = subject.materials.get(leaf) if leaf else None
-        return None if material is None else material._replace(init="tied")
+        leaf = subject.leaves.get(subject.family.ties.get(planned.role, ""))
+        return None if leaf is None else leaf._replace(init="tied")
 
     def _dtype(self) -> str:
         """The dtype of fresh leaves: that of most donated ones."""
-        kinds = [material.dtype for subject in self._subjects for material in subject.materials.values()]
+        kinds = [leaf.dtype for subject in self._subjects for leaf in subject.leaves.values()]
         return max(set(kinds), key=kinds.count)
 
     def rows(self) -> Iterator[Row]:
@@ -363,9 +361,9 @@ class _Work:
         """What donors have and the new model did not take."""
         for subject, used in zip(self._subjects, self._used, strict=True):
             groups: dict[tuple[str, str], list[str]] = {}
-            for name, material in subject.materials.items():
+            for name, leaf in subject.leaves.items():
                 if name not in used:
-                    groups.setdefault((material.role, star(name)), []).append(name)
+                    groups.setdefault((leaf.role, star(name)), []).append(name)
             for (role, template), names in groups.items():
                 yield Row("donor", role, template, "left over", len(names), names[0], subject.report.path)
 
@@ -383,16 +381,16 @@ class _Work:
                 yield f"no donor has anything for the part {role}, which was asked for by --only"
 
 
-def _is_table(planned: PlannedLeaf, material: Material, dim: str) -> bool:
+def _is_table(planned: PlannedLeaf, leaf: Leaf, dim: str) -> bool:
     """Whether two leaves are tables of the same width whose rows a dim counts."""
     is_table = len(planned.shape) > 0 and str(planned.leaf.shape[0]) == dim
-    return is_table and planned.shape[1:] == material.shape[1:]
+    return is_table and planned.shape[1:] == leaf.shape[1:]
 
 
-def _is_grid(planned: PlannedLeaf, material: Material) -> bool:
+def _is_grid(planned: PlannedLeaf, leaf: Leaf) -> bool:
     """Whether two leaves are position tables of images."""
     spelled = planned.part.facts.spellings.get("positions", ("",))[0]
-    return spelled.startswith("(") and _is_table(planned, material, "positions")
+    return spelled.startswith("(") and _is_table(planned, leaf, "positions")
 
 
 def _donor_facts(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
@@ -405,7 +403,7 @@ def _donor_facts(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
 def _side_files(
     config: str,
     model: Described,
-    materials: Sequence[Material],
+    leaves: Sequence[Leaf],
     subjects: Sequence[Subject],
     wanted: Wanted,
 ) -> dict[str, bytes]:
@@ -423,7 +421,7 @@ def _side_files(
     if CONFIG in texts:
         texts[CONFIG] = _adapted(texts[CONFIG], wanted)
     else:
-        dtype = max({one.dtype for one in materials}, key=[one.dtype for one in materials].count)
+        dtype = max({one.dtype for one in leaves}, key=[one.dtype for one in leaves].count)
         texts[CONFIG] = _generated(model.plan, dtype)
     return texts
 

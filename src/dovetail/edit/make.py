@@ -11,14 +11,14 @@ from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.beside.config_json import config_json
 from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError
-from dovetail.explain.leaves import KnownSizes
+from dovetail.explain.part_sizes import KnownSizes
 from dovetail.families import family as family_of
 from dovetail.store.safetensors.write import INDEX
 from dovetail.store.write.block_file import BlockFile
 from dovetail.store.write.publish import publishing
 from dovetail.store.write.tensor_data import Chunk
 from dovetail.weights.fresh import fresh_model, with_tied_copies
-from dovetail.weights.lay_out import Arranged, Target, arrange
+from dovetail.weights.lay_out import OutputTensor, Target, lay_out
 
 
 class Made(NamedTuple):
@@ -59,7 +59,7 @@ def make(
     plan = blueprint(one, _changed(one, chosen, sizes or {}))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
     spelled = _whole_bytes(dtype)
-    tensors = _arranged(plan, target, spelled.name, seed)
+    tensors = _laid_out(plan, target, spelled.name, seed)
     files = output_files(tensors, target.container, max_shard_size=max_shard_size)
     total = sum(file.size for file in files)
     side = _side_files(plan, target, spelled)
@@ -75,24 +75,24 @@ def make(
     return Made(os.fspath(out), names, len(tensors), total * 8 // spelled.bits, total)
 
 
-def _arranged(plan: Blueprint, layout: Layout, dtype: str, seed: int) -> list[Arranged]:
+def _laid_out(plan: Blueprint, layout: Layout, dtype: str, seed: int) -> list[OutputTensor]:
     """The tensors of a layout. One that holds a single part is that part cut out of the model."""
-    materials = fresh_model(plan, dtype, seed)
+    leaves = fresh_model(plan, dtype, seed)
     if layout.stores_ties:
-        materials = with_tied_copies(materials, plan)
+        leaves = with_tied_copies(leaves, plan)
     if len(layout.mounts) == 1:
-        materials = [material for material in materials if material.role in layout.mounts]
-    roles = {material.role for material in materials}
+        leaves = [leaf for leaf in leaves if leaf.role in layout.mounts]
+    roles = {leaf.role for leaf in leaves}
     parts = {role: plan.kinds.get(role, plan.family.parts[role][0]) for role in roles}
     sizes = {role: KnownSizes(plan.dims(role)) for role in roles}
-    return arrange(materials, Target(plan.family, layout, parts, sizes))
+    return lay_out(leaves, Target(plan.family, layout, parts, sizes))
 
 
-def _chunks(tensor: Arranged, _: BlockFile) -> Iterator[Chunk]:
+def _chunks(tensor: OutputTensor, _: BlockFile) -> Iterator[Chunk]:
     return (chunk for _, chunk in tensor.chunks())
 
 
-def _hole(_: Arranged, __: BlockFile) -> None:
+def _hole(_: OutputTensor, __: BlockFile) -> None:
     return None
 
 

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 from dovetail.declare.family import Family
 from dovetail.edit.write.files import OutputFile, index_of
 from dovetail.explain.documents import STAMP
-from dovetail.explain.leaves import Span
 from dovetail.report import Finding, Value
 from dovetail.store.content import ALGORITHM, hash_of
 from dovetail.store.safetensors.write import INDEX
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Store
-from dovetail.weights.lay_out import Arranged
-from dovetail.weights.material import Material
+from dovetail.weights.lay_out import OutputTensor
+from dovetail.weights.leaf import Leaf, Span
 
 # Python, the blocks of the writing thread and the reading block (measured: bench/bench_convert.py).
 _BASE_MEMORY = 64 << 20
@@ -98,7 +97,7 @@ class Plan(NamedTuple):
     assumed: tuple[str, ...] = ()
 
     @property
-    def tensors(self) -> list[Arranged]:
+    def tensors(self) -> list[OutputTensor]:
         """Every tensor, in the order of the files."""
         return [tensor for output in self.outputs for file in output.files for tensor in file.tensors]
 
@@ -188,50 +187,50 @@ def _output(output: Output) -> dict[str, Any]:
     }
 
 
-def _unit(tensor: Arranged) -> dict[str, Any]:
+def _unit(tensor: OutputTensor) -> dict[str, Any]:
     """One tensor to write, and what it is made of."""
-    sources = dict.fromkeys(span.tensor for material in tensor.materials for span in material.spans)
+    sources = dict.fromkeys(span.tensor for leaf in tensor.leaves for span in leaf.spans)
     return {
         "target": tensor.name,
         "op": _word(tensor),
-        "leaves": [material.name for material in tensor.materials],
+        "leaves": [leaf.name for leaf in tensor.leaves],
         "sources": list(sources),
-        "init": sorted({material.init for material in tensor.materials}),
+        "init": sorted({leaf.init for leaf in tensor.leaves}),
         "dtype": tensor.dtype,
         "shape": list(tensor.shape),
         "bytes": tensor.size,
     }
 
 
-def _made_of(tensor: Arranged) -> list[Any]:
+def _made_of(tensor: OutputTensor) -> list[Any]:
     """What tells two plans apart that write tensors of the same names and shapes."""
-    order = [(one.material.name, one.start, one.length) for one in tensor.segments or ()]
-    return [*((one.name, one.source_dtype, one.init, one.spans) for one in tensor.materials), *order]
+    order = [(one.leaf.name, one.start, one.length) for one in tensor.segments or ()]
+    return [*((one.name, one.source_dtype, one.init, one.spans) for one in tensor.leaves), *order]
 
 
-def _word(tensor: Arranged) -> str:
-    if tensor.pieces == () and len(spans := (material := tensor.materials[0]).spans) == 1:
-        return _word_of_one(tensor, material, spans[0])
-    inits = {material.init for material in tensor.materials if material.make is not None}
+def _word(tensor: OutputTensor) -> str:
+    if tensor.pieces == () and len(spans := (leaf := tensor.leaves[0]).spans) == 1:
+        return _word_of_one(tensor, leaf, spans[0])
+    inits = {leaf.init for leaf in tensor.leaves if leaf.make is not None}
     if len(inits) == 1 and inits != {"copied"}:
         return inits.pop()
-    sources = {span.tensor for material in tensor.materials for span in material.spans}
+    sources = {span.tensor for leaf in tensor.leaves for span in leaf.spans}
     if len(sources) > 1 or tensor.pieces is None:
         return tensor.row.op.word
-    (material,) = tensor.materials[:1]
-    if material.init == "tied":
+    (leaf,) = tensor.leaves[:1]
+    if leaf.init == "tied":
         return "tied copy"
-    if len(material.spans) > 1 or len(tensor.materials) > 1:
+    if len(leaf.spans) > 1 or len(tensor.leaves) > 1:
         return "rearrange"
-    return _word_of_one(tensor, material, material.spans[0]) if material.spans else tensor.row.op.word
+    return _word_of_one(tensor, leaf, leaf.spans[0]) if leaf.spans else tensor.row.op.word
 
 
-def _word_of_one(tensor: Arranged, material: Material, span: Span) -> str:
+def _word_of_one(tensor: OutputTensor, leaf: Leaf, span: Span) -> str:
     """The op of a tensor that comes from one run of bytes."""
-    if material.init == "tied":
+    if leaf.init == "tied":
         return "tied copy"
-    stored = material.store.entries[span.tensor] if material.store is not None else None
-    if stored is not None and stored.shape != material.shape and span.length != stored.bytes:
+    stored = leaf.store.entries[span.tensor] if leaf.store is not None else None
+    if stored is not None and stored.shape != leaf.shape and span.length != stored.bytes:
         return "take apart"
     return "copy" if span.tensor == tensor.name else "rename"
 

@@ -18,9 +18,9 @@ from dovetail.declare.family import Layout
 from dovetail.edit.beside.carried import side_files
 from dovetail.edit.convert import (
     Changes,
-    cast_materials,
+    cast_leaves,
     format_of,
-    kept_materials,
+    kept_leaves,
     plan_of,
     target,
     target_layout,
@@ -31,8 +31,8 @@ from dovetail.edit.write.certificate import certificate_name
 from dovetail.edit.write.execute import Done, execute
 from dovetail.edit.write.files import OutputFile, output_files
 from dovetail.errors import UsageError
-from dovetail.weights.lay_out import arrange
-from dovetail.weights.material import Material
+from dovetail.weights.lay_out import lay_out
+from dovetail.weights.leaf import Leaf
 
 _NO_CHANGES = Changes()
 
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
     number: int
     of: int
     layers: range
-    materials: list[Material]
+    leaves: list[Leaf]
 
     @property
     def is_first(self) -> bool:
@@ -58,7 +58,7 @@ class Stage(NamedTuple):
     @property
     def roles(self) -> list[str]:
         """The parts that it has something of."""
-        return list(dict.fromkeys(material.role for material in self.materials))
+        return list(dict.fromkeys(leaf.role for leaf in self.leaves))
 
 
 def split(
@@ -108,15 +108,15 @@ def plan_split(
         UsageError: the numbers do not fit the model.
     """
     layout = target_layout(subject, to)
-    materials, dropped = kept_materials(subject, layout, changes.without)
-    materials, lossy = cast_materials(materials, changes.dtypes)
-    stages = staged(subject, materials, nodes=nodes, layers=layers)
+    leaves, dropped = kept_leaves(subject, layout, changes.without)
+    leaves, lossy = cast_leaves(leaves, changes.dtypes)
+    stages = staged(subject, leaves, nodes=nodes, layers=layers)
     is_chunked = layout.container.has_litgpt_config
     outputs = [_chunk(subject, layout, stage) for stage in stages] if is_chunked else []
     if is_chunked:
-        outputs.append(Output((), layout.id, side_files(subject, layout, materials), certificate=""))
+        outputs.append(Output((), layout.id, side_files(subject, layout, leaves), certificate=""))
     else:
-        texts = side_files(subject, layout, materials)
+        texts = side_files(subject, layout, leaves)
         outputs = [_node(subject, layout, stage, changes)._replace(side_files=texts) for stage in stages]
     return plan_of(
         "split", subject, tuple(outputs), config=subject.report.config, dropped=dropped, lossy=lossy
@@ -125,7 +125,7 @@ def plan_split(
 
 def staged(
     subject: Subject,
-    materials: list[Material],
+    leaves: list[Leaf],
     *,
     nodes: int | None = None,
     layers: Sequence[int] | None = None,
@@ -136,18 +136,18 @@ def staged(
         UsageError: the numbers do not fit the model.
     """
     pipeline = subject.family.pipeline
-    per_layer: dict[int, list[Material]] = {}
-    first: list[Material] = []
-    last: list[Material] = []
-    for material in materials:
-        if material.role in pipeline.spine and "layer" in material.indices:
-            per_layer.setdefault(material.indices["layer"], []).append(material)
+    per_layer: dict[int, list[Leaf]] = {}
+    first: list[Leaf] = []
+    last: list[Leaf] = []
+    for leaf in leaves:
+        if leaf.role in pipeline.spine and "layer" in leaf.indices:
+            per_layer.setdefault(leaf.indices["layer"], []).append(leaf)
         else:
-            (last if pipeline.is_last(material.name) else first).append(material)
+            (last if pipeline.is_last(leaf.name) else first).append(leaf)
     if not per_layer:
         raise UsageError(f"{subject.family.id} has no layers here that could be dealt out")
     if len(layers or (1,) * (nodes or 0)) > 1:
-        last += tied_copies(subject, materials)
+        last += tied_copies(subject, leaves)
     sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]
     ends = sum(one.size for one in first), sum(one.size for one in last)
     if not layers and nodes is None:
@@ -223,7 +223,7 @@ def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[in
 def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> Output:
     """A folder with the names of the layout."""
     files = output_files(
-        arrange(stage.materials, target(subject, layout)),
+        lay_out(stage.leaves, target(subject, layout)),
         layout.container,
         format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
@@ -238,10 +238,10 @@ def _chunk(subject: Subject, layout: Layout, stage: Stage) -> Output:
         one._replace(indices={**one.indices, "layer": one.indices["layer"] - stage.layers.start})
         if one.role in subject.family.pipeline.spine and "layer" in one.indices
         else one
-        for one in stage.materials
+        for one in stage.leaves
     ]
     name = "model_starter.pth" if stage.is_first else f"model_secondary{stage.number - 1}.pth"
-    tensors = arrange(counted, target(subject, layout))
+    tensors = lay_out(counted, target(subject, layout))
     return Output(
         (OutputFile(name, "torch", tuple(tensors)),),
         layout.id,

@@ -193,8 +193,8 @@ def _contents(
         return leaf_contents(subject, progress=progress)
     said = _hashes(old) if subject.documents.stamp else {}
     return {
-        one.name: LeafContent(one.dtype, one.shape, said.get(one.name), one.leaf.is_dead)
-        for one in subject.materials.values()
+        one.name: LeafContent(one.dtype, one.shape, said.get(one.name), one.spec.is_dead)
+        for one in subject.leaves.values()
     }
 
 

@@ -12,7 +12,7 @@ from dovetail.checkpoint import Subject
 from dovetail.dtypes import BITS
 from dovetail.errors import UsageError
 from dovetail.report import Value
-from dovetail.weights.material import BLOCK, Material, plain
+from dovetail.weights.leaf import Leaf, zeros
 
 
 class Vocab(NamedTuple):
@@ -42,42 +42,39 @@ def padded_vocab(subject: Subject, multiple: int) -> Vocab:
         if (
             "embed.weight" in part.leaves
             and "vocab" in part.dims
-            and f"{role}.embed.weight" in subject.materials
+            and f"{role}.embed.weight" in subject.leaves
         ):
-            used = subject.materials[f"{role}.embed.weight"].shape[0]
+            used = subject.leaves[f"{role}.embed.weight"].shape[0]
             return Vocab(role, used, -(-used // multiple) * multiple)
     raise UsageError("--pad-vocab: this checkpoint has no table of tokens")
 
 
-def padded(materials: list[Material], vocab: Vocab) -> list[Material]:
+def padded(leaves: list[Leaf], vocab: Vocab) -> list[Leaf]:
     """The same with more rows in every table of these tokens."""
-    return [
-        _padded(one, vocab) if _is_table(one) and one.shape[0] == vocab.used else one for one in materials
-    ]
+    return [_padded(one, vocab) if _is_table(one) and one.shape[0] == vocab.used else one for one in leaves]
 
 
-def _is_table(material: Material) -> bool:
-    return len(material.shape) > 0 and str(material.leaf.shape[0]) == "vocab"
+def _is_table(leaf: Leaf) -> bool:
+    return len(leaf.shape) > 0 and str(leaf.spec.shape[0]) == "vocab"
 
 
-def _padded(material: Material, vocab: Vocab) -> Material:
+def _padded(leaf: Leaf, vocab: Vocab) -> Leaf:
     if vocab.rows == vocab.used:
-        return material
-    return material._replace(
-        shape=(vocab.rows, *material.shape[1:]),
-        make=partial(_blocks, material, vocab.rows - vocab.used),
-        source_dtype=material.dtype,
+        return leaf
+    return leaf._replace(
+        shape=(vocab.rows, *leaf.shape[1:]),
+        make=partial(_blocks, leaf, vocab.rows - vocab.used),
+        source_dtype=leaf.dtype,
         init="padded",
         store=None,
         spans=(),
     )
 
 
-def _blocks(material: Material, rows: int) -> Iterator[bytes | memoryview]:
-    yield from plain(material)
-    missing = rows * material.elements // material.shape[0] * BITS[material.dtype] // 8
-    for start in range(0, missing, BLOCK):
-        yield bytes(min(BLOCK, missing - start))
+def _blocks(leaf: Leaf, rows: int) -> Iterator[bytes | memoryview]:
+    yield from leaf.plain()
+    missing = rows * leaf.elements // leaf.shape[0] * BITS[leaf.dtype] // 8
+    yield from zeros(missing)
 
 
 def with_vocab(config: Mapping[str, Value], vocab: Vocab | None) -> dict[str, Value]:

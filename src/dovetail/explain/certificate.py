@@ -9,7 +9,7 @@ from typing import Any
 from dovetail.errors import DovetailError, listed
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Document
-from dovetail.explain.leaves import canonical_leaves, leaf_names
+from dovetail.explain.leaves import leaf_headers, leaf_names
 from dovetail.explain.sizes import Inference
 from dovetail.names import star
 from dovetail.report import Finding, counted
@@ -100,10 +100,10 @@ def _other(stamp: Document, why: str) -> Finding:
 def _headers(one: Explanation, inference: Inference, store: Store) -> Headers:
     """Dtype and shape of every leaf here, "" where that is not known."""
     try:
-        leaves = canonical_leaves(one, inference, store)
+        headers = leaf_headers(one, inference, store)
     except DovetailError:
         return dict.fromkeys(leaf_names(one), "")
-    return {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in leaves.items()}
+    return {name: f"{dtype} {list(shape)}" for name, (dtype, shape) in headers.items()}
 
 
 def _said(table: Mapping[str, Any], name: str) -> str:

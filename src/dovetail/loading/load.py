@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from dovetail.dtypes import dtype_of
 from dovetail.errors import CheckpointError, FormatError, UsageError, listed
 from dovetail.explain.examine import Examination, examine
-from dovetail.explain.leaves import CanonicalLeaf, canonical_leaves
 from dovetail.families import built_in, family, third_party
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
@@ -29,6 +28,8 @@ from dovetail.models.values import values_of
 from dovetail.report import Report, Tie
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
+from dovetail.weights.leaf import Leaf
+from dovetail.weights.stored_leaves import stored_leaves
 
 Path = str | os.PathLike[str]
 Dtype = str | torch.dtype
@@ -170,8 +171,8 @@ class _Found:
         assert one.inference is not None
         self._family = one.one.family
         self._files = MappedFiles(store)
-        leaves = canonical_leaves(one.one, one.inference, store)
-        self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.leaf.is_dead}
+        leaves = stored_leaves(one.one, one.inference, store)
+        self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.spec.is_dead}
         self.values = values_of(one.report)
         for tie in one.report.ties:
             if tie.is_stored and tie.flag is not False and self._is_copy(tie):
@@ -189,7 +190,7 @@ class _Found:
             self._files.forget(leaf)
         return is_equal
 
-    def part(self, role: str) -> tuple[nn.Module, dict[str, CanonicalLeaf]]:
+    def part(self, role: str) -> tuple[nn.Module, dict[str, Leaf]]:
         """One part on `meta`, and its leaves.
 
         Raises:
@@ -207,7 +208,7 @@ class _Found:
         return parts[role], leaves
 
     def assign(
-        self, module: nn.Module, leaves: Mapping[str, CanonicalLeaf], *, prefix: str, dtype: Dtype | None
+        self, module: nn.Module, leaves: Mapping[str, Leaf], *, prefix: str, dtype: Dtype | None
     ) -> None:
         """Gives every parameter its leaf, cast where a dtype is asked for.
 
@@ -227,7 +228,7 @@ class _Found:
         assert not left, f"left without values: {listed(left)}"
 
 
-def _check(module: nn.Module, leaves: Mapping[str, CanonicalLeaf], prefix: str) -> None:
+def _check(module: nn.Module, leaves: Mapping[str, Leaf], prefix: str) -> None:
     """Raises unless parameters and leaves are the same, with the same shapes."""
     wanted = {prefix + name: tuple(one.shape) for name, one in module.state_dict(keep_vars=True).items()}
     missing = [name for name in wanted if name not in leaves]

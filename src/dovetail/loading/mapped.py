@@ -13,9 +13,8 @@ from torch import Tensor
 
 from dovetail.dtypes import BITS, DTYPES
 from dovetail.errors import CheckpointError
-from dovetail.explain.leaves import CanonicalLeaf
 from dovetail.store.store import Store, local_path
-from dovetail.weights.material import from_leaf
+from dovetail.weights.leaf import Leaf
 
 
 class MappedFiles:
@@ -25,7 +24,7 @@ class MappedFiles:
         self._store = store
         self._maps: dict[int, mmap.mmap] = {}
 
-    def tensor(self, leaf: CanonicalLeaf) -> Tensor:
+    def tensor(self, leaf: Leaf) -> Tensor:
         """The values of a leaf.
 
         Raises:
@@ -35,32 +34,33 @@ class MappedFiles:
         if dtype is None or not dtype.is_floating_point or BITS[leaf.dtype] < 16:
             raise CheckpointError(
                 f"values of dtype {leaf.dtype} are not weights that a model runs with",
-                tensor=leaf.stored,
+                tensor=leaf.spans[0].tensor if leaf.spans else leaf.name,
                 hint="the checkpoint is quantised; load the one that it was made from",
             )
         data, start = self._place(leaf, dtype.itemsize)
         return torch.frombuffer(data, dtype=dtype, count=prod(leaf.shape), offset=start).view(leaf.shape)
 
-    def forget(self, leaf: CanonicalLeaf) -> None:
+    def forget(self, leaf: Leaf) -> None:
         """Lets go of the memory that a leaf was read into; its tensor is read again if it is used again."""
-        entry = self._store.entries[leaf.stored]
+        if leaf.make is not None or len(leaf.spans) != 1:
+            return
+        entry = self._store.entries[leaf.spans[0].tensor]
         mapped = self._maps.get(entry.file)
-        if mapped is not None and leaf.spans is not None and len(leaf.spans) == 1:
+        if mapped is not None:
             start = entry.start + leaf.spans[0].start
             first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
             whole = (start + leaf.spans[0].length - first) // mmap.PAGESIZE * mmap.PAGESIZE
             if whole > 0 and sys.platform != "win32":
                 mapped.madvise(mmap.MADV_DONTNEED, first, whole)
 
-    def _place(self, leaf: CanonicalLeaf, itemsize: int) -> "tuple[mmap.mmap | bytearray, int]":
+    def _place(self, leaf: Leaf, itemsize: int) -> "tuple[mmap.mmap | bytearray, int]":
         """A buffer that holds the leaf in one run, and where in it."""
-        entry = self._store.entries[leaf.stored]
-        is_plain = leaf.spans is not None and len(leaf.spans) == 1 and entry.strides is None
-        if is_plain and leaf.spans and (mapped := self._map(entry.file)) is not None:
+        if leaf.make is None and len(leaf.spans) == 1:
+            entry = self._store.entries[leaf.spans[0].tensor]
             start = entry.start + leaf.spans[0].start
-            if start % itemsize == 0:
+            if start % itemsize == 0 and (mapped := self._map(entry.file)) is not None:
                 return mapped, start
-        return from_leaf(self._store, leaf).whole(), 0
+        return leaf.whole(), 0
 
     def _map(self, file: int) -> mmap.mmap | None:
         """A whole file, None if it is not on this machine."""

@@ -113,7 +113,7 @@ def _said(plan: Plan) -> Page:
         page.append(Line(f"let pass: {finding.message}", "warning"))
     tags: dict[str, list[str]] = {}
     for tensor in plan.tensors:
-        for one in tensor.materials:
+        for one in tensor.leaves:
             if one.init not in ("copied", "tied"):
                 tags.setdefault(one.init, []).append(one.name)
     for tag, tagged in tags.items():

@@ -12,7 +12,7 @@ from zlib import crc32
 from dovetail.declare.blueprint import Blueprint, PlannedLeaf
 from dovetail.errors import UsageError
 from dovetail.explain.leaves import canonical_name
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 # `layout.initial` makes so many numbers at a time (numpy is not imported to plan), and so many bytes go
 # into each on the way from a generator to a dtype.
@@ -20,7 +20,7 @@ _BLOCK = 1 << 18
 _PER_NUMBER = 32
 
 
-def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
+def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Leaf:
     """A leaf with initial values.
 
     Raises:
@@ -32,10 +32,10 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Material:
     values = partial(
         _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed
     )
-    return Material(
+    return Leaf(
         name=name,
         role=planned.role,
-        leaf=planned.leaf,
+        spec=planned.leaf,
         indices=planned.indices,
         shape=planned.shape,
         dtype=dtype,
@@ -57,14 +57,14 @@ def _values(
     return initial_chunks(initial_rule(part, leaf), shape, dtype, key)
 
 
-def fresh_model(plan: Blueprint, dtype: str, seed: int) -> list[Material]:
+def fresh_model(plan: Blueprint, dtype: str, seed: int) -> list[Leaf]:
     """Every leaf of a model with initial values."""
     return [fresh(leaf, dtype, seed) for leaf in plan.leaves()]
 
 
-def with_tied_copies(materials: list[Material], plan: Blueprint) -> list[Material]:
+def with_tied_copies(leaves: list[Leaf], plan: Blueprint) -> list[Leaf]:
     """The same and, for each tied part that is absent, a copy of what it shares."""
-    by_name = {material.name: material for material in materials}
+    by_name = {leaf.name: leaf for leaf in leaves}
     copies = []
     for role, leaf in plan.family.ties.items():
         if role not in plan.kinds and leaf in by_name:
@@ -72,7 +72,7 @@ def with_tied_copies(materials: list[Material], plan: Blueprint) -> list[Materia
             (head,) = part.leaves.values()
             copies.append(
                 by_name[leaf]._replace(
-                    name=f"{role}.{head.name}", role=role, leaf=head, indices={}, init="tied"
+                    name=f"{role}.{head.name}", role=role, spec=head, indices={}, init="tied"
                 )
             )
-    return [*materials, *copies]
+    return [*leaves, *copies]

@@ -12,53 +12,53 @@ from typing import Any
 
 from dovetail.dtypes import BITS
 from dovetail.errors import UsageError
-from dovetail.weights.material import Material, plain
+from dovetail.weights.leaf import Leaf
 
 _A = -0.75
 
 
-def interpolated(material: Material, positions: int) -> Material:
+def interpolated(leaf: Leaf, positions: int) -> Leaf:
     """A position table of an image (positions, width) for another number of positions.
 
     Raises:
         UsageError: one of the two numbers is no square.
     """
-    old, new = material.shape[0], positions
+    old, new = leaf.shape[0], positions
     for number in (old, new):
         if math.isqrt(number) ** 2 != number:
             raise UsageError(
-                f"`{material.name}` has {old} positions, {new} are wanted: {number} is no square grid",
+                f"`{leaf.name}` has {old} positions, {new} are wanted: {number} is no square grid",
                 hint="only the positions of square images can be interpolated",
             )
     a, b = math.isqrt(old), math.isqrt(new)
-    lines = (a + b) * math.prod(material.shape[1:])
-    return material._replace(
-        shape=(new, *material.shape[1:]),
-        make=partial(_interpolate, material, a, b),
-        source_dtype=material.dtype,
+    lines = (a + b) * math.prod(leaf.shape[1:])
+    return leaf._replace(
+        shape=(new, *leaf.shape[1:]),
+        make=partial(_interpolate, leaf, a, b),
+        source_dtype=leaf.dtype,
         init="interpolated",
         store=None,
         spans=(),
         # the table as it is stored, in a buffer that grew, and a line of either grid as it is reckoned with
-        working=material.working + material.size * 9 // 8 + 32 * lines,
+        working=leaf.working + leaf.size * 9 // 8 + 32 * lines,
     )
 
 
-def _interpolate(material: Material, old: int, new: int) -> Iterator[bytes]:
+def _interpolate(leaf: Leaf, old: int, new: int) -> Iterator[bytes]:
     """The new grid line by line, each from the four lines of the old one that are near it."""
     import numpy as np
 
     from dovetail.store.cast import to_bytes, to_numbers
 
-    table = memoryview(material.whole())
+    table = memoryview(leaf.whole())
     size = len(table) // old
     weights = cubic_weights(old, new)
     for near in weights:
         line: Any = 0.0
         for place in np.flatnonzero(near):
-            stored = to_numbers(table[place * size : (place + 1) * size], material.dtype)
+            stored = to_numbers(table[place * size : (place + 1) * size], leaf.dtype)
             line = line + near[place] * stored.astype(np.float64)
-        yield to_bytes(weights @ line.reshape(old, -1), material.dtype)
+        yield to_bytes(weights @ line.reshape(old, -1), leaf.dtype)
 
 
 def cubic_weights(old: int, new: int) -> Any:
@@ -77,28 +77,28 @@ def cubic_weights(old: int, new: int) -> Any:
     return weights
 
 
-def resized(material: Material, fresh: Material) -> Material:
-    """A table of tokens with the rows of `material` as far as they go, then those of a fresh one."""
-    rows = min(material.shape[0], fresh.shape[0])
+def resized(leaf: Leaf, fresh: Leaf) -> Leaf:
+    """A table of tokens with the rows of `leaf` as far as they go, then those of a fresh one."""
+    rows = min(leaf.shape[0], fresh.shape[0])
     return fresh._replace(
-        dtype=material.dtype,
-        source_dtype=material.dtype,
-        make=partial(_rows, material, fresh._replace(dtype=material.dtype), rows),
+        dtype=leaf.dtype,
+        source_dtype=leaf.dtype,
+        make=partial(_rows, leaf, fresh._replace(dtype=leaf.dtype), rows),
         init="resized",
     )
 
 
-def _rows(material: Material, fresh: Material, rows: int) -> Iterator[bytes | memoryview]:
-    width = material.elements // material.shape[0]
-    if rows < material.shape[0]:
-        taken = rows * width * BITS[material.dtype] // 8
-        for block in plain(material):
+def _rows(leaf: Leaf, fresh: Leaf, rows: int) -> Iterator[bytes | memoryview]:
+    width = leaf.elements // leaf.shape[0]
+    if rows < leaf.shape[0]:
+        taken = rows * width * BITS[leaf.dtype] // 8
+        for block in leaf.plain():
             piece = memoryview(block)[:taken]
             taken -= len(piece)
             yield piece
             if not taken:
                 return
-    yield from plain(material)
+    yield from leaf.plain()
     for new in fresh.blocks(rows * width):
         assert isinstance(new, bytes | memoryview)
         yield new

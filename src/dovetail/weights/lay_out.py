@@ -1,4 +1,4 @@
-"""Materials put under the names of a layout: which stored tensors there will be, and of what.
+"""Leaves put under the names of a layout: which stored tensors there will be, and of what.
 
 The stored tensor of a row is a sequence of segments, each some elements of one leaf: one segment for a
 plain tensor, three for `qkv = q | k | v`, three per group where they interleave. So every exact change
@@ -10,16 +10,16 @@ from itertools import repeat
 from math import prod
 from typing import Any, NamedTuple
 
-from dovetail.columns import records
+from dovetail.columns import rows_of
 from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.ops import Run
 from dovetail.declare.part import Part, Row
 from dovetail.dtypes import BITS
 from dovetail.errors import UsageError, listed
-from dovetail.explain.leaves import Sizes
+from dovetail.explain.part_sizes import Sizes
 from dovetail.names import Template
 from dovetail.store.write.tensor_data import Chunk
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 Shape = tuple[int, ...]
 Key = tuple[str, str]  # a role and a leaf of its part
@@ -37,12 +37,12 @@ class Target(NamedTuple):
 class Segment(NamedTuple):
     """Some elements of one leaf, in a row."""
 
-    material: Material
+    leaf: Leaf
     start: int
     length: int
 
 
-class Arranged(NamedTuple):
+class OutputTensor(NamedTuple):
     """One stored tensor to write, `size` bytes.
 
     `pieces` are the segments of a tensor that joins several, () where it is one leaf as it is, and None
@@ -54,7 +54,7 @@ class Arranged(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     row: Row
-    materials: tuple[Material, ...]
+    leaves: tuple[Leaf, ...]
     pieces: tuple[Segment, ...] | None
     size: int
     aliases: tuple[str, ...] = ()
@@ -63,21 +63,21 @@ class Arranged(NamedTuple):
     def segments(self) -> tuple[Segment, ...] | None:
         """Its elements in order, None where they must be rearranged one by one."""
         if self.pieces == ():
-            (material,) = self.materials
-            return (Segment(material, 0, material.elements),)
+            (leaf,) = self.leaves
+            return (Segment(leaf, 0, leaf.elements),)
         return self.pieces
 
     @property
     def needs_memory(self) -> int:
         """Bytes that must be held at once to write it."""
         if self.pieces == ():
-            return self.materials[0].working
-        working = max([material.working for material in self.materials])
+            return self.leaves[0].working
+        working = max([leaf.working for leaf in self.leaves])
         if self.pieces is None:
             return 3 * self.size + working
-        if len(self.pieces) == len(self.materials):
+        if len(self.pieces) == len(self.leaves):
             return working
-        return working + sum([one.size for one in self.materials if one.make is not None])
+        return working + sum([one.size for one in self.leaves if one.make is not None])
 
     def chunks(self) -> Iterator[tuple[str, Chunk]]:
         """The bytes in order, each chunk with the leaf that it belongs to ("" if it holds several)."""
@@ -87,55 +87,55 @@ class Arranged(NamedTuple):
             return
         whole = self._held(segments)
         for segment in segments:
-            width = BITS[segment.material.dtype]
-            if (data := whole.get(segment.material.name)) is not None:
+            width = BITS[segment.leaf.dtype]
+            if (data := whole.get(segment.leaf.name)) is not None:
                 begin, end = segment.start * width // 8, (segment.start + segment.length) * width // 8
-                yield segment.material.name, memoryview(data)[begin:end]
+                yield segment.leaf.name, memoryview(data)[begin:end]
                 continue
-            for chunk in segment.material.chunks(segment.start, segment.length):
-                yield segment.material.name, chunk
+            for chunk in segment.leaf.chunks(segment.start, segment.length):
+                yield segment.leaf.name, chunk
 
     def _held(self, segments: tuple[Segment, ...]) -> dict[str, bytearray]:
         """Computed leaves that are needed in several pieces."""
-        if len(segments) == len(self.materials):
+        if len(segments) == len(self.leaves):
             return {}
-        return {material.name: material.whole() for material in self.materials if material.make is not None}
+        return {leaf.name: leaf.whole() for leaf in self.leaves if leaf.make is not None}
 
     def _rearranged(self) -> bytes:
         import numpy as np
 
         arrays: list[Any] = [
-            np.frombuffer(material.whole(), dtype=f"V{BITS[self.dtype] // 8}").reshape(material.shape)
-            for material in self.materials
+            np.frombuffer(leaf.whole(), dtype=f"V{BITS[self.dtype] // 8}").reshape(leaf.shape)
+            for leaf in self.leaves
         ]
         return bytes(np.ascontiguousarray(self.row.op.join(arrays, {})))
 
 
-def arrange(materials: Iterable[Material], target: Target) -> list[Arranged]:
-    """The stored tensors of a layout for these materials, in the order of the materials.
+def lay_out(leaves: Iterable[Leaf], target: Target) -> list[OutputTensor]:
+    """The stored tensors of a layout for these leaves, in the order of the leaves.
 
     Raises:
         UsageError: the layout has no place for a part, or something it needs is not known.
     """
-    by_leaf: dict[Key, list[Material]] = {}
+    by_leaf: dict[Key, list[Leaf]] = {}
     order: dict[str, int] = {}
-    for position, material in enumerate(materials):
-        key = material.role, material.leaf.name
+    for position, leaf in enumerate(leaves):
+        key = leaf.role, leaf.spec.name
         if key in by_leaf:
-            by_leaf[key].append(material)
+            by_leaf[key].append(leaf)
         else:
-            by_leaf[key] = [material]
-        order[material.name] = position
+            by_leaf[key] = [leaf]
+        order[leaf.name] = position
     _check_roles({role for role, _ in by_leaf}, target)
-    arranged: list[Arranged] = []
+    tensors: list[OutputTensor] = []
     for role, part in target.parts.items():
         if any(name == role for name, _ in by_leaf):
             mount = target.layout.mount(role, part, target.parts)
-            arranged += _role(role, part, mount, by_leaf=by_leaf, target=target)
-    if sum([len(one.materials) for one in arranged]) != len(order):
-        _refuse_lost(order, arranged, target.layout)
-    places = [order[one.materials[0].name] for one in arranged]
-    return [arranged[position] for position in sorted(range(len(arranged)), key=places.__getitem__)]
+            tensors += _role(role, part, mount, by_leaf=by_leaf, target=target)
+    if sum([len(one.leaves) for one in tensors]) != len(order):
+        _refuse_lost(order, tensors, target.layout)
+    places = [order[one.leaves[0].name] for one in tensors]
+    return [tensors[position] for position in sorted(range(len(tensors)), key=places.__getitem__)]
 
 
 def _check_roles(roles: set[str], target: Target) -> None:
@@ -147,8 +147,8 @@ def _check_roles(roles: set[str], target: Target) -> None:
             )
 
 
-def _refuse_lost(names: Iterable[str], arranged: Iterable[Arranged], layout: Layout) -> None:
-    placed = {material.name for one in arranged for material in one.materials}
+def _refuse_lost(names: Iterable[str], tensors: Iterable[OutputTensor], layout: Layout) -> None:
+    placed = {leaf.name for one in tensors for leaf in one.leaves}
     if lost := [f"`{name}`" for name in names if name not in placed]:
         raise UsageError(
             f"layout {layout.id} has no name for {listed(lost, 3)}", hint="choose another layout"
@@ -156,8 +156,8 @@ def _refuse_lost(names: Iterable[str], arranged: Iterable[Arranged], layout: Lay
 
 
 def _role(
-    role: str, part: Part, mount: Mount, *, by_leaf: Mapping[Key, list[Material]], target: Target
-) -> Iterator[Arranged]:
+    role: str, part: Part, mount: Mount, *, by_leaf: Mapping[Key, list[Leaf]], target: Target
+) -> Iterator[OutputTensor]:
     moved = dict(mount.moved)
     for row in part.rows(mount.naming):
         if row.is_alias:
@@ -171,43 +171,40 @@ def _role(
             continue
         plan = _RowPlan(role, row, target.sizes[role])
         mates = [_by_index(by_leaf.get((role, leaf), [])) for leaf in row.leaves[1:]]
-        for index, material in _by_index(first).items():
-            found = [material, *(others[index] for others in mates if index in others)]
+        for index, leaf in _by_index(first).items():
+            found = [leaf, *(others[index] for others in mates if index in others)]
             if len(found) < len(row.leaves):
                 raise UsageError(
                     f"`{text}` needs all of {', '.join(row.leaves)}, and some are missing",
                     hint="choose a layout that keeps them apart",
                 )
-            aliases = () if row.leaves[0] in moved else _aliases(mount, row, material.indices)
-            one = _joined(template.at(material.indices), role, row, tuple(found), plan=plan)
+            aliases = () if row.leaves[0] in moved else _aliases(mount, row, leaf.indices)
+            one = _joined(template.at(leaf.indices), role, row, tuple(found), plan=plan)
             yield one._replace(aliases=aliases) if aliases else one
 
 
-def _by_index(materials: Iterable[Material]) -> dict[tuple[int, ...], Material]:
-    """The materials of one leaf by their indices."""
-    return {tuple([one.indices[field] for field in one.leaf.template.fields]): one for one in materials}
+def _by_index(leaves: Iterable[Leaf]) -> dict[tuple[int, ...], Leaf]:
+    """Leaves of one declaration by their indices."""
+    return {tuple([one.indices[field] for field in one.spec.template.fields]): one for one in leaves}
 
 
-def _renamed(role: str, row: Row, mount: Mount, text: Template, materials: list[Material]) -> list[Arranged]:
+def _renamed(role: str, row: Row, mount: Mount, text: Template, leaves: list[Leaf]) -> list[OutputTensor]:
     """The stored tensors of a row that are one leaf each: most tensors of most layouts."""
-    dtypes: Iterable[str] = [one.dtype for one in materials]
-    shapes: Iterable[Shape] = [one.shape for one in materials]
+    dtypes: Iterable[str] = [one.dtype for one in leaves]
+    shapes: Iterable[Shape] = [one.shape for one in leaves]
     sizes: Iterable[int]
-    if len({*dtypes}) == len({*shapes}) == 1:
-        sizes = repeat(materials[0].size)
-    else:
-        sizes = [one.size for one in materials]
-    return records(
-        Arranged,
-        [text.at(one.indices) for one in materials],
+    sizes = repeat(leaves[0].size) if len({*dtypes}) == len({*shapes}) == 1 else [one.size for one in leaves]
+    return rows_of(
+        OutputTensor,
+        [text.at(one.indices) for one in leaves],
         repeat(role),
         dtypes,
         shapes,
         repeat(row),
-        zip(materials),
+        zip(leaves),
         repeat(()),
         sizes,
-        [_aliases(mount, row, one.indices) for one in materials] if mount.aliases else repeat(()),
+        [_aliases(mount, row, one.indices) for one in leaves] if mount.aliases else repeat(()),
     )
 
 
@@ -224,13 +221,13 @@ class _RowPlan:
         self._sizes = sizes
         self._known: dict[tuple[Shape, ...], tuple[Shape, list[list[Run]] | None]] = {}
 
-    def of(self, name: str, materials: tuple[Material, ...]) -> tuple[Shape, list[list[Run]] | None]:
+    def of(self, name: str, leaves: tuple[Leaf, ...]) -> tuple[Shape, list[list[Run]] | None]:
         """The stored shape and the runs of each leaf in it.
 
         Raises:
             UsageError: a size that they depend on is not known.
         """
-        shapes = tuple([material.shape for material in materials])
+        shapes = tuple([leaf.shape for leaf in leaves])
         if shapes not in self._known:
             op = self._row.op
             if missing := self._sizes.unproved(op.needs):
@@ -240,30 +237,30 @@ class _RowPlan:
                     hint="put the config.json beside the weights, or give "
                     f"--set {self._role}.{missing[0]}=NUMBER",
                 )
-            symbols = op.stored_shape([material.leaf.shape for material in materials])
+            symbols = op.stored_shape([leaf.spec.shape for leaf in leaves])
             self._known[shapes] = self._sizes.evaluate(symbols), op.runs(list(shapes), self._sizes)
         return self._known[shapes]
 
 
-def _joined(name: str, role: str, row: Row, materials: tuple[Material, ...], *, plan: _RowPlan) -> Arranged:
-    dtypes = {material.dtype for material in materials}
+def _joined(name: str, role: str, row: Row, leaves: tuple[Leaf, ...], *, plan: _RowPlan) -> OutputTensor:
+    dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
         raise UsageError(
             f"`{name}` joins tensors of different dtypes: {', '.join(sorted(dtypes))}",
             hint="give --dtype to make them one",
         )
-    shape, runs = plan.of(name, materials)
-    pieces = None if runs is None else tuple(_segments(materials, runs))
+    shape, runs = plan.of(name, leaves)
+    pieces = None if runs is None else tuple(_segments(leaves, runs))
     size = prod(shape) * BITS[(dtype := dtypes.pop())] // 8
-    return Arranged(name, role, dtype, shape, row, materials, pieces, size)
+    return OutputTensor(name, role, dtype, shape, row, leaves, pieces, size)
 
 
-def _segments(materials: tuple[Material, ...], runs: list[list[Run]]) -> Iterator[Segment]:
+def _segments(leaves: tuple[Leaf, ...], runs: list[list[Run]]) -> Iterator[Segment]:
     """The leaves' runs in the order of the stored tensor."""
     pieces = []
-    for material, places in zip(materials, runs, strict=True):
+    for leaf, places in zip(leaves, runs, strict=True):
         position = 0
         for run in places:
-            pieces.append((run.start, Segment(material, position, run.length)))
+            pieces.append((run.start, Segment(leaf, position, run.length)))
             position += run.length
     return (segment for _, segment in sorted(pieces, key=lambda piece: piece[0]))

@@ -10,62 +10,62 @@ from collections.abc import Iterable, Mapping
 from dovetail.errors import CheckpointError, listed
 from dovetail.report import counted
 from dovetail.store.write.tensor_data import Block, Skip
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 
 class Overflows:
     """Watches cast tensors; `counts` has those that were let pass and the numbers that became infinite."""
 
-    def __init__(self, materials: Iterable[Material]) -> None:
+    def __init__(self, leaves: Iterable[Leaf]) -> None:
         self.counts: dict[str, int] = {}
-        self._watched = {one.name: one for one in materials if _may_overflow(one)}
+        self._watched = {one.name: one for one in leaves if _may_overflow(one)}
 
-    def watch(self, leaf: str, block: Block) -> None:
+    def watch(self, name: str, block: Block) -> None:
         """Looks at some bytes of a leaf as they are written.
 
         Raises:
             CheckpointError: a number became infinite, and nobody let it pass.
         """
-        material = self._watched.get(leaf)
-        if material is None or isinstance(block, Skip) or leaf in self.counts:
+        leaf = self._watched.get(name)
+        if leaf is None or isinstance(block, Skip) or name in self.counts:
             return
         from dovetail.store.cast import num_infinite
 
-        if num_infinite(block, material.dtype):
-            self.count(material)
+        if num_infinite(block, leaf.dtype):
+            self.count(leaf)
 
-    def count(self, material: Material) -> None:
+    def count(self, leaf: Leaf) -> None:
         """Counts what overflows in one whole tensor, if it is one that may.
 
         Raises:
             CheckpointError: something does, and nobody let it pass.
         """
-        if material.name not in self._watched or not (count := num_overflows(material)):
+        if leaf.name not in self._watched or not (count := num_overflows(leaf)):
             return
-        if not material.may_overflow:
+        if not leaf.may_overflow:
             others = (one for one in self._watched.values() if not one.may_overflow)
-            raise _refusal({one.name: num for one in others if (num := num_overflows(one))}, material.dtype)
-        self.counts[material.name] = count
+            raise _refusal({one.name: num for one in others if (num := num_overflows(one))}, leaf.dtype)
+        self.counts[leaf.name] = count
 
 
-def num_overflows(material: Material) -> int:
+def num_overflows(leaf: Leaf) -> int:
     """How many finite numbers of a tensor become infinite."""
     from dovetail.store.cast import cast, num_infinite
 
     count = 0
-    for block in material._replace(dtype=material.source_dtype).blocks():
+    for block in leaf._replace(dtype=leaf.source_dtype).blocks():
         if not isinstance(block, Skip):
-            written = cast(block, material.source_dtype, material.dtype)
-            count += num_infinite(written, material.dtype) - num_infinite(block, material.source_dtype)
+            written = cast(block, leaf.source_dtype, leaf.dtype)
+            count += num_infinite(written, leaf.dtype) - num_infinite(block, leaf.source_dtype)
     return count
 
 
-def _may_overflow(material: Material) -> bool:
-    if not material.is_cast:
+def _may_overflow(leaf: Leaf) -> bool:
+    if not leaf.is_cast:
         return False
     from dovetail.store.cast import LARGEST
 
-    return LARGEST[material.dtype] < LARGEST[material.source_dtype]
+    return LARGEST[leaf.dtype] < LARGEST[leaf.source_dtype]
 
 
 def _refusal(counts: Mapping[str, int], dtype: str) -> CheckpointError:

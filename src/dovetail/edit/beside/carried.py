@@ -20,7 +20,7 @@ from dovetail.edit.vocab import Vocab, with_vocab
 from dovetail.report import Value
 from dovetail.store.folder import Folder
 from dovetail.store.store import Store
-from dovetail.weights.material import Material
+from dovetail.weights.leaf import Leaf
 
 CONFIG, LITGPT_CONFIG = "config.json", "model_config.yaml"
 _TRAVELLING = (
@@ -44,12 +44,12 @@ _LIMIT = 256 << 20
 
 
 def side_files(
-    subject: Subject, layout: Layout, materials: Sequence[Material], vocab: Vocab | None = None
+    subject: Subject, layout: Layout, leaves: Sequence[Leaf], vocab: Vocab | None = None
 ) -> dict[str, bytes]:
     """The texts that go beside the weights of a subject in a layout."""
     texts = travelling(subject.store)
     config = with_vocab(subject.report.config, vocab)
-    changes = _changes(subject, materials, vocab)
+    changes = _changes(subject, leaves, vocab)
     plan = _blueprint(subject, config)
     made = _made(subject, layout)
     if CONFIG in texts and CONFIG not in made:
@@ -165,14 +165,14 @@ def _names(store: Store) -> dict[str, Folder]:
     return found
 
 
-def _changes(subject: Subject, materials: Sequence[Material], vocab: Vocab | None) -> dict[str, Any]:
+def _changes(subject: Subject, leaves: Sequence[Leaf], vocab: Vocab | None) -> dict[str, Any]:
     """What a config must say of these tensors, by the keys that Hugging Face configs have."""
-    dtypes = [material.dtype for material in materials]
+    dtypes = [leaf.dtype for leaf in leaves]
     most = max(set(dtypes), key=dtypes.count)
     changes: dict[str, Any] = {"torch_dtype": DTYPES[most].torch}
     if vocab:
         changes["vocab_size"] = vocab.rows
-    heads = [role for role in subject.family.ties if any(material.role == role for material in materials)]
+    heads = [role for role in subject.family.ties if any(leaf.role == role for leaf in leaves)]
     if subject.family.ties:
         changes["tie_word_embeddings"] = _is_tied(subject, heads)
     return changes

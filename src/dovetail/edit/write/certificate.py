@@ -114,6 +114,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def tagged(materials: Iterable[Any]) -> dict[str, str]:
-    """The leaves among materials that were not simply copied."""
-    return {one.name: one.init for one in materials if one.init != "copied"}
+def tagged(leaves: Iterable[Any]) -> dict[str, str]:
+    """The leaves among leaves that were not simply copied."""
+    return {one.name: one.init for one in leaves if one.init != "copied"}

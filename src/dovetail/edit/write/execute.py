@@ -24,8 +24,7 @@ from dovetail.store.content import ContentHash, content_hash, hash_of
 from dovetail.store.write.block_file import BLOCK, BlockFile
 from dovetail.store.write.publish import publishing
 from dovetail.store.write.tensor_data import Block, Chunk, Skip, held
-from dovetail.weights.lay_out import Arranged
-from dovetail.weights.material import plain
+from dovetail.weights.lay_out import OutputTensor
 from dovetail.weights.narrowing import Overflows
 
 Progress = Callable[[int, int], None]
@@ -125,7 +124,7 @@ class _Run:
         self._total = plan.size
         self._done = self._shown = 0
         self._zero_hashes: dict[int, str] = {}
-        self.overflows = Overflows(one for tensor in plan.tensors for one in tensor.materials)
+        self.overflows = Overflows(one for tensor in plan.tensors for one in tensor.leaves)
 
     def write(self, name: str, file: OutputFile) -> None:
         """Writes one file, or what is missing of it."""
@@ -136,21 +135,21 @@ class _Run:
         for tensor in file.tensors:
             if tensor.name in in_place:
                 self._take(tensor, self._journal.tensors[name, tensor.name].leaves)
-                for one in tensor.materials:
+                for one in tensor.leaves:
                     self.overflows.count(one)
                 self._advance(tensor.size)
         self.resumed += len(in_place)
         if start == 0 and os.path.exists(path):
             os.unlink(path)
 
-        def chunks(tensor: Arranged, target: BlockFile) -> Iterator[Chunk]:
+        def chunks(tensor: OutputTensor, target: BlockFile) -> Iterator[Chunk]:
             if tensor.name in in_place:
                 return iter([Skip(tensor.size, in_place[tensor.name])])
             return self._chunks(name, tensor, target)
 
         write_file(path, file, chunks, start=start, is_synced=self._is_synced)
 
-    def _chunks(self, file: str, tensor: Arranged, target: BlockFile) -> Iterator[Chunk]:
+    def _chunks(self, file: str, tensor: OutputTensor, target: BlockFile) -> Iterator[Chunk]:
         """The bytes of one tensor, hashed on the way."""
         start = target.tell()
         hashes = _Hashes(self._zero_hashes)
@@ -160,17 +159,17 @@ class _Run:
             self.overflows.watch(leaf, block)
             yield chunk
             self._advance(block.size if isinstance(block, Skip) else len(block))
-        digests = {one.name: hash_of(()) for one in tensor.materials if not one.size} | hashes.digests()
+        digests = {one.name: hash_of(()) for one in tensor.leaves if not one.size} | hashes.digests()
         stored = digests.pop("", None)
         if stored is not None:
-            digests = {one.name: hash_of(plain(one)) for one in tensor.materials}
+            digests = {one.name: hash_of(one.plain()) for one in tensor.leaves}
         self._take(tensor, digests)
         entry = Entry(start, digests, stored)
         target.when_written(lambda: self._journal.add(file, tensor.name, entry))
 
-    def _take(self, tensor: Arranged, digests: Mapping[str, str]) -> None:
-        for one in tensor.materials:
-            content = LeafContent(one.dtype, one.shape, digests[one.name], one.leaf.is_dead)
+    def _take(self, tensor: OutputTensor, digests: Mapping[str, str]) -> None:
+        for one in tensor.leaves:
+            content = LeafContent(one.dtype, one.shape, digests[one.name], one.spec.is_dead)
             self.leaves[one.name] = content
 
     def _advance(self, count: int) -> None:
@@ -234,7 +233,7 @@ def _update_zeros(digest: ContentHash, size: int) -> None:
         digest.update(_ZEROS[: min(len(_ZEROS), size - start)])
 
 
-def _checked(file: Any, tensor: Arranged, entry: Entry) -> int | None:
+def _checked(file: Any, tensor: OutputTensor, entry: Entry) -> int | None:
     """The checksum of a tensor that is in a file; None if it is not what the journal says."""
     file.seek(entry.start)
     digests: dict[str, ContentHash] = {}
@@ -249,14 +248,14 @@ def _checked(file: Any, tensor: Arranged, entry: Entry) -> int | None:
     return crc if found == ({"": entry.stored} if entry.stored else dict(entry.leaves)) else None
 
 
-def _pieces(tensor: Arranged) -> Iterator[tuple[str, int]]:
+def _pieces(tensor: OutputTensor) -> Iterator[tuple[str, int]]:
     """The leaves in a stored tensor in order, with the bytes of each piece."""
     segments = tensor.segments
     if segments is None:
         yield "", tensor.size
         return
     for segment in segments:
-        yield segment.material.name, segment.length * BITS[segment.material.dtype] // 8
+        yield segment.leaf.name, segment.length * BITS[segment.leaf.dtype] // 8
 
 
 def _compare_copies(plan: Plan) -> None:
@@ -314,9 +313,9 @@ def _write_texts(
 
 
 def _certificate(
-    plan: Plan, output: Output, leaves: Mapping[str, LeafContent], overflowed: Mapping[str, int]
+    plan: Plan, output: Output, contents: Mapping[str, LeafContent], overflowed: Mapping[str, int]
 ) -> dict[str, Any]:
-    materials = [one for file in output.files for tensor in file.tensors for one in tensor.materials]
+    leaves = [one for file in output.files for tensor in file.tensors for one in tensor.leaves]
     facts = {
         "source": {"path": plan.source, **_commit(plan), "layout": plan.source_layout, "verb": plan.verb},
         "allowed": list(dict.fromkeys((*plan.inherited, *_let_pass(plan, overflowed)))),
@@ -325,14 +324,14 @@ def _certificate(
         **output.facts,
     }
     if "node" in output.facts:
-        facts["whole"] = {"fingerprint": fingerprint(plan.family, leaves), "leaves": len(leaves)}
+        facts["whole"] = {"fingerprint": fingerprint(plan.family, contents), "leaves": len(contents)}
     return certificate(
         family=plan.family,
         layout=output.layout,
         parts=plan.parts,
-        leaves={one.name: leaves[one.name] for one in materials},
+        leaves={one.name: contents[one.name] for one in leaves},
         config=plan.config,
-        init=tagged(materials),
+        init=tagged(leaves),
         facts=facts,
     )
 

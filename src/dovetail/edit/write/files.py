@@ -14,13 +14,13 @@ from dovetail.dtypes import BITS
 from dovetail.store.safetensors.write import in_shards
 from dovetail.store.write.block_file import BlockFile
 from dovetail.store.write.tensor_data import Chunk, TensorData
-from dovetail.weights.lay_out import Arranged
+from dovetail.weights.lay_out import OutputTensor
 
 DEFAULT_SHARD = 5_000_000_000
 TORCH_FILE = "pytorch_model.bin"
 
 # The bytes of a tensor, on their way to the file.
-Chunks = Callable[[Arranged, BlockFile], Iterator[Chunk] | None]
+Chunks = Callable[[OutputTensor, BlockFile], Iterator[Chunk] | None]
 
 
 class OutputFile(NamedTuple):
@@ -28,7 +28,7 @@ class OutputFile(NamedTuple):
 
     name: str
     kind: str
-    tensors: tuple[Arranged, ...]
+    tensors: tuple[OutputTensor, ...]
     values: Mapping[str, Any] = {}
 
     @property
@@ -43,7 +43,7 @@ class OutputFile(NamedTuple):
 
 
 def output_files(
-    arranged: Sequence[Arranged],
+    tensors: Sequence[OutputTensor],
     container: Container,
     *,
     format: str | None = None,
@@ -55,7 +55,7 @@ def output_files(
     `format` (`safetensors` or `torch`) overrides what the layout's tools expect.
     """
     kind = format or container.kind
-    named = [_wrapped(one, container.wrapper) for one in arranged] if container.wrapper else [*arranged]
+    named = [_wrapped(one, container.wrapper) for one in tensors] if container.wrapper else [*tensors]
     if kind == "torch":
         name = container.file if container.kind == "torch" else TORCH_FILE
         return (OutputFile(name, kind, tuple(named), values or {}),)
@@ -70,7 +70,7 @@ def output_files(
     )
 
 
-def _wrapped(one: Arranged, wrapper: str) -> Arranged:
+def _wrapped(one: OutputTensor, wrapper: str) -> OutputTensor:
     return one._replace(name=wrapper + one.name, aliases=tuple(wrapper + alias for alias in one.aliases))
 
 

@@ -1,4 +1,4 @@
-"""Canonical leaves against tensors that were put together here, by other means."""
+"""The leaves of files against tensors that were put together here, by other means."""
 
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,25 @@ from dovetail.declare.family import Family, Mount, layout
 from dovetail.declare.part import Naming, Part
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.explain.examine import examine
-from dovetail.explain.leaves import CanonicalLeaf, canonical_leaves
 from dovetail.families import built_in, family
-from dovetail.weights.material import from_leaf
+from dovetail.weights.leaf import Leaf
+from dovetail.weights.stored_leaves import stored_leaves
 from files import MODELS, header_of, plan_of, write_listing
 
 
 def opened(
     path: Path, *, as_family: Family | None = None, given: dict[str, int] | None = None
-) -> tuple[dict[str, CanonicalLeaf], dict[str, torch.Tensor]]:
+) -> tuple[dict[str, Leaf], dict[str, torch.Tensor]]:
     """The leaves of a file and their values, each in its own shape."""
     with dovetail.open_checkpoint(path) as store:
         examination = examine(store, built_in, as_family=as_family, given=given)
         assert examination.one is not None
         assert examination.inference is not None
-        leaves = canonical_leaves(examination.one, examination.inference, store)
+        leaves = stored_leaves(examination.one, examination.inference, store)
         values = {}
         for name, leaf in leaves.items():
-            data = from_leaf(store, leaf).whole()
-            assert len(data) == leaf.bytes
+            data = leaf.whole()
+            assert len(data) == leaf.size
             values[name] = torch.frombuffer(data, dtype=torch.float32).reshape(leaf.shape)
     return leaves, values
 
@@ -93,9 +93,9 @@ def test_a_plain_layout_needs_no_config_and_gives_every_tensor_itself(tmp_path: 
     stored = numbered(header_of(plan_of("qwen2", SMALL), "hf"))
     save_file(stored, tmp_path / "x.safetensors")
     leaves, values = opened(tmp_path / "x.safetensors")
-    assert {leaf.stored for leaf in leaves.values()} == set(stored)
-    assert all(torch.equal(values[name], stored[leaf.stored]) for name, leaf in leaves.items())
-    assert leaves["text.blocks.1.attn.q.weight"].stored == "model.layers.1.self_attn.q_proj.weight"
+    assert {leaf.spans[0].tensor for leaf in leaves.values()} == set(stored)
+    assert all(torch.equal(values[name], stored[leaf.spans[0].tensor]) for name, leaf in leaves.items())
+    assert leaves["text.blocks.1.attn.q.weight"].spans[0].tensor == "model.layers.1.self_attn.q_proj.weight"
 
 
 def test_timm_pools_and_tables_come_apart(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_turned_and_stacked_tensors_come_apart(tmp_path: Path) -> None:
     assert torch.equal(values["a.one.0"], stored["l.0.s"][0])
     assert torch.equal(values["a.two.0"], stored["l.0.s"][1])
     assert torch.equal(values["a.flat.0"], stored["l.0.f"][0, :, 0])
-    assert {name: leaf.spans is None for name, leaf in leaves.items()} == {
+    assert {name: leaf.spans == () for name, leaf in leaves.items()} == {
         "a.turned.0": True,
         "a.one.0": False,
         "a.two.0": False,
@@ -191,16 +191,14 @@ def test_leaves_are_exactly_those_that_are_declared(id: str, tmp_path: Path) -> 
             examination = examine(store, built_in, as_family=plan.family, as_layout=one.id, given=given)
             assert examination.one is not None
             assert examination.inference is not None
-            found = canonical_leaves(examination.one, examination.inference, store)
+            found = stored_leaves(examination.one, examination.inference, store)
         tied = {name for name in found if name.split(".")[0] not in plan.kinds}
         assert {name: leaf.shape for name, leaf in found.items() if name not in tied} == {
             f"{role}.{name}": shape for (role, name), shape in declared.items()
         }, one.id
         for leaf in found.values():
-            assert sum(span.length for span in leaf.spans or ()) == leaf.bytes
-        places = [
-            (s.tensor, s.start, s.start + s.length) for leaf in found.values() for s in leaf.spans or ()
-        ]
+            assert sum(span.length for span in leaf.spans) == leaf.size
+        places = [(s.tensor, s.start, s.start + s.length) for leaf in found.values() for s in leaf.spans]
         assert len(set(places)) == len(places)
         assert sum(end - start for _, start, end in places) == sum(
             entry.bytes for name, entry in store.entries.items() if name not in store.aliases
@@ -215,7 +213,7 @@ def test_without_head_counts_an_interleaved_file_is_not_taken_apart(tmp_path: Pa
         assert examination.one is not None
         assert examination.inference is not None
         with pytest.raises(UsageError) as error:
-            canonical_leaves(examination.one, examination.inference, store)
+            stored_leaves(examination.one, examination.inference, store)
     assert str(error.value) == (
         "`transformer.h.0.attn.attn.weight` can only be taken apart when kv_heads is known, and nothing says it\n\n"
         "hint: put the model's config.json beside the weights, or give --set text.kv_heads=NUMBER"
@@ -230,4 +228,4 @@ def test_names_alone_have_no_leaves(tmp_path: Path) -> None:
         assert examination.one is not None
         assert examination.inference is not None
         with pytest.raises(CheckpointError, match="this input has names only, no shapes"):
-            canonical_leaves(examination.one, examination.inference, store)
+            stored_leaves(examination.one, examination.inference, store)
