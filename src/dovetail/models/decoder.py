@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
+from dovetail.models.blocks import Blocks
 from dovetail.models.cache import Cache, History, Stream
 from dovetail.models.layers import Activation, Linear, activation, attend
 from dovetail.models.masks import Mask
@@ -146,7 +147,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = dialect.embed(config.vocab, config.d_model)
-        self.blocks = nn.ModuleDict({str(i): Block(config, dialect) for i in range(config.layers)})
+        self.blocks = Blocks({str(i): Block(config, dialect) for i in range(config.layers)})
         self.norm = dialect.norm(config.d_model, config.norm_eps)
 
     def keep(self, layers: range) -> None:
@@ -162,7 +163,7 @@ class Decoder(nn.Module):
             raise UsageError(
                 f"layers {layers.start} to {layers.stop - 1} are no stage of {self.config.layers} layers"
             )
-        self.blocks = nn.ModuleDict({str(i): self.blocks[str(i)] for i in layers})
+        self.blocks = Blocks({str(i): self.blocks[str(i)] for i in layers})
         if layers.start > 0:
             self.embed = nn.Identity()
         if layers.stop < self.config.layers:

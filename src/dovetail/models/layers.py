@@ -20,6 +20,9 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leaves the weight as it is."""
 
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}{'' if self.bias is None else ', bias'}"
+
 
 class Embedding(nn.Embedding):
     """torch's, without the initial values (torch@2.13 loads its decompositions to draw them on `meta`)."""
@@ -33,6 +36,9 @@ class LayerNorm(nn.LayerNorm):
 
     def reset_parameters(self) -> None:
         """Leaves the weight as it is."""
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(map(str, self.normalized_shape))}, eps={self.eps}"
 
 
 class Conv2d(nn.Conv2d):
@@ -49,6 +55,9 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         return self.weight.to(x.dtype) * unit_rms(x, self.eps).to(x.dtype)

@@ -19,6 +19,9 @@ class OffsetRMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width))
 
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         unit = unit_rms(x, self.eps)
         return (unit * (1 + self.weight.to(unit.dtype))).to(x.dtype)

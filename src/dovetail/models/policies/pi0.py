@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.blocks import Blocks
 from dovetail.models.decoder import Block, DecoderConfig
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.layers import Linear
@@ -69,7 +70,7 @@ class Expert(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({str(i): Block(config, GEMMA) for i in range(config.layers)})
+        self.blocks = Blocks({str(i): Block(config, GEMMA) for i in range(config.layers)})
         self.norm = GEMMA.norm(config.d_model, config.norm_eps)
 
     @property

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.blocks import Blocks
 from dovetail.models.decoder import Attention, DecoderConfig, Mlp
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.layers import Linear, unit_rms
@@ -122,7 +123,7 @@ class AdaExpert(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({str(i): AdaBlock(config) for i in range(config.layers)})
+        self.blocks = Blocks({str(i): AdaBlock(config) for i in range(config.layers)})
         self.norm = AdaNorm(config.d_model, config.norm_eps)
 
     def stack(self, condition: Float[Tensor, "b e"]) -> Stack:

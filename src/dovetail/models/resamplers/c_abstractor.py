@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.models.blocks import Chain
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
 from dovetail.models.resamplers.grid import nearest_factors, to_grid, to_tokens
 
@@ -92,8 +93,8 @@ class CAbstractor(nn.Module):
             raise UsageError(f"a C-Abstractor has a square number of queries, not {config.num_queries}")
         d, out = config.hidden_dim, config.out_dim
         self.input_proj = Linear(config.in_dim, d)
-        self.stage1 = nn.Sequential(*(Block(config) for _ in range(config.depth)))
-        self.stage2 = nn.Sequential(*(Block(config) for _ in range(config.depth)))
+        self.stage1 = Chain(*(Block(config) for _ in range(config.depth)))
+        self.stage2 = Chain(*(Block(config) for _ in range(config.depth)))
         self.final_norm = LayerNorm(d)
         more = [nn.SiLU(), Linear(out, out)] if config.readout else []
         self.readout = nn.Sequential(Linear(d, out), *more)

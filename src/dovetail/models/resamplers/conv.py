@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.blocks import Chain
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
 from dovetail.models.resamplers.grid import square_over, to_grid, to_tokens
 
@@ -49,11 +50,11 @@ class Block(nn.Module):
         return x + rearrange(self.pwconv2(F.gelu(self.pwconv1(y))), "b h w d -> b d h w")
 
 
-def stages(config: ConvConfig) -> nn.Sequential:
+def stages(config: ConvConfig) -> Chain:
     """All blocks once, stage by stage."""
-    return nn.Sequential(
+    return Chain(
         *(
-            nn.Sequential(*(Block(config.out_dim, config.kernel) for _ in range(config.blocks)))
+            Chain(*(Block(config.out_dim, config.kernel) for _ in range(config.blocks)))
             for _ in range(config.stages)
         )
     )
@@ -66,7 +67,7 @@ class Conv(nn.Module):
         super().__init__()
         d = config.out_dim
         self.input_proj = Linear(config.in_dim, d) if config.resize else nn.Identity()
-        self.repeated_stages = nn.Sequential(*(stages(config) for _ in range(config.repeats)))
+        self.repeated_stages = Chain(*(stages(config) for _ in range(config.repeats)))
         self.norm = LayerNorm(d, eps=NORM_EPS)
         self.head = Linear(d, d)
 

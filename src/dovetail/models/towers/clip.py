@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.vit import Block, Output, Table, resampled, through
 from dovetail.models.values import Values, fill
@@ -47,7 +48,7 @@ class ClipTower(nn.Module):
         self.patch_embed = Conv2d(config.channels, d, patch, stride=patch, bias=False)
         self.pos_embed = Table(config.positions, d)
         self.pre_norm = LayerNorm(d, eps=eps)
-        self.blocks = nn.ModuleDict(
+        self.blocks = Blocks(
             {
                 str(i): Block(d, heads=config.heads, d_ff=config.d_ff, act=config.activation, eps=eps)
                 for i in range(config.layers)

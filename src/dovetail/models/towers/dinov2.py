@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import IMAGENET, prismatic_pixels
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.vit import Attention, Mlp, Output, Table, resampled, through
 from dovetail.models.values import Values, fill
@@ -74,7 +75,7 @@ class Dinov2Tower(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, d))
         self.reg_token = nn.Parameter(torch.empty(1, config.registers, d)) if config.registers else None
         self.pos_embed = Table(config.positions, d)
-        self.blocks = nn.ModuleDict({str(i): ScaledBlock(config) for i in range(config.layers)})
+        self.blocks = Blocks({str(i): ScaledBlock(config) for i in range(config.layers)})
         self.norm = LayerNorm(d, eps=config.norm_eps)
 
     @property

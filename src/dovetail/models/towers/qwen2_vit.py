@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import LayerNorm, Linear, attend
 from dovetail.models.rotary import Rotation, frequencies, rotate, sectioned_rotation
 from dovetail.models.towers.vit import Mlp
@@ -66,6 +67,9 @@ class PatchEmbed(nn.Module):
         edges = (config.frames, config.patch, config.patch)
         self.weight = nn.Parameter(torch.empty(config.d_vision, config.channels, *edges))
 
+    def extra_repr(self) -> str:
+        return ", ".join(map(str, self.weight.shape))
+
     def forward(self, patches: Float[Tensor, "p v"]) -> Float[Tensor, "p d"]:
         return F.linear(patches.to(self.weight.dtype), self.weight.flatten(1))
 
@@ -110,7 +114,7 @@ class Qwen2Vit(nn.Module):
         self.config = config
         self.merge = merge
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleDict({str(i): Block(config) for i in range(config.layers)})
+        self.blocks = Blocks({str(i): Block(config) for i in range(config.layers)})
 
     def forward(self, patches: Float[Tensor, "p v"], grids: Int[Tensor, "images 3"]) -> Float[Tensor, "p d"]:
         """The features of the patches of all images; `grids` counts each one's frames, rows, columns."""

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import siglip_pixels
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.siglip_naflex import SiglipNaflex
 from dovetail.models.towers.siglip_pool import Pool
@@ -63,7 +64,7 @@ class SiglipTower(nn.Module):
         d, patch, eps, act = config.d_vision, config.patch, config.norm_eps, config.activation
         self.patch_embed = Conv2d(config.channels, d, patch, stride=patch)
         self.pos_embed = Table(config.positions, d)
-        self.blocks = nn.ModuleDict(
+        self.blocks = Blocks(
             {
                 str(i): Block(d, heads=config.heads, d_ff=config.d_ff, act=act, eps=eps)
                 for i in range(config.layers)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dovetail.errors import UsageError
 from dovetail.inputs.naflex import flexible_patches
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.towers.siglip_pool import Pool
 from dovetail.models.towers.siglip_text import WithTexts
@@ -54,7 +55,7 @@ class NaflexTower(nn.Module):
         d, eps, act = config.d_vision, config.norm_eps, config.activation
         self.patch_embed = Linear(config.channels * config.patch**2, d)
         self.pos_embed = Table(config.positions, d)
-        self.blocks = nn.ModuleDict(
+        self.blocks = Blocks(
             {
                 str(i): Block(d, heads=config.heads, d_ff=config.d_ff, act=act, eps=eps)
                 for i in range(config.layers)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Embedding, LayerNorm, Linear
 from dovetail.models.towers.vit import Block, Table, through
 from dovetail.models.values import Values, fill
@@ -47,7 +48,7 @@ class TextTower(nn.Module):
         d, eps = config.d_text, config.norm_eps
         self.embed = Embedding(config.vocab, d)
         self.pos_embed = Table(config.positions, d)
-        self.blocks = nn.ModuleDict(
+        self.blocks = Blocks(
             {
                 str(i): Block(d, heads=config.heads, d_ff=config.d_ff, act=config.activation, eps=eps)
                 for i in range(config.layers)

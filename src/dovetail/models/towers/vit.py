@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.models.blocks import Blocks
 from dovetail.models.layers import LayerNorm, Linear, activation, attend
 
 # after the last norm; after the last block; after the block before it
@@ -73,7 +74,7 @@ class Block(nn.Module):
 
 
 def through(
-    blocks: nn.ModuleDict, norm: nn.Module, x: Float[Tensor, "b n d"], output: Output
+    blocks: Blocks, norm: nn.Module, x: Float[Tensor, "b n d"], output: Output
 ) -> Float[Tensor, "b n d"]:
     """What comes out of a stack of blocks and its norm. What is not needed is not run."""
     end = len(blocks) - (output == "penultimate")
@@ -88,6 +89,9 @@ class Table(nn.Module):
     def __init__(self, positions: int, d: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(positions, d))
+
+    def extra_repr(self) -> str:
+        return ", ".join(map(str, self.weight.shape))
 
 
 def edge_of(positions: int) -> int:

@@ -92,6 +92,9 @@ class Newline(nn.Module):
         super().__init__()
         self.image_newline = nn.Parameter(torch.empty(d_model))
 
+    def extra_repr(self) -> str:
+        return f"{len(self.image_newline)}"
+
 
 class LlavaOnevision(LanguageModel):
     """The tower, the projector, the newline, the decoder and its head."""
