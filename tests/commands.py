@@ -1,11 +1,15 @@
-"""`dovetail` run as a user runs it: a process of its own, with pipes or on a terminal."""
+"""`dovetail` run as a user runs it: in a process, with its output in files or on a terminal."""
 
 import os
 import pty
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from started import PLAIN, RUNNING, Started
 
 # What the surroundings of the test run must not change.
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "PYTHONIOENCODING")
@@ -25,9 +29,31 @@ def surroundings(**settings: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "80", "TERM": "xterm-256color", **settings}
 
 
+_PLAIN, _RUNNING = Started(PLAIN), Started(RUNNING)
+
+
 def dovetail(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answer:
-    """Runs one command with its output piped."""
-    return python("-m", "dovetail", *words, cwd=cwd, **settings)
+    """Runs one command with its output in files, as a child of a process that has imported `dovetail`.
+
+    Settings for Python itself need a process that is started with them.
+    """
+    if any(name.startswith("PYTHON") for name in settings):
+        return python("-m", "dovetail", *words, cwd=cwd, **settings)
+    started = _started(words)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
+        files = (nothing.fileno(), out.fileno(), err.fileno())
+        started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), files)
+        code = started.end()
+        shown = []
+        for file in (out, err):
+            file.seek(0)
+            shown.append(file.read().decode())
+    return Answer(code, *shown)
+
+
+def _started(words: Sequence[str | Path]) -> Started:
+    """The process that has imported what a command needs, and not much more."""
+    return _RUNNING if {"generate", "act", "verify", "--forward"} & {*words} else _PLAIN
 
 
 def python(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answer:
@@ -47,18 +73,12 @@ def python(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answ
 def on_terminal(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answer:
     """Runs one command on a terminal of its own; `out` is all that it shows, stderr included."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "dovetail", *map(str, words)],
-        cwd=cwd,
-        env=surroundings(**settings),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        shown = b"".join(iter(lambda: _read(ours), b""))
-        os.close(ours)
-    return Answer(process.returncode, shown.decode().replace("\r\n", "\n"), "")
+    started = _started(words)
+    started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), (theirs,) * 3)
+    os.close(theirs)
+    shown = b"".join(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    return Answer(started.end(), shown.decode().replace("\r\n", "\n"), "")
 
 
 def _read(terminal: int) -> bytes:
