@@ -1,14 +1,16 @@
-"""A checkpoint that is to be changed: examined, found whole, its leaves ready to be moved.
+"""A checkpoint that is opened and explained: the one noun that every verb takes.
 
-Damage is refused. What the user allows by name goes on as it is and is written into the certificate, so
-that no later reader takes the result for a whole one.
+Opening reads headers only. What is of no known family, or damaged, is a checkpoint too; a verb that goes
+on from it refuses damage, unless the user allows it by name: then it goes on as it is and is written into
+the certificate, so that no later reader takes the result for a whole one.
 """
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, cast
 
 from dovetail.declare.family import Family, Layout
 from dovetail.declare.part import Part
@@ -23,47 +25,67 @@ from dovetail.names import star
 from dovetail.report import Finding, Report
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
-from dovetail.weights.leaf import Leaf
+from dovetail.weights.leaf import Init, Leaf
 from dovetail.weights.stored_leaves import stored_leaves
 
 Path = str | os.PathLike[str]
 
 
-class Subject(NamedTuple):
-    """An opened checkpoint of a known family.
+class Checkpoint:
+    """An opened checkpoint and what is known of it. `allowed` is damage that the user lets pass.
 
-    `leaves` are its leaves in the order of the files; `allowed` the damage that the user lets pass.
+    What is said of its family, parts and leaves can only be asked of one that `is_known`.
     """
 
-    report: Report
-    store: Store
-    one: Explanation
-    inference: Inference
-    documents: Documents
-    leaves: Mapping[str, Leaf]
-    allowed: tuple[Finding, ...]
+    def __init__(self, examination: Examination, allowed: Sequence[Finding] = ()) -> None:
+        self.report: Report = examination.report
+        self.store: Store = examination.store
+        self.documents: Documents = examination.documents
+        self.examination = examination
+        self.allowed = tuple(allowed)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is of a known family, or comes close to one."""
+        return self.examination.explanation is not None and self.examination.inference is not None
+
+    @property
+    def explanation(self) -> Explanation:
+        """Its tensors as the parts of its family."""
+        assert self.examination.explanation is not None
+        return self.examination.explanation
+
+    @property
+    def inference(self) -> Inference:
+        """Its sizes as far as shapes decide them."""
+        assert self.examination.inference is not None
+        return self.examination.inference
 
     @property
     def family(self) -> Family:
         """The family."""
-        return self.one.family
-
-    @property
-    def let_pass_before(self) -> tuple[str, ...]:
-        """The damage that was let pass when it was written."""
-        stamp = self.documents.stamp
-        allowed = stamp.values.get("allowed") if stamp else None
-        return tuple(one for one in allowed if isinstance(one, str)) if isinstance(allowed, list) else ()
+        return self.explanation.family
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
         """The layouts that the file may be in."""
-        return tuple(self.family.layout(id) for id in self.one.common_layouts)
+        return tuple(self.family.layout(id) for id in self.explanation.common_layouts)
+
+    @property
+    def kinds(self) -> dict[str, Part]:
+        """The part in each role that has tensors of its own."""
+        return {role: match.part for role, match in self.explanation.roles.items()}
+
+    @property
+    def features(self) -> dict[str, frozenset[str]]:
+        """The marked leaves of each role that are there."""
+        roles = self.explanation.roles.items()
+        return {role: frozenset((*match.part.features, *match.features)) for role, match in roles}
 
     @property
     def parts(self) -> dict[str, Part]:
         """The part in each role, a tied one included."""
-        parts = {role: match.part for role, match in self.one.roles.items()}
+        parts = self.kinds
         for role in self.family.ties:
             parts.setdefault(role, self.family.parts[role][0])
         return parts
@@ -72,77 +94,119 @@ class Subject(NamedTuple):
         """The sizes of one part."""
         return PartSizes(role, self.parts[role], self.inference.solver)
 
+    @cached_property
+    def leaves(self) -> Mapping[str, Leaf]:
+        """Its leaves by full name in the order of the files, tagged as its certificate says.
+
+        Raises:
+            CheckpointError: a shape is not what its family declares.
+            UsageError: where a leaf's bytes are depends on a size that nothing decides.
+        """
+        leaves = stored_leaves(self.explanation, self.inference, self.store)
+        for name, tag in self._stamped("init", dict).items():
+            if name in leaves and isinstance(tag, str) and tag != "tied":
+                leaves[name] = leaves[name]._replace(init=cast(Init, tag))
+        return leaves
+
+    @property
+    def let_pass_before(self) -> tuple[str, ...]:
+        """The damage that was let pass when it was written."""
+        return tuple(one for one in self._stamped("allowed", list) if isinstance(one, str))
+
+    def _stamped(self, key: str, kind: type) -> Any:
+        """A collection in the certificate, empty where there is none."""
+        stamp = self.documents.stamp
+        found = stamp.values.get(key) if stamp else None
+        return found if isinstance(found, kind) else kind()
+
+    def usable(self, *, allow: Collection[str] = (), to_be: str = "changed") -> "Checkpoint":
+        """The same, if it is of a known family and not damaged beyond what is allowed.
+
+        `allow` are patterns of tensor names (`*` stands for anything); `to_be` is what a damaged one
+        cannot be.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        errors = [finding for finding in self.report.findings if finding.severity == "error"]
+        causes = [finding for finding in errors if finding.code != "incomplete"]
+        allowed = [finding for finding in causes if _is_allowed(finding, allow)]
+        refused = [finding for finding in causes if finding not in allowed]
+        # what nodes lack explains whatever else is missing
+        refused = [finding for finding in refused if finding.code == "nodes"] or refused
+        if refused or (errors and not causes) or not self.is_known:
+            raise CheckpointError(
+                f"this checkpoint cannot be {to_be} as it is: " + _said(refused or errors),
+                checkpoint=self.report.path,
+                hint=_way_out(refused, to_be),
+            )
+        return Checkpoint(self.examination, allowed)
+
 
 @contextmanager
-def opened_subject(
-    checkpoint: Path,
+def opened(
+    path: Path,
     *,
     as_: str | None = None,
-    allow: Collection[str] = (),
     given: Mapping[str, Any] | None = None,
-    verb: str = "changed",
-) -> Iterator[Subject]:
-    """Opens a checkpoint for a verb that goes on from it.
+    allow: Collection[str] = (),
+    to_be: str | None = None,
+) -> Iterator[Checkpoint]:
+    """Opens a checkpoint and says what it is.
 
-    `allow` are patterns of tensor names (`*` stands for anything) whose damage may pass; `verb` is what a
-    damaged one cannot be.
-
-    Raises:
-        CheckpointError: it is of no known family, or damaged beyond what is allowed.
-        UsageError: `as_` names no family.
-    """
-    with open_checkpoint(checkpoint) as store:
-        if as_ is None:
-            examination = examine(store, built_in, more_families=third_party, given=given)
-        else:
-            id, _, layout = as_.partition("/")
-            examination = examine(store, tuple, as_family=family(id), as_layout=layout or None, given=given)
-        yield subject_of(examination, allow, verb=verb)
-
-
-def subject_of(examination: Examination, allow: Collection[str] = (), *, verb: str = "changed") -> Subject:
-    """The subject of an examined checkpoint; `verb` is what a damaged one cannot be.
+    `as_` (`family` or `family/layout`) asserts what it must be, `given` are values that no file says
+    (`{"text.kv_heads": 2}`). A verb that goes on from it names what a damaged one cannot be in `to_be`:
+    then damage beyond `allow` is refused, as in `Checkpoint.usable`.
 
     Raises:
-        CheckpointError: it is of no known family, or damaged beyond what is allowed.
+        CheckpointError: it is of no known family or damaged where that matters, or a file breaks its
+            format, is unsafe to read, or is missing.
+        RemoteError: a server did not give what was asked for.
+        UsageError: there is nothing to open, or `as_` names no family or layout.
     """
-    report, store = examination.report, examination.store
-    allowed = _refuse_damage(examination, allow, verb)
-    one, inference = examination.one, examination.inference
-    assert one is not None
-    assert inference is not None
-    leaves = stored_leaves(one, inference, store)
-    stamp = examination.documents.stamp
-    tags = stamp.values.get("init") if stamp else None
-    if isinstance(tags, dict):
-        leaves |= {
-            name: leaf._replace(init=tags[name])
-            for name, leaf in leaves.items()
-            if isinstance(tags.get(name), str) and tags[name] != "tied"
-        }
-    return Subject(report, store, one, inference, examination.documents, leaves, allowed)
+    if as_ is not None:
+        family_and_layout(as_)
+    with open_checkpoint(path) as store:
+        checkpoint = examined(store, as_=as_, given=given)
+        yield checkpoint if to_be is None else checkpoint.usable(allow=allow, to_be=to_be)
 
 
-def _refuse_damage(examination: Examination, allow: Collection[str], verb: str) -> tuple[Finding, ...]:
-    report = examination.report
-    errors = [finding for finding in report.findings if finding.severity == "error"]
-    causes = [finding for finding in errors if finding.code != "incomplete"]
-    allowed = tuple(finding for finding in causes if _is_allowed(finding, allow))
-    refused = [finding for finding in causes if finding not in allowed]
-    # what nodes lack explains whatever else is missing
-    refused = [finding for finding in refused if finding.code == "nodes"] or refused
-    if refused or (errors and not causes) or examination.one is None:
-        raise CheckpointError(
-            f"this checkpoint cannot be {verb} as it is: " + _said(refused or errors),
-            checkpoint=report.path,
-            hint=_way_out(refused, verb),
+def examined(
+    store: Store,
+    *,
+    as_: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    ignores_stamp: bool = False,
+) -> Checkpoint:
+    """The checkpoint in an opened store; `ignores_stamp` reads all documents beside it but our own.
+
+    Raises:
+        UsageError: `as_` names no family or layout.
+    """
+    if as_ is None:
+        found = examine(store, built_in, more_families=third_party, given=given, ignores_stamp=ignores_stamp)
+    else:
+        one, layout = family_and_layout(as_)
+        found = examine(
+            store, tuple, as_family=one, as_layout=layout, given=given, ignores_stamp=ignores_stamp
         )
-    return allowed
+    return Checkpoint(found)
 
 
-def _way_out(refused: Sequence[Finding], verb: str) -> str:
+def family_and_layout(text: str) -> tuple[Family, str | None]:
+    """The family of `family` or `family/layout`, and the layout if there is one.
+
+    Raises:
+        UsageError: there is no such family or layout.
+    """
+    id, _, layout = text.partition("/")
+    one = family(id)
+    return one, one.layout(layout).id if layout else None
+
+
+def _way_out(refused: Sequence[Finding], to_be: str) -> str:
     """The next step: that of the finding if there is one cause, else to read all of them."""
-    can_pass = verb != "fingerprinted" and any(finding.tensors for finding in refused)
+    can_pass = to_be != "fingerprinted" and any(finding.tensors for finding in refused)
     tags = "; --allow 'NAME' lets a tensor pass, and tags the result" if can_pass else ""
     step = refused[0].hint if len(refused) == 1 else None
     return f"{step or '`dovetail validate` says all'}{tags}"

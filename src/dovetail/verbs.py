@@ -1,19 +1,13 @@
 """The verbs that only read: inspect, validate, families."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
-from dovetail.declare.family import Family
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.lookalikes import same_layouts
 from dovetail.errors import DovetailError
-from dovetail.explain.examine import Examination, examine
-from dovetail.families import all_families, built_in, family, third_party
+from dovetail.families import all_families
 from dovetail.report import Report
-from dovetail.store.open import open_checkpoint
-from dovetail.store.store import Store
-
-Path = str | os.PathLike[str]
 
 
 def inspect(checkpoint: Path) -> Report:
@@ -26,8 +20,8 @@ def inspect(checkpoint: Path) -> Report:
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    with open_checkpoint(checkpoint) as store:
-        return examine(store, built_in, more_families=third_party).report
+    with opened(checkpoint) as found:
+        return found.report
 
 
 def validate(
@@ -50,53 +44,38 @@ def validate(
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    wanted = _asserted(as_) if as_ else None
-    with open_checkpoint(checkpoint) as store:
-        examination = _examine(store, wanted)
-        report = _with_values(examination, progress) if values else examination.report
-    if not forward:
-        return report
-    from dovetail.parity.forward import with_forward
+    with opened(checkpoint, as_=as_) as found:
+        report = _with_values(found, progress) if values else found.report
+        if not forward:
+            return report
+        from dovetail.parity.forward import with_forward
 
-    return with_forward(report, checkpoint, as_=as_)
+        return with_forward(report, found)
 
 
-def _with_values(examination: Examination, progress: Callable[[int, int], None] | None) -> Report:
+def _with_values(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None) -> Report:
     """The report with what the data shows, and whether it is what the certificate says."""
     from dovetail.compare.recheck import certified_leaves, recheck, why_not
     from dovetail.explain.values import check_values
 
     try:
-        leaves = certified_leaves(examination) if examination.store.has_bytes else {}
+        leaves = certified_leaves(checkpoint) if checkpoint.store.has_bytes else {}
     except DovetailError as error:
-        report = check_values(examination, progress=progress)
+        report = check_values(checkpoint.examination, progress=progress)
         return report.replace(unchecked=(*report.unchecked, why_not(error)))
     hashed = sum(leaf.size for leaf in leaves.values())
     read = 0
 
-    def looking(done: int, total: int) -> None:
+    def count_read(done: int, total: int) -> None:
         nonlocal read
         read = total
         if progress:
             progress(done, total + hashed)
 
-    report = check_values(examination, progress=looking)
+    report = check_values(checkpoint.examination, progress=count_read)
     return recheck(
-        report, examination, leaves, progress and (lambda done, _: progress(read + done, read + hashed))
+        report, checkpoint, leaves, progress and (lambda done, _: progress(read + done, read + hashed))
     )
-
-
-def _asserted(text: str) -> tuple[Family, str | None]:
-    """The family of `family` or `family/layout`, and the layout if there is one."""
-    id, _, layout = text.partition("/")
-    one = family(id)
-    return one, one.layout(layout).id if layout else None
-
-
-def _examine(store: Store, wanted: tuple[Family, str | None] | None) -> Examination:
-    if wanted is None:
-        return examine(store, built_in, more_families=third_party)
-    return examine(store, tuple, as_family=wanted[0], as_layout=wanted[1])
 
 
 def families() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dovetail
-from dovetail.checkpoint import Subject, opened_subject
+from dovetail.checkpoint import Checkpoint, opened
 from dovetail.edit.convert import plan_convert
 from dovetail.families import built_in
 from dovetail.store.open import open_checkpoint
@@ -23,10 +23,10 @@ def contents(path: Path) -> Contents:
         return {name: (one.dtype, one.shape, store.read(name)) for name, one in store.entries.items()}
 
 
-def planned(subject: Subject, layout: str) -> Contents:
+def planned(source: Checkpoint, layout: str) -> Contents:
     """Every tensor that a conversion would write, without a file written."""
     found: Contents = {}
-    for tensor in plan_convert(subject, to=layout).tensors:
+    for tensor in plan_convert(source, to=layout).tensors:
         blocks = (held(chunk) for _, chunk in tensor.chunks())  # each is overwritten by the next
         data = b"".join(bytes(one.size if isinstance(one, Skip) else one) for one in blocks)
         found |= dict.fromkeys((tensor.name, *tensor.aliases), (tensor.dtype, tensor.shape, data))
@@ -47,9 +47,9 @@ def test_every_layout_becomes_every_other(made: dict[str, Path], tmp_path: Path)
     """Every pair without writing a file; on disk, from the first layout to each other one and back."""
     held = {layout: contents(path) for layout, path in made.items()}
     for a, path in made.items():
-        with opened_subject(path) as subject:
+        with opened(path) as source:
             for b in made:
-                assert planned(subject, b) == held[b], f"{a} -> {b}"
+                assert planned(source, b) == held[b], f"{a} -> {b}"
     hub, *others = made
     prints = set()
     for layout in others:

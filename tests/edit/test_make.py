@@ -74,9 +74,9 @@ def leaves(path: Path) -> dict[str, bytes]:
     """The bytes of every canonical leaf."""
     with dovetail.open_checkpoint(path) as store:
         examination = examine(store, built_in)
-        assert examination.one is not None
+        assert examination.explanation is not None
         assert examination.inference is not None
-        found = stored_leaves(examination.one, examination.inference, store)
+        found = stored_leaves(examination.explanation, examination.inference, store)
         stored = {name: store.read(name) for name in store.entries}
     return {
         name: b"".join(

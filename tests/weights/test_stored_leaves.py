@@ -25,9 +25,9 @@ def opened(
     """The leaves of a file and their values, each in its own shape."""
     with dovetail.open_checkpoint(path) as store:
         examination = examine(store, built_in, as_family=as_family, given=given)
-        assert examination.one is not None
+        assert examination.explanation is not None
         assert examination.inference is not None
-        leaves = stored_leaves(examination.one, examination.inference, store)
+        leaves = stored_leaves(examination.explanation, examination.inference, store)
         values = {}
         for name, leaf in leaves.items():
             data = leaf.whole()
@@ -189,9 +189,9 @@ def test_leaves_are_exactly_those_that_are_declared(id: str, tmp_path: Path) -> 
             continue
         with dovetail.open_checkpoint(write_listing(tmp_path / "x.json", header)) as store:
             examination = examine(store, built_in, as_family=plan.family, as_layout=one.id, given=given)
-            assert examination.one is not None
+            assert examination.explanation is not None
             assert examination.inference is not None
-            found = stored_leaves(examination.one, examination.inference, store)
+            found = stored_leaves(examination.explanation, examination.inference, store)
         tied = {name for name in found if name.split(".")[0] not in plan.kinds}
         assert {name: leaf.shape for name, leaf in found.items() if name not in tied} == {
             f"{role}.{name}": shape for (role, name), shape in declared.items()
@@ -210,10 +210,10 @@ def test_without_head_counts_an_interleaved_file_is_not_taken_apart(tmp_path: Pa
     path = write_listing(tmp_path / "x.json", header)
     with dovetail.open_checkpoint(path) as store:
         examination = examine(store, built_in)
-        assert examination.one is not None
+        assert examination.explanation is not None
         assert examination.inference is not None
         with pytest.raises(UsageError) as error:
-            stored_leaves(examination.one, examination.inference, store)
+            stored_leaves(examination.explanation, examination.inference, store)
     assert str(error.value) == (
         "`transformer.h.0.attn.attn.weight` can only be taken apart when kv_heads is known, and nothing says it\n\n"
         "hint: put the model's config.json beside the weights, or give --set text.kv_heads=NUMBER"
@@ -225,7 +225,7 @@ def test_names_alone_have_no_leaves(tmp_path: Path) -> None:
     path = write_listing(tmp_path / "model.safetensors.index.json", {"weight_map": names})
     with dovetail.open_checkpoint(path) as store:
         examination = examine(store, built_in)
-        assert examination.one is not None
+        assert examination.explanation is not None
         assert examination.inference is not None
         with pytest.raises(CheckpointError, match="this input has names only, no shapes"):
-            stored_leaves(examination.one, examination.inference, store)
+            stored_leaves(examination.explanation, examination.inference, store)

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the checkpoint, or prints what would be written."""
-    from dovetail.checkpoint import opened_subject
+    from dovetail.checkpoint import opened
     from dovetail.edit.convert import Changes, plan_convert
 
     changes = Changes(
@@ -49,7 +49,11 @@ def run(options: argparse.Namespace) -> int:
         pad_vocab=options.pad_vocab,
         allow=options.allow,
     )
-    with opened_subject(
-        options.checkpoint, as_=options.as_, allow=options.allow, given=assignments(options.given)
-    ) as subject:
-        return carry_out(plan_convert(subject, to=options.to, changes=changes), options)
+    with opened(
+        options.checkpoint,
+        as_=options.as_,
+        allow=options.allow,
+        given=assignments(options.given),
+        to_be="changed",
+    ) as source:
+        return carry_out(plan_convert(source, to=options.to, changes=changes), options)

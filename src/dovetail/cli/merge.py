@@ -22,12 +22,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the model, or prints what would be written."""
-    from dovetail.checkpoint import opened_subject
+    from dovetail.checkpoint import opened
     from dovetail.edit.convert import Changes
     from dovetail.edit.merge import plan_merge
 
     changes = Changes(format=options.format, max_shard_size=parse_size(options.max_shard_size))
-    with opened_subject(
-        options.directory, as_=options.as_, allow=options.allow, given=assignments(options.given)
-    ) as subject:
-        return carry_out(plan_merge(subject, to=options.to, changes=changes), options)
+    with opened(
+        options.directory,
+        as_=options.as_,
+        allow=options.allow,
+        given=assignments(options.given),
+        to_be="changed",
+    ) as source:
+        return carry_out(plan_merge(source, to=options.to, changes=changes), options)

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the nodes, or prints what would be written."""
-    from dovetail.checkpoint import opened_subject
+    from dovetail.checkpoint import opened
     from dovetail.edit.convert import Changes
     from dovetail.edit.split import plan_split
 
@@ -46,10 +46,14 @@ def run(options: argparse.Namespace) -> int:
     changes = Changes(
         format=options.format, max_shard_size=parse_size(options.max_shard_size), dtypes=options.dtype
     )
-    with opened_subject(
-        options.checkpoint, as_=options.as_, allow=options.allow, given=assignments(options.given)
-    ) as subject:
-        plan = plan_split(subject, nodes=options.nodes, layers=layers, to=options.to, changes=changes)
+    with opened(
+        options.checkpoint,
+        as_=options.as_,
+        allow=options.allow,
+        given=assignments(options.given),
+        to_be="changed",
+    ) as source:
+        plan = plan_split(source, nodes=options.nodes, layers=layers, to=options.to, changes=changes)
         return carry_out(plan, options)
 
 

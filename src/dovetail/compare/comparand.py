@@ -1,4 +1,4 @@
-"""One side of a comparison: the tensors of a checkpoint under names that the other side has too.
+"""A checkpoint to compare: its tensors under names that the other checkpoint has too.
 
 A damaged checkpoint can be compared as well; what no family explains goes by its stored name.
 """
@@ -6,14 +6,13 @@ A damaged checkpoint can be compared as well; what no family explains goes by it
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dovetail.checkpoint import Checkpoint
 from dovetail.declare.family import Family
 from dovetail.declare.part import LeafSpec
 from dovetail.errors import DovetailError
-from dovetail.explain.examine import Examination
 from dovetail.report import Report
 from dovetail.store.store import Entry, Store
 from dovetail.weights.leaf import Leaf, Span
-from dovetail.weights.stored_leaves import stored_leaves
 
 
 class Tensor(NamedTuple):
@@ -32,7 +31,7 @@ class Tensor(NamedTuple):
         return "" if self.shape is None else f"{self.dtype or '?'} {list(self.shape)}"
 
 
-class Side(NamedTuple):
+class Comparand(NamedTuple):
     """A checkpoint to compare. `why_stored` says why its names are those of the file, "" if they are not."""
 
     report: Report
@@ -47,36 +46,31 @@ class Side(NamedTuple):
         return self.family.ties if self.family else {}
 
 
-def by_leaf(examination: Examination) -> Side:
-    """A side by canonical names; by stored ones if that cannot be."""
-    report, store, one, inference = (
-        examination.report,
-        examination.store,
-        examination.one,
-        examination.inference,
-    )
-    if one is None or inference is None:
-        return by_stored_name(examination, "it is of no known family")
+def by_canonical_name(checkpoint: Checkpoint) -> Comparand:
+    """A comparand by canonical names; by stored ones if that cannot be."""
+    if not checkpoint.is_known:
+        return by_stored_name(checkpoint, "it is of no known family")
+    store = checkpoint.store
     if not store.has_shapes:
-        return by_stored_name(examination, "it has names only")
+        return by_stored_name(checkpoint, "it has names only")
     try:
-        leaves = stored_leaves(one, inference, store)
+        leaves = checkpoint.leaves
     except DovetailError as error:
-        return by_stored_name(examination, error.message)
+        return by_stored_name(checkpoint, error.message)
     tensors = {
-        name: Tensor(name, its.role, its.dtype, its.shape, its.spec.is_dead, its)
-        for name, its in leaves.items()
+        leaf.name: Tensor(leaf.name, leaf.role, leaf.dtype, leaf.shape, leaf.spec.is_dead, leaf)
+        for leaf in leaves.values()
     }
-    for name in one.unexplained:
+    for name in checkpoint.explanation.unexplained:
         tensors.setdefault(name, _stored(store, name, store.entries[name]))
-    return Side(report, store, one.family, tensors)
+    return Comparand(checkpoint.report, store, checkpoint.family, tensors)
 
 
-def by_stored_name(examination: Examination, why: str) -> Side:
-    """A side by the names in its files."""
-    store = examination.store
+def by_stored_name(checkpoint: Checkpoint, why: str) -> Comparand:
+    """A comparand by the names in its files."""
+    store = checkpoint.store
     tensors = {name: _stored(store, name, entry) for name, entry in store.entries.items()}
-    return Side(examination.report, store, None, tensors, why)
+    return Comparand(checkpoint.report, store, None, tensors, why)
 
 
 def _stored(store: Store, name: str, entry: Entry) -> Tensor:

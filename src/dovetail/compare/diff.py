@@ -5,16 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dovetail.compare.comparand import Side, Tensor, by_leaf, by_stored_name
+from dovetail.checkpoint import Checkpoint, Path, opened
+from dovetail.compare.comparand import Comparand, Tensor, by_canonical_name, by_stored_name
 from dovetail.compare.difference import Change, Difference, Distance, Kind, Setting
 from dovetail.errors import UsageError, listed
-from dovetail.explain.examine import Examination, examine
-from dovetail.families import built_in, family, third_party
 from dovetail.report import counted
-from dovetail.store.open import open_checkpoint
-from dovetail.store.store import Store
 
-Path = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 _THREADS = 4  # more do not read faster
 
@@ -38,21 +34,14 @@ def diff(
         UsageError: there is nothing to open, or values are asked for where there are none.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
     """
-    with open_checkpoint(a) as one, open_checkpoint(b) as other:
-        sides = _sides(_examined(one, as_, given), _examined(other, as_, given))
-        return compare(*sides, values=values or tolerance > 0, tolerance=tolerance, progress=progress)
+    with opened(a, as_=as_, given=given) as one, opened(b, as_=as_, given=given) as other:
+        pair = _under_the_same_names(one, other)
+        return compare(*pair, values=values or tolerance > 0, tolerance=tolerance, progress=progress)
 
 
-def _examined(store: Store, as_: str | None, given: Mapping[str, Any] | None) -> Examination:
-    if as_ is None:
-        return examine(store, built_in, more_families=third_party, given=given)
-    id, _, layout = as_.partition("/")
-    return examine(store, tuple, as_family=family(id), as_layout=layout or None, given=given)
-
-
-def _sides(a: Examination, b: Examination) -> tuple[Side, Side]:
+def _under_the_same_names(a: Checkpoint, b: Checkpoint) -> tuple[Comparand, Comparand]:
     """Both by canonical names, or both by stored ones."""
-    one, other = by_leaf(a), by_leaf(b)
+    one, other = by_canonical_name(a), by_canonical_name(b)
     if why := one.why_stored or other.why_stored:
         which = one if one.why_stored else other
         reason = f"{which.report.path}: {why}"
@@ -61,9 +50,14 @@ def _sides(a: Examination, b: Examination) -> tuple[Side, Side]:
 
 
 def compare(
-    a: Side, b: Side, *, values: bool = False, tolerance: float = 0.0, progress: Progress | None = None
+    a: Comparand,
+    b: Comparand,
+    *,
+    values: bool = False,
+    tolerance: float = 0.0,
+    progress: Progress | None = None,
 ) -> Difference:
-    """The difference of two sides.
+    """The difference of two checkpoints.
 
     Raises:
         UsageError: values are asked for where there are none.
@@ -101,7 +95,7 @@ def compare(
     )
 
 
-def _copies(side: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
+def _copies(side: Comparand, other: Comparand) -> Iterator[tuple[Tensor, Tensor]]:
     """Tied tensors that one side stores and the other does not, each with its original on the same side."""
     for name, tensor in side.tensors.items():
         original = side.ties.get(tensor.role)
@@ -115,7 +109,7 @@ def _is_copy(copy: Tensor, original: Tensor, distances: Mapping[str, Distance]) 
     return copy.name not in distances or distances[copy.name].is_zero
 
 
-def _alone(side: Side, other: Side, tied: Mapping[str, str], kind: Kind) -> Iterator[Change]:
+def _alone(side: Comparand, other: Comparand, tied: Mapping[str, str], kind: Kind) -> Iterator[Change]:
     for name, tensor in side.tensors.items():
         if name not in other.tensors and name not in tied and not tensor.is_dead:
             said = tensor.text or "there"
@@ -157,7 +151,7 @@ def _distances(pairs: list[tuple[Tensor, Tensor]], progress: Progress | None) ->
     return found
 
 
-def _settings(a: Side, b: Side) -> Iterator[Setting]:
+def _settings(a: Comparand, b: Comparand) -> Iterator[Setting]:
     """Config values that both know and that differ."""
     for name, one in a.report.config.items():
         other = b.report.config.get(name)
@@ -165,7 +159,7 @@ def _settings(a: Side, b: Side) -> Iterator[Setting]:
             yield Setting(name, one, other)
 
 
-def _notes(a: Side, b: Side, tied: Mapping[str, str], *, values: bool) -> Iterator[str]:
+def _notes(a: Comparand, b: Comparand, tied: Mapping[str, str], *, values: bool) -> Iterator[str]:
     """What is no difference and should be known."""
     if a.why_stored:
         yield f"compared by the names in the files, because {a.why_stored}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dovetail.checkpoint import Path, opened_subject
+from dovetail.checkpoint import Path, opened
 from dovetail.edit.contents import leaf_contents
 from dovetail.edit.write.certificate import fingerprint as fingerprint_of
 from dovetail.store.content import ALGORITHM
@@ -52,16 +52,16 @@ def identify(
         CheckpointError: it is of no known family, damaged, or holds no values.
         UsageError: there is nothing to open, or something must be known that no file says.
     """
-    with opened_subject(checkpoint, as_=as_, given=given, verb="fingerprinted") as subject:
-        contents = leaf_contents(subject, progress=progress)
-        stamp = subject.documents.stamp
+    with opened(checkpoint, as_=as_, given=given, to_be="fingerprinted") as source:
+        contents = leaf_contents(source, progress=progress)
+        stamp = source.documents.stamp
         certified = stamp.values.get("fingerprint") if stamp else None
         return Identity(
-            path=subject.report.path,
-            family=subject.family.id,
-            layout=subject.report.layout,
-            fingerprint=fingerprint_of(subject.family, contents),
+            path=source.report.path,
+            family=source.family.id,
+            layout=source.report.layout,
+            fingerprint=fingerprint_of(source.family, contents),
             leaves=len(contents),
-            bytes=sum(leaf.size for leaf in subject.leaves.values()),
+            bytes=sum(leaf.size for leaf in source.leaves.values()),
             certified=certified if isinstance(certified, str) else None,
         )

@@ -3,45 +3,44 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dovetail.checkpoint import Checkpoint
 from dovetail.edit.contents import contents_of
 from dovetail.edit.write.certificate import LeafContent, fingerprint
 from dovetail.errors import DovetailError
 from dovetail.explain.certificate import is_about
-from dovetail.explain.examine import Examination
 from dovetail.report import Finding, Report, counted, more
 from dovetail.weights.leaf import Leaf
-from dovetail.weights.stored_leaves import stored_leaves
 
 Progress = Callable[[int, int], None]
 
 
-def certified_leaves(examination: Examination) -> dict[str, Leaf]:
+def certified_leaves(checkpoint: Checkpoint) -> Mapping[str, Leaf]:
     """The leaves that can be held against the certificate: none if there is no certificate of this file.
 
     Raises:
         DovetailError: where the leaves are cannot be said.
     """
-    stamp, one, inference = examination.documents.stamp, examination.one, examination.inference
-    is_other = any(finding.code == "other-certificate" for finding in examination.report.findings)
-    if stamp is None or one is None or inference is None or is_other or not is_about(stamp):
+    stamp = checkpoint.documents.stamp
+    is_other = any(finding.code == "other-certificate" for finding in checkpoint.report.findings)
+    if stamp is None or not checkpoint.is_known or is_other or not is_about(stamp):
         return {}
-    if examination.documents.node is not None:
+    if checkpoint.documents.node is not None:
         return {}  # `merge` holds the nodes of a model against each other
-    return stored_leaves(one, inference, examination.store)
+    return checkpoint.leaves
 
 
 def recheck(
-    report: Report, examination: Examination, leaves: Mapping[str, Leaf], progress: Progress | None
+    report: Report, checkpoint: Checkpoint, leaves: Mapping[str, Leaf], progress: Progress | None
 ) -> Report:
     """The report with what changed since the certificate was written.
 
     Raises:
         DovetailError: the values cannot be read.
     """
-    stamp = examination.documents.stamp
+    stamp = checkpoint.documents.stamp
     if stamp is None or not leaves:
         return report
-    contents = contents_of(examination.store, leaves, progress=progress)
+    contents = contents_of(checkpoint.store, leaves, progress=progress)
     said: Mapping[str, Any] = stamp.values["leaves"]
     known = [name for name in contents if isinstance(said.get(name), str)]
     if not known:
@@ -49,7 +48,7 @@ def recheck(
     changed = [name for name in known if contents[name].hash != said[name]]
     if changed:
         return report.with_findings(_changed(stamp.name, changed, len(known), leaves))
-    return _with_fingerprint(report, examination, contents)
+    return _with_fingerprint(report, checkpoint, contents)
 
 
 def _changed(certificate: str, names: list[str], known: int, leaves: Mapping[str, Leaf]) -> Finding:
@@ -75,18 +74,13 @@ def _changed(certificate: str, names: list[str], known: int, leaves: Mapping[str
     )
 
 
-def _with_fingerprint(
-    report: Report, examination: Examination, contents: Mapping[str, LeafContent]
-) -> Report:
+def _with_fingerprint(report: Report, checkpoint: Checkpoint, contents: Mapping[str, LeafContent]) -> Report:
     """All hashes are right; so must the fingerprint be, which is made of them."""
-    stamp, one = examination.documents.stamp, examination.one
+    stamp, family = checkpoint.documents.stamp, checkpoint.family
     assert stamp is not None
-    assert one is not None
     said = stamp.values.get("fingerprint")
-    if stamp.values.get("family") != one.family.id or said in (
-        None,
-        found := fingerprint(one.family, contents),
-    ):
+    found = fingerprint(family, contents)
+    if stamp.values.get("family") != family.id or said in (None, found):
         return report
     return report.with_findings(
         Finding(

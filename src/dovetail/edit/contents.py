@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from dovetail.checkpoint import Subject
+from dovetail.checkpoint import Checkpoint
 from dovetail.edit.write.certificate import LeafContent
 from dovetail.errors import CheckpointError
 from dovetail.store.content import ContentHash, are_equal, content_hash
@@ -19,22 +19,22 @@ _THREADS = 4  # more do not read faster
 _ZEROS = bytes(1 << 20)
 
 
-def leaf_contents(subject: Subject, *, progress: Progress | None = None) -> dict[str, LeafContent]:
+def leaf_contents(source: Checkpoint, *, progress: Progress | None = None) -> dict[str, LeafContent]:
     """The content of every leaf. `progress` is told the bytes read and the bytes in all.
 
     Raises:
         CheckpointError: the input holds no values, two copies of a tensor differ, or a file changed
             while it was read.
     """
-    if not subject.store.has_bytes:
+    if not source.store.has_bytes:
         raise CheckpointError(
             "this input holds names and shapes only, no values",
-            checkpoint=subject.report.path,
+            checkpoint=source.report.path,
             hint="give the weights themselves",
         )
-    check_copies(subject)
-    contents = contents_of(subject.store, subject.leaves, progress=progress)
-    check_unchanged(subject.store)
+    check_copies(source)
+    contents = contents_of(source.store, source.leaves, progress=progress)
+    check_unchanged(source.store)
     return contents
 
 
@@ -55,15 +55,15 @@ def contents_of(
     return contents
 
 
-def check_copies(subject: Subject) -> None:
+def check_copies(source: Checkpoint) -> None:
     """Second names of a tensor must say the same as the first.
 
     Raises:
         CheckpointError: one does not.
     """
-    for match in subject.one.roles.values():
+    for match in source.explanation.roles.values():
         for name, kept in match.duplicates:
-            if not are_equal(subject.store, name, kept):
+            if not are_equal(source.store, name, kept):
                 raise CheckpointError(
                     "two tensors that should be one differ",
                     tensor=name,

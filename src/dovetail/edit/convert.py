@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout
 from dovetail.dtypes import dtype_of
 from dovetail.edit.beside.carried import assumptions, side_files
@@ -65,14 +65,14 @@ def convert(
         UsageError: the layout or an option does not fit the family, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
-        plan = plan_convert(subject, to=to, changes=changes._replace(allow=allow))
+    with opened(checkpoint, as_=as_, allow=allow, given=given, to_be="changed") as source:
+        plan = plan_convert(source, to=to, changes=changes._replace(allow=allow))
         return execute(
             plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
         )
 
 
-def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
+def plan_convert(source: Checkpoint, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
     """What `convert` would write.
 
     Raises:
@@ -80,26 +80,26 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
     """
     if changes.pad_vocab < 1:
         raise UsageError(f"--pad-vocab {changes.pad_vocab} is no multiple", hint="for example --pad-vocab 64")
-    layout = target_layout(subject, to)
-    leaves, dropped = kept_leaves(subject, layout, changes.without)
-    leaves = with_ties(subject, layout, leaves)
-    vocab = padded_vocab(subject, changes.pad_vocab) if changes.pad_vocab > 1 else None
+    layout = target_layout(source, to)
+    leaves, dropped = kept_leaves(source, layout, changes.without)
+    leaves = with_ties(source, layout, leaves)
+    vocab = padded_vocab(source, changes.pad_vocab) if changes.pad_vocab > 1 else None
     if vocab:
         leaves = padded(leaves, vocab)
     leaves, lossy = cast_leaves(leaves, changes.dtypes, allow=changes.allow)
     files = output_files(
-        lay_out(leaves, target(subject, layout)),
+        lay_out(leaves, target(source, layout)),
         layout.container,
         format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
-        values=torch_values(subject, layout),
+        values=torch_values(source, layout),
     )
     return plan_of(
         "convert",
-        subject,
-        (Output(files, layout.id, side_files(subject, layout, leaves, vocab)),),
-        assumed=assumptions(subject, layout),
-        config=with_vocab(subject.report.config, vocab),
+        source,
+        (Output(files, layout.id, side_files(source, layout, leaves, vocab)),),
+        assumed=assumptions(source, layout),
+        config=with_vocab(source.report.config, vocab),
         dropped=dropped,
         lossy=lossy,
     )
@@ -107,7 +107,7 @@ def plan_convert(subject: Subject, *, to: str | None = None, changes: Changes = 
 
 def plan_of(
     verb: str,
-    subject: Subject,
+    source: Checkpoint,
     outputs: tuple[Output, ...],
     *,
     config: Mapping[str, Value],
@@ -115,57 +115,57 @@ def plan_of(
     lossy: tuple[Lossy, ...] = (),
     assumed: tuple[str, ...] = (),
 ) -> Plan:
-    """A plan whose one source is a subject: everything of it is in an output or named as dropped."""
+    """A plan whose one source is a checkpoint: everything of it is in an output or named as dropped."""
     return Plan(
         verb=verb,
-        source=subject.report.path,
-        family=subject.family,
-        source_layout=subject.one.layout,
-        parts={role: match.part.id for role, match in subject.one.roles.items()},
+        source=source.report.path,
+        family=source.family,
+        source_layout=source.explanation.layout,
+        parts={role: part.id for role, part in source.kinds.items()},
         outputs=outputs,
-        stores=(subject.store,),
+        stores=(source.store,),
         config=config,
-        dropped=(*dropped, *_left_out(subject)),
+        dropped=(*dropped, *_left_out(source)),
         lossy=lossy,
-        findings=subject.allowed,
-        inherited=subject.let_pass_before,
+        findings=source.allowed,
+        inherited=source.let_pass_before,
         assumed=assumed,
         copies=tuple(
-            (subject.store, *pair) for match in subject.one.roles.values() for pair in match.duplicates
+            (source.store, *pair) for match in source.explanation.roles.values() for pair in match.duplicates
         ),
     )
 
 
-def target(subject: Subject, layout: Layout) -> Target:
-    """Where the leaves of a subject go in a layout."""
-    sizes = {role: subject.sizes(role) for role in subject.parts}
-    return Target(subject.family, layout, subject.parts, sizes)
+def target(source: Checkpoint, layout: Layout) -> Target:
+    """Where the leaves of a checkpoint go in a layout."""
+    sizes = {role: source.sizes(role) for role in source.parts}
+    return Target(source.family, layout, source.parts, sizes)
 
 
-def target_layout(subject: Subject, to: str | None) -> Layout:
+def target_layout(source: Checkpoint, to: str | None) -> Layout:
     """The layout to write: the source's own if none is named.
 
     Raises:
         UsageError: the family has no such layout, or it is only read.
     """
-    family = subject.family
+    family = source.family
     if to is None:
-        found = subject.layouts
+        found = source.layouts
         if not found or not found[0].is_writable:
-            raise UsageError("the source's own layout cannot be written", hint=_writable(subject))
+            raise UsageError("the source's own layout cannot be written", hint=_writable(source))
         return found[0]
     id = to.removeprefix(f"{family.id}/")
     if id not in {layout.id for layout in family.layouts}:
-        raise UsageError(f"{family.id} has no layout `{to}`", hint=_writable(subject))
+        raise UsageError(f"{family.id} has no layout `{to}`", hint=_writable(source))
     layout = family.layout(id)
     if not layout.is_writable:
-        raise UsageError(f"layout {id} is only read: {layout.note}", hint=_writable(subject))
+        raise UsageError(f"layout {id} is only read: {layout.note}", hint=_writable(source))
     return layout
 
 
-def _writable(subject: Subject) -> str:
-    ids = [layout.id for layout in subject.family.layouts if layout.is_writable]
-    return f"{subject.family.id} can be written as {listed(ids, 12)}"
+def _writable(source: Checkpoint) -> str:
+    ids = [layout.id for layout in source.family.layouts if layout.is_writable]
+    return f"{source.family.id} can be written as {listed(ids, 12)}"
 
 
 def format_of(word: str | None) -> str | None:
@@ -180,80 +180,81 @@ def format_of(word: str | None) -> str | None:
 
 
 def kept_leaves(
-    subject: Subject, layout: Layout, without: Collection[str]
+    source: Checkpoint, layout: Layout, without: Collection[str]
 ) -> tuple[list[Leaf], list[Dropped]]:
     """The leaves that go into the result, and those that do not, each with its rule.
 
     Raises:
         UsageError: `without` names no part of this checkpoint.
     """
-    if unknown := [role for role in without if role not in subject.one.roles]:
+    if unknown := [role for role in without if role not in source.kinds]:
         raise UsageError(
-            f"this checkpoint has no part `{unknown[0]}`", hint=f"its parts: {', '.join(subject.one.roles)}"
+            f"this checkpoint has no part `{unknown[0]}`",
+            hint=f"its parts: {', '.join(source.kinds)}",
         )
     dropped = []
     gone = set(without)
     for role in without:
-        names = tuple(m.name for m in subject.leaves.values() if m.role == role)
+        names = tuple(m.name for m in source.leaves.values() if m.role == role)
         dropped.append(Dropped(names, f"the part {role}, left out as asked"))
-    for role in _copied_ties(subject, layout, gone):
-        names = tuple(m.name for m in subject.leaves.values() if m.role == role)
-        dropped.append(Dropped(names, f"a copy of {subject.family.ties[role]}, byte for byte"))
+    for role in _copied_ties(source, layout, gone):
+        names = tuple(m.name for m in source.leaves.values() if m.role == role)
+        dropped.append(Dropped(names, f"a copy of {source.family.ties[role]}, byte for byte"))
         gone.add(role)
-    if not (kept := [m for m in subject.leaves.values() if m.role not in gone]):
+    if not (kept := [m for m in source.leaves.values() if m.role not in gone]):
         raise UsageError(f"nothing is left without {listed(without, 6)}", hint="leave out fewer parts")
     return kept, dropped
 
 
-def _copied_ties(subject: Subject, layout: Layout, gone: Collection[str]) -> list[str]:
+def _copied_ties(source: Checkpoint, layout: Layout, gone: Collection[str]) -> list[str]:
     """Tied parts that the source stores only because its layout, or a node of a split, wants a copy."""
     if layout.stores_ties:
         return []
     return [
         role
-        for role, leaf in subject.family.ties.items()
-        if role in subject.one.roles
+        for role, leaf in source.family.ties.items()
+        if role in source.kinds
         and role not in gone
-        and _is_copy_wanted(subject, role)
-        and _is_copy(subject, role, leaf)
+        and _is_copy_wanted(source, role)
+        and _is_copy(source, role, leaf)
     ]
 
 
-def _is_copy_wanted(subject: Subject, role: str) -> bool:
-    stamp = subject.documents.stamp
+def _is_copy_wanted(source: Checkpoint, role: str) -> bool:
+    stamp = source.documents.stamp
     tags = stamp.values.get("init") if stamp else None
     if isinstance(tags, dict) and any(
         name.startswith(f"{role}.") and tag == "tied" for name, tag in tags.items()
     ):
         return True
-    return bool(subject.layouts) and all(source.stores_ties for source in subject.layouts)
+    return bool(source.layouts) and all(layout.stores_ties for layout in source.layouts)
 
 
-def _is_copy(subject: Subject, role: str, leaf: str) -> bool:
-    copies = [leaf for leaf in subject.leaves.values() if leaf.role == role]
-    original = subject.leaves.get(leaf)
+def _is_copy(source: Checkpoint, role: str, leaf: str) -> bool:
+    copies = [leaf for leaf in source.leaves.values() if leaf.role == role]
+    original = source.leaves.get(leaf)
     if original is None or len(copies) != 1 or copies[0].shape != original.shape:
         return False
-    if not subject.store.has_bytes:
+    if not source.store.has_bytes:
         return True
     return hash_of(copies[0].plain()) == hash_of(original.plain())
 
 
-def with_ties(subject: Subject, layout: Layout, leaves: list[Leaf]) -> list[Leaf]:
+def with_ties(source: Checkpoint, layout: Layout, leaves: list[Leaf]) -> list[Leaf]:
     """The same and, where the layout stores tied parts, a copy for each that the source leaves out."""
     if not layout.stores_ties:
         return leaves
-    return [*leaves, *(one for one in tied_copies(subject, leaves) if one.role in layout.mounts)]
+    return [*leaves, *(one for one in tied_copies(source, leaves) if one.role in layout.mounts)]
 
 
-def tied_copies(subject: Subject, leaves: list[Leaf]) -> list[Leaf]:
+def tied_copies(source: Checkpoint, leaves: list[Leaf]) -> list[Leaf]:
     """A copy of what it shares for each tied part that is not there."""
     by_name = {leaf.name: leaf for leaf in leaves}
     there = {leaf.role for leaf in leaves}
     copies = []
-    for role, leaf in subject.family.ties.items():
+    for role, leaf in source.family.ties.items():
         if role not in there and leaf in by_name:
-            (head,) = subject.parts[role].leaves.values()
+            (head,) = source.parts[role].leaves.values()
             name = f"{role}.{head.name}"
             copies.append(by_name[leaf]._replace(name=name, role=role, spec=head, indices={}, init="tied"))
     return copies
@@ -309,21 +310,21 @@ def _fits(leaf: Leaf, pattern: str) -> bool:
     return leaf.role == pattern or fnmatchcase(leaf.name, pattern)
 
 
-def torch_values(subject: Subject, layout: Layout) -> dict[str, Any]:
+def torch_values(source: Checkpoint, layout: Layout) -> dict[str, Any]:
     """The plain values that a torch file of this layout holds: those of a source in the same container."""
-    inside = subject.store.metadata.get("torch")
+    inside = source.store.metadata.get("torch")
     if layout.container.kind != "torch" or not isinstance(inside, dict):
         return {}
-    same = any(source.container == layout.container for source in subject.layouts)
+    same = any(one.container == layout.container for one in source.layouts)
     return {name: value for name, value in inside.items() if name != "state_dict"} if same else {}
 
 
-def _left_out(subject: Subject) -> list[Dropped]:
+def _left_out(source: Checkpoint) -> list[Dropped]:
     """What the source holds beside its leaves."""
     dropped = []
-    for rule, aside in subject.one.inventory.set_aside.items():
+    for rule, aside in source.explanation.inventory.set_aside.items():
         dropped.append(Dropped(tuple(aside), rule))
-    for match in subject.one.roles.values():
+    for match in source.explanation.roles.values():
         reasons: dict[str, list[str]] = {}
         for name, reason in match.ignored:
             reasons.setdefault(reason, []).append(name)
@@ -331,6 +332,6 @@ def _left_out(subject: Subject) -> list[Dropped]:
         if match.duplicates:
             second = tuple(name for name, _ in match.duplicates)
             dropped.append(Dropped(second, "a second name of a tensor that is kept; compared before writing"))
-    if subject.one.unexplained:
-        dropped.append(Dropped(subject.one.unexplained, "unexpected, let pass with --allow"))
+    if source.explanation.unexplained:
+        dropped.append(Dropped(source.explanation.unexplained, "unexpected, let pass with --allow"))
     return dropped

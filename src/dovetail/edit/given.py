@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from dovetail.checkpoint import Subject
+from dovetail.checkpoint import Checkpoint
 from dovetail.errors import CheckpointError, UsageError, listed
 from dovetail.explain.documents import GIVEN
 from dovetail.report import Value
@@ -55,7 +55,7 @@ def _is_alike(value: Any, default: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_given(given: Mapping[str, Any], subject: Subject, *, replace: bool) -> None:
+def check_given(given: Mapping[str, Any], source: Checkpoint, *, replace: bool) -> None:
     """Refuses a value that the weights contradict, and one that a document says otherwise.
 
     `replace` lets what is given win over documents.
@@ -65,13 +65,13 @@ def check_given(given: Mapping[str, Any], subject: Subject, *, replace: bool) ->
         UsageError: a document says otherwise.
     """
     for name, value in given.items():
-        known = subject.report.config[name]
-        if known.value == value or _means_the_same(name, value, subject):
+        known = source.report.config[name]
+        if known.value == value or _means_the_same(name, value, source):
             continue
         if known.source == "weights":
             raise CheckpointError(
                 f"{name} is {known.value} in the weights ({known.evidence}) and {value} in {GIVEN}: {name}",
-                checkpoint=subject.report.path,
+                checkpoint=source.report.path,
                 hint=f"leave the {GIVEN} out: what the weights show needs no saying",
             )
         if known.source in ("config", "stamp") and not replace:
@@ -81,12 +81,12 @@ def check_given(given: Mapping[str, Any], subject: Subject, *, replace: bool) ->
             )
 
 
-def _means_the_same(name: str, value: Any, subject: Subject) -> bool:
+def _means_the_same(name: str, value: Any, source: Checkpoint) -> bool:
     """Whether a value that follows from sizes, such as `expand`, gives the same sizes."""
     role, _, plain = name.partition(".")
-    match = subject.one.roles.get(role)
+    match = source.explanation.roles.get(role)
     for rule in match.part.facts.derived if match else ():
         if rule.name == plain:
-            sizes = subject.sizes(role)
+            sizes = source.sizes(role)
             return rule.agrees(value, {dim: sizes[dim] for dim in rule.needs})
     return False

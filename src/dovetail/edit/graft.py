@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.blueprint import Blueprint, PlannedLeaf
 from dovetail.declare.family import Family, Layout
 from dovetail.edit.beside.carried import CONFIG, travelling
@@ -141,19 +141,19 @@ def opened_graft(
         UsageError: the target is not known, or its sizes are not.
     """
     with ExitStack() as stack:
-        subjects = [stack.enter_context(opened_subject(donor, allow=allow)) for donor in donors]
-        yield _planned(subjects, os.fspath(config), wanted, given or {})
+        sources = [stack.enter_context(opened(one, allow=allow, to_be="changed")) for one in donors]
+        yield _planned(sources, os.fspath(config), wanted, given or {})
 
 
-def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
+def _planned(donors: Sequence[Checkpoint], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
     if wanted.resize_vocab is not None and wanted.resize_vocab < 1:
         raise UsageError(f"--resize-vocab {wanted.resize_vocab} leaves no rows", hint="give a number above 0")
     one, documents, published = _target(config, given)
     if wanted.resize_vocab:
         given = {**given, **{f"{role}.vocab": wanted.resize_vocab for role in _with_vocab(one)}}
         documents = documents._replace(given=given)
-    model = described(one, documents, donated=_donated(one, subjects), published=published)
-    work = _Work(subjects, model, wanted)
+    model = described(one, documents, donated=_donated(one, donors), published=published)
+    work = _Work(donors, model, wanted)
     for leaf in model.plan.leaves():
         work.fill(leaf)
     leaves, lossy = cast_leaves(work.leaves, wanted.dtypes)
@@ -167,18 +167,18 @@ def _planned(subjects: Sequence[Subject], config: str, wanted: Wanted, given: Ma
         format=format_of(wanted.format),
         max_shard_size=wanted.max_shard_size,
     )
-    texts = _side_files(config, model, leaves, subjects, wanted)
+    texts = _side_files(config, model, leaves, donors, wanted)
     plan = Plan(
         verb="graft",
-        source=" + ".join(subject.report.path for subject in subjects),
+        source=" + ".join(donor.report.path for donor in donors),
         family=one,
         source_layout=None,
         parts={role: part.id for role, part in model.plan.kinds.items()},
-        outputs=(Output(files, layout.id, texts, facts={"donors": _donor_facts(subjects)}),),
-        stores=tuple(subject.store for subject in subjects),
+        outputs=(Output(files, layout.id, texts, facts={"donors": _donor_facts(donors)}),),
+        stores=tuple(donor.store for donor in donors),
         config=model.config,
         lossy=lossy,
-        findings=tuple(finding for subject in subjects for finding in subject.allowed),
+        findings=tuple(finding for donor in donors for finding in donor.allowed),
     )
     rows = (*work.rows(), *work.left_over())
     return Graft(rows, tuple(work.problems()), plan)
@@ -233,14 +233,14 @@ def _with_vocab(one: Family) -> list[str]:
     ]
 
 
-def _donated(one: Family, subjects: Sequence[Subject]) -> dict[str, dict[str, int]]:
+def _donated(one: Family, donors: Sequence[Checkpoint]) -> dict[str, dict[str, int]]:
     """The sizes of the parts that donors have, by the role that they would fill."""
     sizes: dict[str, dict[str, int]] = {}
     for role, parts in one.parts.items():
-        for subject in subjects:
-            for theirs, match in subject.one.roles.items():
-                if role not in sizes and any(match.part.id == part.id for part in parts):
-                    known = subject.sizes(theirs)
+        for donor in donors:
+            for theirs, kind in donor.kinds.items():
+                if role not in sizes and any(kind.id == part.id for part in parts):
+                    known = donor.sizes(theirs)
                     sizes[role] = {dim: known[dim] for dim in known}
     return sizes
 
@@ -274,13 +274,13 @@ def _way_out(planned: PlannedLeaf, leaf: Leaf) -> str:
 class _Work:
     """The new model's leaves, as they are found."""
 
-    def __init__(self, subjects: Sequence[Subject], model: Described, wanted: Wanted) -> None:
+    def __init__(self, donors: Sequence[Checkpoint], model: Described, wanted: Wanted) -> None:
         self.leaves: list[Leaf] = []
-        self._subjects = subjects
+        self._donors = donors
         self._model = model
         self._wanted = wanted
         self._fates: dict[tuple[str, str, str, str | None], list[str]] = {}
-        self._used: list[set[str]] = [set() for _ in subjects]
+        self._used: list[set[str]] = [set() for _ in donors]
         self._misfits: dict[tuple[str, str], list[_Misfit]] = {}
         self._filled: dict[str, int] = dict.fromkeys(model.plan.kinds, 0)
         if unknown := [role for role in wanted.only if role not in model.plan.kinds]:
@@ -296,7 +296,7 @@ class _Work:
             self._keep(fresh(planned, self._dtype(), self._wanted.seed), "fresh", None)
             return
         number, leaf = found
-        donor = self._subjects[number].report.path
+        donor = self._donors[number].report.path
         self._used[number].add(leaf.name)
         self._filled[planned.role] += 1
         as_mine = leaf._replace(name=name, role=planned.role, spec=planned.leaf, indices=planned.indices)
@@ -328,25 +328,27 @@ class _Work:
         if self._wanted.only and planned.role not in self._wanted.only:
             return None
         inside = planned.leaf.template.format(**planned.indices)
-        for number, subject in enumerate(self._subjects):
-            roles = [role for role, match in subject.one.roles.items() if match.part.id == planned.part.id]
+        for number, donor in enumerate(self._donors):
+            roles = [
+                role for role, match in donor.explanation.roles.items() if match.part.id == planned.part.id
+            ]
             for role in sorted(roles, key=lambda role: role != planned.role):
-                if (leaf := subject.leaves.get(f"{role}.{inside}")) is not None:
+                if (leaf := donor.leaves.get(f"{role}.{inside}")) is not None:
                     return number, leaf
-            if (tied := self._tied(planned, subject)) is not None:
+            if (tied := self._tied(planned, donor)) is not None:
                 return number, tied
         return None
 
-    def _tied(self, planned: PlannedLeaf, subject: Subject) -> Leaf | None:
+    def _tied(self, planned: PlannedLeaf, donor: Checkpoint) -> Leaf | None:
         """The matrix that a donor uses for a head that it does not store."""
-        if planned.role not in self._model.plan.family.ties or planned.role in subject.one.roles:
+        if planned.role not in self._model.plan.family.ties or planned.role in donor.kinds:
             return None
-        leaf = subject.leaves.get(subject.family.ties.get(planned.role, ""))
+        leaf = donor.leaves.get(donor.family.ties.get(planned.role, ""))
         return None if leaf is None else leaf._replace(init="tied")
 
     def _dtype(self) -> str:
         """The dtype of fresh leaves: that of most donated ones."""
-        kinds = [leaf.dtype for subject in self._subjects for leaf in subject.leaves.values()]
+        kinds = [leaf.dtype for donor in self._donors for leaf in donor.leaves.values()]
         return max(set(kinds), key=kinds.count)
 
     def rows(self) -> Iterator[Row]:
@@ -359,13 +361,13 @@ class _Work:
 
     def left_over(self) -> Iterator[Row]:
         """What donors have and the new model did not take."""
-        for subject, used in zip(self._subjects, self._used, strict=True):
+        for donor, used in zip(self._donors, self._used, strict=True):
             groups: dict[tuple[str, str], list[str]] = {}
-            for name, leaf in subject.leaves.items():
+            for name, leaf in donor.leaves.items():
                 if name not in used:
                     groups.setdefault((leaf.role, star(name)), []).append(name)
             for (role, template), names in groups.items():
-                yield Row("donor", role, template, "left over", len(names), names[0], subject.report.path)
+                yield Row("donor", role, template, "left over", len(names), names[0], donor.report.path)
 
     def problems(self) -> Iterator[str]:
         """Why the graft cannot be carried out."""
@@ -393,10 +395,10 @@ def _is_grid(planned: PlannedLeaf, leaf: Leaf) -> bool:
     return spelled.startswith("(") and _is_table(planned, leaf, "positions")
 
 
-def _donor_facts(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def _donor_facts(donors: Sequence[Checkpoint]) -> list[dict[str, Any]]:
     return [
-        {"path": subject.report.path, "family": subject.family.id, "layout": subject.one.layout}
-        for subject in subjects
+        {"path": donor.report.path, "family": donor.family.id, "layout": donor.explanation.layout}
+        for donor in donors
     ]
 
 
@@ -404,14 +406,14 @@ def _side_files(
     config: str,
     model: Described,
     leaves: Sequence[Leaf],
-    subjects: Sequence[Subject],
+    donors: Sequence[Checkpoint],
     wanted: Wanted,
 ) -> dict[str, bytes]:
     """The target's own files, then what a donor of the language model has of a tokenizer."""
     texts: dict[str, bytes] = {}
-    for subject in subjects:
-        if any(role in subject.family.pipeline.spine for role in subject.one.roles):
-            for name, data in travelling(subject.store).items():
+    for donor in donors:
+        if any(role in donor.family.pipeline.spine for role in donor.kinds):
+            for name, data in travelling(donor.store).items():
                 if "config" not in name or "token" in name:
                     texts.setdefault(name, data)
     if _is_place(config):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.edit.convert import Changes, plan_convert
 from dovetail.edit.plan import Plan
 from dovetail.edit.write.execute import Done, execute
@@ -41,33 +41,33 @@ def merge(
         UsageError: the folder holds no nodes, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened_subject(directory, as_=as_, allow=allow, given=given) as subject:
-        plan = plan_merge(subject, to=to, changes=changes)
+    with opened(directory, as_=as_, allow=allow, given=given, to_be="changed") as source:
+        plan = plan_merge(source, to=to, changes=changes)
         return execute(
             plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
         )
 
 
-def plan_merge(subject: Subject, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
+def plan_merge(source: Checkpoint, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
     """What `merge` would write.
 
     Raises:
         UsageError: the source is no split model.
     """
-    if subject.store.format not in ("nodes", "chunks"):
+    if source.store.format not in ("nodes", "chunks"):
         raise UsageError(
-            f"`{subject.report.path}` is one checkpoint, not the nodes of one",
+            f"`{source.report.path}` is one checkpoint, not the nodes of one",
             hint="give the folder that `dovetail split` wrote, or one of LitGPT chunks",
         )
-    stamp = subject.documents.stamp.values if subject.documents.stamp else {}
+    stamp = source.documents.stamp.values if source.documents.stamp else {}
     origin = stamp.get("source")
     split_from = origin.get("layout") if isinstance(origin, dict) else None
-    layout = to or (split_from if isinstance(split_from, str) and _is_writable(subject, split_from) else None)
-    plan = plan_convert(subject, to=layout, changes=changes)
+    layout = to or (split_from if isinstance(split_from, str) and _is_writable(source, split_from) else None)
+    plan = plan_convert(source, to=layout, changes=changes)
     promised = stamp.get("fingerprint")
-    is_exact = not plan.lossy and not changes.without and changes.pad_vocab == 1 and not subject.allowed
+    is_exact = not plan.lossy and not changes.without and changes.pad_vocab == 1 and not source.allowed
     return plan._replace(verb="merge", promised=promised if is_exact else None)
 
 
-def _is_writable(subject: Subject, id: str) -> bool:
-    return any(layout.id == id and layout.is_writable for layout in subject.family.layouts)
+def _is_writable(source: Checkpoint, id: str) -> bool:
+    return any(layout.id == id and layout.is_writable for layout in source.family.layouts)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from dovetail.checkpoint import Path, Subject, opened_subject
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout
 from dovetail.edit.beside.carried import side_files
 from dovetail.edit.convert import (
@@ -87,15 +87,15 @@ def split(
         UsageError: the numbers do not fit the model, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened_subject(checkpoint, as_=as_, allow=allow, given=given) as subject:
-        plan = plan_split(subject, nodes=nodes, layers=layers, to=to, changes=changes)
+    with opened(checkpoint, as_=as_, allow=allow, given=given, to_be="changed") as source:
+        plan = plan_split(source, nodes=nodes, layers=layers, to=to, changes=changes)
         return execute(
             plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
         )
 
 
 def plan_split(
-    subject: Subject,
+    source: Checkpoint,
     *,
     nodes: int | None = None,
     layers: Sequence[int] | None = None,
@@ -107,24 +107,22 @@ def plan_split(
     Raises:
         UsageError: the numbers do not fit the model.
     """
-    layout = target_layout(subject, to)
-    leaves, dropped = kept_leaves(subject, layout, changes.without)
+    layout = target_layout(source, to)
+    leaves, dropped = kept_leaves(source, layout, changes.without)
     leaves, lossy = cast_leaves(leaves, changes.dtypes)
-    stages = staged(subject, leaves, nodes=nodes, layers=layers)
+    stages = staged(source, leaves, nodes=nodes, layers=layers)
     is_chunked = layout.container.has_litgpt_config
-    outputs = [_chunk(subject, layout, stage) for stage in stages] if is_chunked else []
+    outputs = [_chunk(source, layout, stage) for stage in stages] if is_chunked else []
     if is_chunked:
-        outputs.append(Output((), layout.id, side_files(subject, layout, leaves), certificate=""))
+        outputs.append(Output((), layout.id, side_files(source, layout, leaves), certificate=""))
     else:
-        texts = side_files(subject, layout, leaves)
-        outputs = [_node(subject, layout, stage, changes)._replace(side_files=texts) for stage in stages]
-    return plan_of(
-        "split", subject, tuple(outputs), config=subject.report.config, dropped=dropped, lossy=lossy
-    )
+        texts = side_files(source, layout, leaves)
+        outputs = [_node(source, layout, stage, changes)._replace(side_files=texts) for stage in stages]
+    return plan_of("split", source, tuple(outputs), config=source.report.config, dropped=dropped, lossy=lossy)
 
 
 def staged(
-    subject: Subject,
+    source: Checkpoint,
     leaves: list[Leaf],
     *,
     nodes: int | None = None,
@@ -135,7 +133,7 @@ def staged(
     Raises:
         UsageError: the numbers do not fit the model.
     """
-    pipeline = subject.family.pipeline
+    pipeline = source.family.pipeline
     per_layer: dict[int, list[Leaf]] = {}
     first: list[Leaf] = []
     last: list[Leaf] = []
@@ -145,9 +143,9 @@ def staged(
         else:
             (last if pipeline.is_last(leaf.name) else first).append(leaf)
     if not per_layer:
-        raise UsageError(f"{subject.family.id} has no layers here that could be dealt out")
+        raise UsageError(f"{source.family.id} has no layers here that could be dealt out")
     if len(layers or (1,) * (nodes or 0)) > 1:
-        last += tied_copies(subject, leaves)
+        last += tied_copies(source, leaves)
     sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]
     ends = sum(one.size for one in first), sum(one.size for one in last)
     if not layers and nodes is None:
@@ -220,10 +218,10 @@ def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[in
     return [stop - start for start, stop in pairwise(cuts)]
 
 
-def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> Output:
+def _node(source: Checkpoint, layout: Layout, stage: Stage, changes: Changes) -> Output:
     """A folder with the names of the layout."""
     files = output_files(
-        lay_out(stage.leaves, target(subject, layout)),
+        lay_out(stage.leaves, target(source, layout)),
         layout.container,
         format=format_of(changes.format),
         max_shard_size=changes.max_shard_size,
@@ -232,16 +230,16 @@ def _node(subject: Subject, layout: Layout, stage: Stage, changes: Changes) -> O
     return Output(flat, layout.id, folder=f"node{stage.number}", facts=_facts(stage))
 
 
-def _chunk(subject: Subject, layout: Layout, stage: Stage) -> Output:
+def _chunk(source: Checkpoint, layout: Layout, stage: Stage) -> Output:
     """A LitGPT chunk: the layers of every file are counted from 0."""
     counted = [
         one._replace(indices={**one.indices, "layer": one.indices["layer"] - stage.layers.start})
-        if one.role in subject.family.pipeline.spine and "layer" in one.indices
+        if one.role in source.family.pipeline.spine and "layer" in one.indices
         else one
         for one in stage.leaves
     ]
     name = "model_starter.pth" if stage.is_first else f"model_secondary{stage.number - 1}.pth"
-    tensors = lay_out(counted, target(subject, layout))
+    tensors = lay_out(counted, target(source, layout))
     return Output(
         (OutputFile(name, "torch", tuple(tensors)),),
         layout.id,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from dovetail.checkpoint import Path, Subject, subject_of
+from dovetail.checkpoint import Checkpoint, Path, examined
 from dovetail.edit.beside.panovlm import FAMILIES, NAME, checkpoint_metadata, parsed
 from dovetail.edit.contents import leaf_contents
 from dovetail.edit.given import check_given, resolved
@@ -18,8 +18,6 @@ from dovetail.edit.write.certificate import LeafContent, as_text, certificate, c
 from dovetail.edit.write.fetch import commit_of
 from dovetail.errors import UsageError, listed
 from dovetail.explain.documents import STAMP, Document
-from dovetail.explain.examine import Examination, examine
-from dovetail.families import built_in, family, third_party
 from dovetail.report import Value, counted
 from dovetail.store.folder import LocalFolder
 from dovetail.store.open import open_checkpoint
@@ -84,36 +82,34 @@ def stamp(
         WriteError: the place cannot be written to; what was there is as it was.
     """
     with open_checkpoint(checkpoint) as store:
-        subject, old, notes = _subject(store, as_, given or {}, allow=allow, replace=replace)
+        source, old, notes = _examined(store, as_, given or {}, allow=allow, replace=replace)
         place, name = _place(store, os.fspath(checkpoint), out, replace=replace)
-        contents = _contents(subject, old, values=values and not dry_run, progress=progress)
+        contents = _contents(source, old, values=values and not dry_run, progress=progress)
         _check_hashes(contents, old, name, replace=replace)
-        texts = {name: as_text(_stamp(subject, contents, old))}
-        if subject.family.id in FAMILIES:
-            texts[NAME] = _metadata(subject, place, replace=replace)
+        texts = {name: as_text(_stamp(source, contents, old))}
+        if source.family.id in FAMILIES:
+            texts[NAME] = _metadata(source, place, replace=replace)
         files = {os.path.join(place, name): data for name, data in texts.items()}
         for path, data in () if dry_run else files.items():
             replace_file(path, data)
         return Stamped(
             path=store.path,
-            family=subject.family.id,
+            family=source.family.id,
             files=files,
             fingerprint=json.loads(texts[name])["fingerprint"],
             leaves=len(contents),
-            values=_known(subject, old),
-            still_open={
-                name: value for name, value in subject.report.config.items() if value.source in _OPEN
-            },
+            values=_known(source, old),
+            still_open={name: value for name, value in source.report.config.items() if value.source in _OPEN},
             notes=tuple(notes),
             is_written=not dry_run,
         )
 
 
-def _subject(
+def _examined(
     store: Store, as_: str | None, given: Mapping[str, Any], *, allow: Collection[str], replace: bool
-) -> tuple[Subject, Document | None, list[str]]:
+) -> tuple[Checkpoint, Document | None, list[str]]:
     """The checkpoint with what is given, its older stamp, and what had to be left out of that."""
-    first = _examined(store, as_)
+    first = examined(store, as_=as_)
     old = first.documents.stamp
     if first.documents.nodes or first.documents.node:
         raise UsageError(
@@ -131,30 +127,14 @@ def _subject(
                 hint="--overwrite writes it anew, from the weights and what else is known",
             )
         notes.append(f"nothing was taken from the older {name}: {why}")
-        first = _examined(store, as_, ignores_stamp=True)
-    subject = subject_of(first, allow, verb="stamped")
+        first = examined(store, as_=as_, ignores_stamp=True)
+    source = first.usable(allow=allow, to_be="stamped")
     if given:
-        full = resolved(given, subject.report.config)
-        check_given(full, subject, replace=replace)
-        again = _examined(store, as_, given=full, ignores_stamp=bool(against))
-        subject = subject_of(again, allow, verb="stamped")
-    return subject, old, notes
-
-
-def _examined(
-    store: Store, as_: str | None, given: Mapping[str, Any] | None = None, *, ignores_stamp: bool = False
-) -> Examination:
-    if as_ is None:
-        return examine(store, built_in, more_families=third_party, given=given, ignores_stamp=ignores_stamp)
-    id, _, layout = as_.partition("/")
-    return examine(
-        store,
-        tuple,
-        as_family=family(id),
-        as_layout=layout or None,
-        given=given,
-        ignores_stamp=ignores_stamp,
-    )
+        full = resolved(given, source.report.config)
+        check_given(full, source, replace=replace)
+        again = examined(store, as_=as_, given=full, ignores_stamp=bool(against))
+        source = again.usable(allow=allow, to_be="stamped")
+    return source, old, notes
 
 
 def _is_same(a: str, b: str) -> bool:
@@ -181,20 +161,20 @@ def _place(store: Store, checkpoint: str, out: Path | None, *, replace: bool) ->
 
 
 def _contents(
-    subject: Subject, old: Document | None, *, values: bool, progress: Progress | None
+    source: Checkpoint, old: Document | None, *, values: bool, progress: Progress | None
 ) -> dict[str, LeafContent]:
     """Every leaf with its hash; with the older stamp's, if it has one, where the values are not read."""
     if values:
-        if not subject.store.has_bytes:
+        if not source.store.has_bytes:
             raise UsageError(
                 "this input holds names and shapes only, nothing to hash",
                 hint="--no-values stamps the header",
             )
-        return leaf_contents(subject, progress=progress)
-    said = _hashes(old) if subject.documents.stamp else {}
+        return leaf_contents(source, progress=progress)
+    said = _hashes(old) if source.documents.stamp else {}
     return {
         one.name: LeafContent(one.dtype, one.shape, said.get(one.name), one.spec.is_dead)
-        for one in subject.leaves.values()
+        for one in source.leaves.values()
     }
 
 
@@ -222,7 +202,7 @@ def _check_hashes(
         )
 
 
-def _stamp(subject: Subject, contents: Mapping[str, LeafContent], old: Document | None) -> dict[str, Any]:
+def _stamp(source: Checkpoint, contents: Mapping[str, LeafContent], old: Document | None) -> dict[str, Any]:
     """The certificate; what an older one says of the past is kept."""
     hashes = _hashes(old)
     kept = {
@@ -230,36 +210,36 @@ def _stamp(subject: Subject, contents: Mapping[str, LeafContent], old: Document 
         for name, tag in _dict(old, "init").items()
         if name in contents and (name not in hashes or contents[name].hash in (None, hashes[name]))
     }
-    past = dict(old.values) if old and subject.documents.stamp else {}
+    past = dict(old.values) if old and source.documents.stamp else {}
     allowed = [message for message in past.get("allowed") or () if isinstance(message, str)]
-    commit = commit_of(subject.store)
-    source = {
-        "path": subject.report.path,
+    commit = commit_of(source.store)
+    origin = {
+        "path": source.report.path,
         **({"commit": commit} if commit else {}),
-        "layout": subject.report.layout,
+        "layout": source.report.layout,
         "verb": "stamp",
     }
     facts: dict[str, Any] = {
-        "source": past.get("source") or source,
-        "allowed": list(dict.fromkeys([*allowed, *(finding.message for finding in subject.allowed)])),
+        "source": past.get("source") or origin,
+        "allowed": list(dict.fromkeys([*allowed, *(finding.message for finding in source.allowed)])),
         **{key: past[key] for key in ("dropped", "lossy") if key in past},
     }
     return certificate(
-        family=subject.family,
-        layout=subject.report.layout,
-        parts={role: match.part.id for role, match in subject.one.roles.items()},
+        family=source.family,
+        layout=source.report.layout,
+        parts={role: part.id for role, part in source.kinds.items()},
         leaves=contents,
-        config=_known(subject, old),
+        config=_known(source, old),
         init=kept,
         facts=facts,
     )
 
 
-def _known(subject: Subject, old: Document | None) -> dict[str, Value]:
+def _known(source: Checkpoint, old: Document | None) -> dict[str, Value]:
     """What somebody knows; what an older stamp said keeps the source that it named."""
     values = {
         name: value
-        for name, value in subject.report.config.items()
+        for name, value in source.report.config.items()
         if value.source not in _OPEN and value.value is not None
     }
     config = _dict(old, "config")
@@ -271,12 +251,12 @@ def _known(subject: Subject, old: Document | None) -> dict[str, Value]:
     return values
 
 
-def _metadata(subject: Subject, place: str, *, replace: bool) -> bytes:
+def _metadata(source: Checkpoint, place: str, *, replace: bool) -> bytes:
     """PanoVLM's own side file."""
     path = os.path.join(place, NAME)
-    text = subject.store.side_file(NAME)
+    text = source.store.side_file(NAME)
     if os.path.exists(path):
         text = LocalFolder(place).read(NAME)
     existing = parsed(text, replace=replace)
-    values = checkpoint_metadata(subject, _known(subject, None), existing)
+    values = checkpoint_metadata(source, _known(source, None), existing)
     return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -43,7 +43,7 @@ class Examination(NamedTuple):
 
     report: Report
     store: Store
-    one: Explanation | None
+    explanation: Explanation | None
     inference: Inference | None
     documents: Documents
 

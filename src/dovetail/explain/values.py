@@ -62,7 +62,7 @@ def check_values(examination: Examination, *, progress: Progress | None = None) 
     Raises:
         FormatError: a file became shorter while it was read.
     """
-    store, one, report = examination.store, examination.one, examination.report
+    store, one, report = examination.store, examination.explanation, examination.report
     if not store.has_bytes:
         note = Finding(
             code="no-values",
@@ -225,7 +225,7 @@ def _copies(role: str, match: PartMatch, store: Store) -> Iterator[Finding]:
 
 def _ties(examination: Examination) -> tuple[tuple[Any, ...], list[Finding]]:
     """Compares each stored tied tensor with the one it may share."""
-    one, store, ties, findings = examination.one, examination.store, [], []
+    one, store, ties, findings = examination.explanation, examination.store, [], []
     assert one is not None
     for tie in examination.report.ties:
         if not tie.is_stored:

@@ -6,7 +6,6 @@ table it is tied to, as LitGPT stores it, becomes that table again if their byte
 """
 
 import gc
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,22 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.dtypes import dtype_of
 from dovetail.errors import CheckpointError, FormatError, UsageError, listed
-from dovetail.explain.examine import Examination, examine
-from dovetail.families import built_in, family, third_party
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
 from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
 from dovetail.models.values import values_of
 from dovetail.report import Report, Tie
-from dovetail.store.open import open_checkpoint
-from dovetail.store.store import Store
 from dovetail.weights.leaf import Leaf
-from dovetail.weights.stored_leaves import stored_leaves
 
-Path = str | os.PathLike[str]
 Dtype = str | torch.dtype
 
 
@@ -56,13 +50,21 @@ def load(
         CheckpointError: the checkpoint is not whole, or breaks its format.
         RemoteError: a server did not give what was asked for.
     """
+    usable_device(device)
+    with opened(checkpoint, as_=as_, given=settings) as found:
+        return load_opened(found, device=device, dtype=dtype)
+
+
+def load_opened(
+    checkpoint: Checkpoint, *, device: str | torch.device = "cpu", dtype: Dtype | None = None
+) -> nn.Module:
+    """The model of an opened checkpoint; raises what `load` raises."""
     place = usable_device(device)
-    with _no_collection(), open_checkpoint(checkpoint) as store:
-        one = _examined(store, settings or {}, as_)
-        found = _Found(one, store)
-        model = build(found.values)
-        found.assign(model, found.leaves, prefix="", dtype=dtype)
-    model.report = one.report  # type: ignore[assignment]
+    with _no_collection():
+        weights = _Weights(checkpoint)
+        model = build(weights.values)
+        weights.assign(model, weights.leaves, prefix="", dtype=dtype)
+    model.report = checkpoint.report  # type: ignore[assignment]
     return model.eval().to(place)
 
 
@@ -85,17 +87,16 @@ def load_part(
         UsageError: the model has no such part, or no such layers.
     """
     place = usable_device(device)
-    with _no_collection(), open_checkpoint(checkpoint) as store:
-        one = _examined(store, settings or {}, as_)
-        found = _Found(one, store)
-        part, leaves = found.part(role)
+    with _no_collection(), opened(checkpoint, as_=as_, given=settings) as found:
+        weights = _Weights(found)
+        part, leaves = weights.part(role)
         if layers is not None:
             if not isinstance(part, Decoder):
                 raise UsageError(f"{role} is no decoder: it cannot be cut into layers")
             part.keep(layers)
             kept = {f"{role}.{name}" for name, _ in part.named_parameters()}
             leaves = {name: leaf for name, leaf in leaves.items() if name in kept}
-        found.assign(part, leaves, prefix=f"{role}.", dtype=dtype)
+        weights.assign(part, leaves, prefix=f"{role}.", dtype=dtype)
     return part.eval().to(place)
 
 
@@ -129,22 +130,18 @@ def usable_device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _examined(store: Store, settings: Mapping[str, Any], as_: str | None) -> Examination:
-    if as_ is None:
-        one = examine(store, built_in, more_families=third_party, given=settings)
-    else:
-        id, _, layout = as_.partition("/")
-        one = examine(store, tuple, as_family=family(id), as_layout=layout or None, given=settings)
-    if not one.report.is_whole:
-        raise _not_whole(one.report)
-    if unknown := [name for name in settings if name not in one.report.config]:
+def _check_whole(checkpoint: Checkpoint) -> None:
+    """Refuses a checkpoint that is not whole, and values that its family does not have."""
+    report = checkpoint.report
+    if not report.is_whole:
+        raise _not_whole(report)
+    if unknown := [name for name in checkpoint.documents.given if name not in report.config]:
         role = unknown[0].partition(".")[0]
-        near = [name for name in one.report.config if name.partition(".")[0] == role]
+        near = [name for name in report.config if name.partition(".")[0] == role]
         raise UsageError(
-            f"{one.report.family} has no value `{unknown[0]}`",
-            hint=f"it has {listed(near or one.report.config, 40)}",
+            f"{report.family} has no value `{unknown[0]}`",
+            hint=f"it has {listed(near or report.config, 40)}",
         )
-    return one
 
 
 def _not_whole(report: Report) -> CheckpointError:
@@ -163,18 +160,17 @@ def _not_whole(report: Report) -> CheckpointError:
     )
 
 
-class _Found:
-    """What an examined checkpoint has for a model."""
+class _Weights:
+    """What a checkpoint has for a model."""
 
-    def __init__(self, one: Examination, store: Store) -> None:
-        assert one.one is not None
-        assert one.inference is not None
-        self._family = one.one.family
-        self._files = MappedFiles(store)
-        leaves = stored_leaves(one.one, one.inference, store)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        _check_whole(checkpoint)
+        self._family = checkpoint.family
+        self._files = MappedFiles(checkpoint.store)
+        leaves = checkpoint.leaves
         self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.spec.is_dead}
-        self.values = values_of(one.report)
-        for tie in one.report.ties:
+        self.values = values_of(checkpoint)
+        for tie in checkpoint.report.ties:
             if tie.is_stored and tie.flag is not False and self._is_copy(tie):
                 self.leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role != tie.role}
                 kinds = {role: part for role, part in self.values.kinds.items() if role != tie.role}

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
 from dovetail.errors import UsageError, listed
 from dovetail.families import family as family_of
-from dovetail.report import Report, Value
+from dovetail.report import Value
 
 Config = TypeVar("Config")
 
@@ -75,19 +76,20 @@ def _declared(
     return Values(family=family, kinds=parts, features=features, values=values)
 
 
-def values_of(report: Report) -> Values:
-    """The values of an examined checkpoint.
+def values_of(checkpoint: Checkpoint) -> Values:
+    """The values of an opened checkpoint.
 
     Raises:
         UsageError: no family claims the checkpoint.
     """
-    if report.family is None:
+    if checkpoint.report.family is None:
         raise UsageError("no family claims the checkpoint", hint="`dovetail inspect` says what it is")
-    family = family_of(report.family)
-    stored = {role: part for role, part in report.parts.items() if part.tied_to is None}
-    kinds = {role: family.kind(role, part.kind) for role, part in stored.items()}
-    features = {role: frozenset((*kinds[role].features, *part.features)) for role, part in stored.items()}
-    return Values(family=family, kinds=kinds, features=features, values=report.config)
+    return Values(
+        family=checkpoint.family,
+        kinds=checkpoint.kinds,
+        features=checkpoint.features,
+        values=checkpoint.report.config,
+    )
 
 
 def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Values:

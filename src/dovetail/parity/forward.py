@@ -5,7 +5,6 @@ say that they are right: `verify` compares with a reference.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from dovetail.checkpoint import Checkpoint
 from dovetail.errors import DovetailError
-from dovetail.loading.load import load
+from dovetail.loading.load import load_opened
 from dovetail.models.policies.policy import Policy
 from dovetail.models.taps import watched
 from dovetail.parity.example import example_inputs
 from dovetail.parity.stages import stages_of
 from dovetail.report import Finding, Report, counted
-
-Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +97,13 @@ def forward(model: nn.Module, *, seed: int = 0) -> list[StageRun]:
     return [*looker.stages, _stage("(whole)", found, perf_counter() - begin)]
 
 
-def with_forward(report: Report, checkpoint: Path, *, as_: str | None = None) -> Report:
+def with_forward(report: Report, checkpoint: Checkpoint) -> Report:
     """The report with a forward run, if the checkpoint is whole."""
     if not report.is_whole:
         return report.replace(unchecked=(*report.unchecked, "a forward run (it is not whole)"))
     begin = perf_counter()
     try:
-        stages = forward(load(checkpoint, as_=as_))
+        stages = forward(load_opened(checkpoint))
     except DovetailError as error:
         return report.with_findings(
             Finding(

@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
+from dovetail.checkpoint import Path
 from dovetail.errors import UsageError
 from dovetail.inputs.cameras import cameras_of, renames_of, sorted_cameras
 from dovetail.inputs.instruction import LENGTHS, check_length, pi0_tokens, pi05_tokens
 from dovetail.inputs.tokenizer import Tokenizer, read_json, read_side_values, read_tokenizer, tokenizer_at
-from dovetail.loading.load import Dtype, Path, load
+from dovetail.loading.load import Dtype, load
 from dovetail.models.policies.policy import Policy
 from dovetail.report import counted
 from dovetail.run.fast import Weights, made_fast

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from dovetail.checkpoint import Path
 from dovetail.errors import UsageError
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
-from dovetail.loading.load import Dtype, Path, load
+from dovetail.loading.load import Dtype, load
 from dovetail.models.language import LanguageModel
 from dovetail.report import Value
 from dovetail.run.fast import Weights, is_worth_packing, made_fast

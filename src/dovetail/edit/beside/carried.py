@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dovetail.checkpoint import Subject
+from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.dtypes import DTYPES
@@ -44,35 +44,35 @@ _LIMIT = 256 << 20
 
 
 def side_files(
-    subject: Subject, layout: Layout, leaves: Sequence[Leaf], vocab: Vocab | None = None
+    source: Checkpoint, layout: Layout, leaves: Sequence[Leaf], vocab: Vocab | None = None
 ) -> dict[str, bytes]:
-    """The texts that go beside the weights of a subject in a layout."""
-    texts = travelling(subject.store)
-    config = with_vocab(subject.report.config, vocab)
-    changes = _changes(subject, leaves, vocab)
-    plan = _blueprint(subject, config)
-    made = _made(subject, layout)
+    """The texts that go beside the weights of a checkpoint in a layout."""
+    texts = travelling(source.store)
+    config = with_vocab(source.report.config, vocab)
+    changes = _changes(source, leaves, vocab)
+    plan = _blueprint(source, config)
+    made = _made(source, layout)
     if CONFIG in texts and CONFIG not in made:
         texts[CONFIG] = _adapted(texts[CONFIG], changes)
     elif plan is not None and CONFIG in made:
         is_tied = changes.get("tie_word_embeddings")
         written = config_json(
-            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(subject), layout=layout
+            plan, dtype=changes["torch_dtype"], is_tied=is_tied, settings=_settings(source), layout=layout
         )
         if written:
-            texts[CONFIG] = (json.dumps(_with_reach(written, plan, subject), indent=2) + "\n").encode()
+            texts[CONFIG] = (json.dumps(_with_reach(written, plan, source), indent=2) + "\n").encode()
     if plan is not None and LITGPT_CONFIG in made:
-        texts[LITGPT_CONFIG] = litgpt_config(plan, _for_litgpt(subject, config), _name(subject)).encode()
+        texts[LITGPT_CONFIG] = litgpt_config(plan, _for_litgpt(source, config), _name(source)).encode()
     return texts
 
 
-def assumptions(subject: Subject, layout: Layout) -> tuple[str, ...]:
+def assumptions(source: Checkpoint, layout: Layout) -> tuple[str, ...]:
     """What written configs say that nothing said before: `text.rope_theta = 1000000.0 (qwen2 convention)`."""
-    if not _made(subject, layout):
+    if not _made(source, layout):
         return ()
     spelled = {
         f"{role}.{name}"
-        for role, match in subject.one.roles.items()
+        for role, match in source.explanation.roles.items()
         for name in (
             *match.part.facts.spellings,
             *(one.name for one in match.part.facts.settings if one.spellings),
@@ -80,51 +80,51 @@ def assumptions(subject: Subject, layout: Layout) -> tuple[str, ...]:
     }
     return tuple(
         f"{name} = {value.value} ({value.evidence})"
-        for name, value in subject.report.config.items()
+        for name, value in source.report.config.items()
         if value.source == "default" and name in spelled and value.value not in (None, {}, 0)
     )
 
 
-def _made(subject: Subject, layout: Layout) -> set[str]:
+def _made(source: Checkpoint, layout: Layout) -> set[str]:
     """The configs that are written new: the target's tools want them, and the source has none for them."""
-    there = _names(subject.store)
+    there = _names(source.store)
     made = {LITGPT_CONFIG} if layout.container.has_litgpt_config else set()
-    if CONFIG not in there or _is_foreign(subject, layout):
+    if CONFIG not in there or _is_foreign(source, layout):
         made.add(CONFIG)
     return made
 
 
-def _is_foreign(subject: Subject, layout: Layout) -> bool:
+def _is_foreign(source: Checkpoint, layout: Layout) -> bool:
     """Whether the config is of another tool's model class than the one that is to load the result."""
-    known, said = subject.family.config.model_types, subject.documents.model_type
-    is_plain = subject.family.variants.get(said or "", "base") == "base"
+    known, said = source.family.config.model_types, source.documents.model_type
+    is_plain = source.family.variants.get(said or "", "base") == "base"
     if layout.config is not None:
-        return is_plain and not any(layout.config is source.config for source in subject.layouts)
+        return is_plain and not any(layout.config is one.config for one in source.layouts)
     return (
         layout.id.startswith("hf")
         and said in known[1:]
         and is_plain
-        and subject.family.config.architecture != ""
+        and source.family.config.architecture != ""
     )
 
 
-def _settings(subject: Subject) -> dict[str, Any]:
+def _settings(source: Checkpoint) -> dict[str, Any]:
     """What somebody said of the model, by `role.name` or `name`."""
     said = {
         name: value.value
-        for name, value in subject.report.config.items()
+        for name, value in source.report.config.items()
         if value.source in ("stamp", "config") and value.value is not None
     }
-    adjustments = subject.documents.find(("rope_adjustments",), ("",))
+    adjustments = source.documents.find(("rope_adjustments",), ("",))
     if adjustments is not None and isinstance(adjustments.value, dict):
         scaling = from_litgpt(adjustments.value)
-        said = {f"{role}.rope_scaling": scaling for role in subject.one.roles if role in DECODERS} | said
+        said = {f"{role}.rope_scaling": scaling for role in source.kinds if role in DECODERS} | said
     return said
 
 
-def _with_reach(written: dict[str, Any], plan: Blueprint, subject: Subject) -> dict[str, Any]:
+def _with_reach(written: dict[str, Any], plan: Blueprint, source: Checkpoint) -> dict[str, Any]:
     """The config with the longest sequence, where something says it."""
-    said = subject.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
+    said = source.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
     role = next((role for role in DECODERS if role in plan.kinds), None)
     if said is not None and role is not None:
         section = written
@@ -134,16 +134,16 @@ def _with_reach(written: dict[str, Any], plan: Blueprint, subject: Subject) -> d
     return written
 
 
-def _for_litgpt(subject: Subject, config: Mapping[str, Value]) -> dict[str, Value]:
+def _for_litgpt(source: Checkpoint, config: Mapping[str, Value]) -> dict[str, Value]:
     """The values, with two that only the documents beside the weights have."""
     values = dict(config)
-    role = next((role for role in DECODERS if role in subject.one.roles), None)
+    role = next((role for role in DECODERS if role in source.kinds), None)
     keys = {
         f"{role}.max_positions": ("max_position_embeddings", "block_size"),
         f"{role}.vocab_used": ("vocab_size",),
     }
     for name, spellings in keys.items():
-        said = subject.documents.find(spellings, subject.family.config.roots.get(role or "", ("",)))
+        said = source.documents.find(spellings, source.family.config.roots.get(role or "", ("",)))
         if said is not None and isinstance(said.value, int):
             values.setdefault(name, Value(said.value, "config", said.place))
     return values
@@ -165,22 +165,22 @@ def _names(store: Store) -> dict[str, Folder]:
     return found
 
 
-def _changes(subject: Subject, leaves: Sequence[Leaf], vocab: Vocab | None) -> dict[str, Any]:
+def _changes(source: Checkpoint, leaves: Sequence[Leaf], vocab: Vocab | None) -> dict[str, Any]:
     """What a config must say of these tensors, by the keys that Hugging Face configs have."""
     dtypes = [leaf.dtype for leaf in leaves]
     most = max(set(dtypes), key=dtypes.count)
     changes: dict[str, Any] = {"torch_dtype": DTYPES[most].torch}
     if vocab:
         changes["vocab_size"] = vocab.rows
-    heads = [role for role in subject.family.ties if any(leaf.role == role for leaf in leaves)]
-    if subject.family.ties:
-        changes["tie_word_embeddings"] = _is_tied(subject, heads)
+    heads = [role for role in source.family.ties if any(leaf.role == role for leaf in leaves)]
+    if source.family.ties:
+        changes["tie_word_embeddings"] = _is_tied(source, heads)
     return changes
 
 
-def _is_tied(subject: Subject, heads: Sequence[str]) -> bool:
+def _is_tied(source: Checkpoint, heads: Sequence[str]) -> bool:
     """Whether the model uses one matrix for tokens and logits: what the source says or shows."""
-    flags = [tie.flag for tie in subject.report.ties if tie.flag is not None]
+    flags = [tie.flag for tie in source.report.ties if tie.flag is not None]
     return flags[0] if flags else not heads
 
 
@@ -205,10 +205,10 @@ def _adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
     return (json.dumps(config, indent=2) + "\n").encode() if is_changed else text
 
 
-def _blueprint(subject: Subject, config: Mapping[str, Value]) -> Blueprint | None:
+def _blueprint(source: Checkpoint, config: Mapping[str, Value]) -> Blueprint | None:
     """The model as numbers, None where a size is not known."""
     sizes, kinds, features, subsets = {}, {}, {}, {}
-    for role, match in subject.one.roles.items():
+    for role, match in source.explanation.roles.items():
         kinds[role], features[role] = match.part, match.features
         for dim in match.part.dims:
             value = config.get(f"{role}.{dim}")
@@ -216,15 +216,15 @@ def _blueprint(subject: Subject, config: Mapping[str, Value]) -> Blueprint | Non
                 return None
             sizes[f"{role}.{dim}"] = value.value
         for name in match.part.subsets:
-            subsets[f"{role}.{name}"] = tuple(subject.report.config[f"{role}.{name}"].value)
-    return Blueprint(subject.family, kinds, sizes, features, subsets)
+            subsets[f"{role}.{name}"] = tuple(source.report.config[f"{role}.{name}"].value)
+    return Blueprint(source.family, kinds, sizes, features, subsets)
 
 
-def _name(subject: Subject) -> str:
+def _name(source: Checkpoint) -> str:
     """What LitGPT calls the model: a published size of the same sizes, else the family."""
-    config = subject.report.config
-    for size, dims in subject.family.sizes.items():
+    config = source.report.config
+    for size, dims in source.family.sizes.items():
         numbers = {name: value for name, value in dims.items() if isinstance(value, int)}
         if all(name in config and config[name].value == value for name, value in numbers.items()):
-            return f"{subject.family.id}-{size}" if subject.family.id not in size else size
-    return subject.family.id
+            return f"{source.family.id}-{size}" if source.family.id not in size else size
+    return source.family.id

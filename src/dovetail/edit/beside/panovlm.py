@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dovetail.checkpoint import Subject
+from dovetail.checkpoint import Checkpoint
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.report import Value
 
@@ -34,14 +34,14 @@ _MODEL = (
 
 
 def checkpoint_metadata(
-    subject: Subject, values: Mapping[str, Value], existing: Mapping[str, Any]
+    source: Checkpoint, values: Mapping[str, Value], existing: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The fields that are there, and what the weights and the checkpoint itself say of the model.
 
     Raises:
         CheckpointError: a field names another kind of resampler than the tensors are.
     """
-    inside = subject.store.metadata.get("torch")
+    inside = source.store.metadata.get("torch")
     inside = inside if isinstance(inside, dict) else {}
     hyper = _dict(inside.get("hyper_parameters"))
     sizes = {
@@ -51,7 +51,7 @@ def checkpoint_metadata(
     if hyper.get("model_overlap_ratio") is not None:
         model["overlap_ratio"] = hyper["model_overlap_ratio"]
     model |= _dict(existing.get("model_config"))
-    if kind := _kind(subject, model):
+    if kind := _kind(source, model):
         model["resampler_type"] = kind
     for key, size in (("latent_dimension", "out_dim"), ("resampler_hidden_dim", "hidden_dim")):
         if size in sizes:
@@ -93,9 +93,9 @@ def parsed(text: bytes | None, *, replace: bool) -> dict[str, Any]:
     )
 
 
-def _kind(subject: Subject, model: Mapping[str, Any]) -> str | None:
+def _kind(source: Checkpoint, model: Mapping[str, Any]) -> str | None:
     """The project's word for the resampler."""
-    match = subject.one.roles.get(_ROLE)
+    match = source.explanation.roles.get(_ROLE)
     if match is None:
         return None
     found = next((word for word in _TYPES if match.part.id.startswith(word)), None)
