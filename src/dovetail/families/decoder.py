@@ -221,20 +221,22 @@ def _qwen2(*, unsaid_theta: float | None = None, unsaid_eps: float | None = None
 
 QWEN2 = _qwen2(unsaid_theta=10_000.0)
 QWEN2_OF_VL = _qwen2(unsaid_eps=1e-5)  # as Qwen2VLConfig has it
-QWEN3 = decoder(
-    "qwen3",
-    "embed",
-    "norm",
-    "qk_norm",
-    sizes=QWEN3_SIZES,
-    head_dim=128,
-    settings=(
-        *_settings(
-            theta=1_000_000.0, eps=1e-6, activation="silu", why="qwen3 convention", unsaid_theta=10_000.0
-        ),
-        _WINDOW,
-    ),
-)
+
+
+def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
+    settings = _settings(theta=theta, eps=1e-6, activation="silu", why=why, unsaid_theta=unsaid_theta)
+    return decoder(
+        "qwen3",
+        "embed",
+        "norm",
+        "qk_norm",
+        sizes=QWEN3_SIZES,
+        head_dim=128,
+        settings=(*settings, *more),
+    )
+
+
+QWEN3 = _qwen3(_WINDOW, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
 GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
 GEMMA_EXPERT = decoder(
     "gemma_expert", "norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True

@@ -97,21 +97,37 @@ def mrope(plan: Blueprint) -> dict[str, object]:
 
 
 _WHY = "qwen2_vl convention"
-_SECTION = "mrope_section"
-_MROPE = tuple(
-    f"{section}{key}.{_SECTION}"
-    for key in ("rope_scaling", "rope_parameters")
-    for section in ("", "text_config.")
-)
+
+
+def mrope_keys(key: str) -> tuple[str, ...]:
+    """Where the configs of the Qwen-VL families say something of M-RoPE."""
+    return tuple(
+        f"{section}{scaling}.{key}"
+        for scaling in ("rope_scaling", "rope_parameters")
+        for section in ("", "text_config.")
+    )
+
+
+def token_settings(why: str) -> tuple[Setting, ...]:
+    """The tokens that stand for an image and for a video, the same in all Qwen-VL families."""
+    return (
+        Setting("image_token", ("image_token_id",), 151655, why),
+        Setting("video_token", ("video_token_id",), 151656, why),
+    )
+
+
+def pixel_settings(smallest: int, largest: int, why: str) -> tuple[Setting, ...]:
+    """How many pixels an image may have."""
+    return (
+        Setting("min_pixels", ("min_pixels", "size.shortest_edge"), smallest, why),
+        Setting("max_pixels", ("max_pixels", "size.longest_edge"), largest, why),
+    )
+
 
 SETTINGS = (
-    Setting("image_token", ("image_token_id",), 151655, _WHY),
-    Setting("video_token", ("video_token_id",), 151656, _WHY),
-    Setting(_SECTION, _MROPE, [16, 24, 24], _WHY),
-    Setting("min_pixels", ("min_pixels", "size.shortest_edge"), 56 * 56, "Qwen2VLImageProcessor default"),
-    Setting(
-        "max_pixels", ("max_pixels", "size.longest_edge"), 28 * 28 * 1280, "Qwen2VLImageProcessor default"
-    ),
+    *token_settings(_WHY),
+    Setting("mrope_section", mrope_keys("mrope_section"), [16, 24, 24], _WHY),
+    *pixel_settings(56 * 56, 28 * 28 * 1280, "Qwen2VLImageProcessor default"),
     *image_settings(
         [0.48145466, 0.4578275, 0.40821073],
         [0.26862954, 0.26130258, 0.27577711],
