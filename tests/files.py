@@ -32,6 +32,15 @@ TINY: dict[str, dict[str, int | str]] = {
     },
 }
 _DECODERS = {"text", "llm", "vlm"}
+_QWEN_VISION: dict[str, int | str] = {
+    "layers": 2,
+    "d_vision": 66,
+    "heads": 6,
+    "d_ff": 71,
+    "patch": 5,
+    "frames": 2,
+    "channels": 3,
+}
 
 
 def scoped(role: str, sizes: Mapping[str, int | str]) -> dict[str, int | str]:
@@ -44,11 +53,36 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
     "qwen2_vl": [
         {
             **scoped("text", TINY["decoder"]),
-            **scoped(
-                "vision",
-                {"layers": 2, "d_vision": 66, "heads": 6, "d_ff": 71, "patch": 5, "frames": 2, "channels": 3},
-            ),
+            **scoped("vision", _QWEN_VISION),
             "merger.merge_area": 4,
+        },
+    ],
+    "qwen2_5_vl": [
+        {
+            **scoped("text", TINY["decoder"]),
+            **scoped("vision", {**_QWEN_VISION, "d_ff": 71}),
+            "merger.merge_area": 4,
+        },
+        {
+            **scoped("text", TINY["decoder"]),
+            **scoped("vision", {**_QWEN_VISION, "d_ff": 73}),
+            "merger.merge_area": 9,
+            "head": "head",
+        },
+    ],
+    "qwen3_vl": [
+        {
+            **scoped("text", TINY["decoder"]),
+            **scoped("vision", {**_QWEN_VISION, "layers": 5, "positions": 49}),
+            "merger.merge_area": 4,
+            "deepstack.levels": 2,
+        },
+        {
+            **scoped("text", {**TINY["decoder"], "layers": 4}),
+            **scoped("vision", {**_QWEN_VISION, "layers": 5, "positions": 121}),
+            "merger.merge_area": 9,
+            "deepstack.levels": 3,
+            "head": "head",
         },
     ],
     "llava_onevision": [

@@ -16,6 +16,8 @@ WRITTEN = {
     "pi0": {"lerobot-0.4+": "lerobot", "lerobot-0.1-0.3": "lerobot-0.3"},
     "pi05": {"lerobot-0.4+": "lerobot", "lerobot-0.1-0.3": "lerobot-0.3"},
     "qwen2_vl": {"mem452": "hf-4.52", "save523": "hf", "mem523": "hf-4.52", "litgpt-seed": "litgpt-fork"},
+    "qwen2_5_vl": {"mem452": "hf-4.52", "save523": "hf", "mem523": "hf-4.52"},
+    "qwen3_vl": {"save523": "hf"},
     "paligemma": {"mem452": "hf-4.52", "save523": "hf-5.23", "mem523": "hf-5.23-mem"},
     "llava_onevision": {
         "mem452": "hf-4.52",

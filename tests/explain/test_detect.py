@@ -76,6 +76,8 @@ def test_the_same_when_it_is_told(id: str, model: dict[str, Any], layout: str, t
 _DECODER = ("q_heads", "kv_heads", "head_dim")
 OPEN = {
     "qwen2_vl": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
+    "qwen2_5_vl": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
+    "qwen3_vl": {"vision.heads"},
     "llava_onevision": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
     "llava": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},
     "paligemma": {"vision.heads", *(f"text.{dim}" for dim in _DECODER)},

@@ -15,6 +15,8 @@ EXPECTED = {
     "llava": ("llava", HF),
     "paligemma": ("paligemma", HF),
     "qwen2_vl": ("qwen2_vl", {**HF, "save523": "hf", "mem523": "hf-4.52", "litgpt-seed": "litgpt-fork"}),
+    "qwen2_5_vl": ("qwen2_5_vl", {**HF, "save523": "hf", "mem523": "hf-4.52"}),
+    "qwen3_vl": ("qwen3_vl", dict.fromkeys(HF, "hf")),
     "siglip_vision": (
         "siglip",
         {"hub": "hf", "mem452": "hf", "save554": "hf", "save523": "hf-5.23", "mem523": "hf-5.23"},
@@ -32,13 +34,14 @@ def test_what_a_library_was_seen_to_write_is_told_right(model: str, written: str
     golden = json.loads((GOLDEN / f"{model}.json").read_text())
     names = golden["layouts"].get(written, {name: name for name in golden["hub"]})
     header = {names[name]: value for name, value in golden["hub"].items()}
-    write_listing(tmp_path / "config.json", golden["config"])
-    report = dovetail.validate(write_listing(tmp_path / "x.json", header))
     family, layouts = EXPECTED[model]
-    assert (report.family, report.layout) == (family, layouts[written])
-    assert [f.message for f in report.findings if f.severity == "error"] == []
-    undetermined = [name for name, value in report.config.items() if value.source == "undetermined"]
-    assert undetermined == []
+    for config in [golden["config"], *([golden["config_v5"]] if "config_v5" in golden else [])]:
+        write_listing(tmp_path / "config.json", config)
+        report = dovetail.validate(write_listing(tmp_path / "x.json", header))
+        assert (report.family, report.layout) == (family, layouts[written])
+        assert [f.message for f in report.findings if f.severity == "error"] == []
+        undetermined = [name for name, value in report.config.items() if value.source == "undetermined"]
+        assert undetermined == []
 
 
 def test_every_measured_layout_is_expected() -> None:

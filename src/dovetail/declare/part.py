@@ -189,7 +189,8 @@ class Derived(NamedTuple):
 class Facts(NamedTuple):
     """What a part knows about its dims beyond the shapes.
 
-    `spellings`: the keys that config files use for each dim; `a * b` multiplies two keys.
+    `spellings`: the keys that config files use for each dim; `a * b` multiplies two keys, `len(a)` counts
+    the members of a list.
     `open_dims`: dims in no shape at all, each with the dim that it must divide.
     `sizes`: published sizes by name; they settle open dims where all else agrees.
     `conventions`: values for open dims of unpublished sizes, as (dim, value, why).

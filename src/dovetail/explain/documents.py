@@ -28,6 +28,7 @@ _MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
 # What tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
 _LITGPT_FAMILIES = {"GemmaMLP": "gemma", "LLaMAMLP": "llama"}
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
+_LENGTH = re.compile(r"len\((\w+)\)")
 
 
 class Document(NamedTuple):
@@ -263,7 +264,10 @@ def _section(values: Mapping[str, Any], root: str) -> Mapping[str, Any] | None:
 
 
 def _value(section: Mapping[str, Any], spelling: str) -> Any:
-    """A key, a dotted key, a product `a * b`, or the square of a division `(a // b)^2`."""
+    """A key, a dotted key, a product `a * b`, the square of a division `(a // b)^2`, or how many `len(a)`."""
+    if listing := _LENGTH.fullmatch(spelling):
+        members = section.get(listing[1])
+        return len(members) if isinstance(members, list) else None
     if " * " in spelling:
         return _product([_value(section, key) for key in spelling.split(" * ")])
     if grid := _GRID.fullmatch(spelling):

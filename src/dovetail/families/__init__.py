@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # id -> module and attribute, in the order in which `dovetail families` lists them
 BUILT_IN = {
     "qwen2_vl": ("qwen2_vl", "FAMILY"),
+    "qwen2_5_vl": ("qwen2_5_vl", "FAMILY"),
+    "qwen3_vl": ("qwen3_vl", "FAMILY"),
     "llava_onevision": ("llava_onevision", "FAMILY"),
     "llava": ("llava", "FAMILY"),
     "paligemma": ("paligemma", "FAMILY"),

@@ -127,6 +127,7 @@ QWEN3_SIZES = {
     "qwen3-4b": _size("2560 36 32 8 128 9728 151936"),
     "qwen3-8b": _size("4096 36 32 8 128 12288 151936"),
     "qwen3-14b": _size("5120 40 40 8 128 17408 151936"),
+    "qwen3-32b": _size("5120 64 64 8 128 25600 151936"),
 }
 GEMMA_SIZES = {
     "gemma_2b": _size("2048 18 8 1 256 16384 257152"),
@@ -237,6 +238,8 @@ def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
 
 
 QWEN3 = _qwen3(_WINDOW, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
+# transformers 4.57 takes 5,000,000 where a config is silent, 5.0-5.24 take 500,000.
+QWEN3_OF_VL = _qwen3(theta=5_000_000.0, why="qwen3_vl convention", unsaid_theta=500_000.0)
 GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
 GEMMA_EXPERT = decoder(
     "gemma_expert", "norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True

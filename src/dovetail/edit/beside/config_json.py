@@ -79,7 +79,12 @@ def _dotted(section: str, key: str) -> str:
 
 
 def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
-    """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`."""
+    """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`.
+
+    A list of which only the length is known (`len(a)`) is not written here.
+    """
+    if spelling.startswith("len("):
+        return {}
     if spelling.startswith("("):
         return {spelling[1:].split(" // ", maxsplit=1)[0]: math.isqrt(size) * dims["patch"]}
     if " * " in spelling:
