@@ -72,6 +72,28 @@ def test_chunks_have_the_names_of_system_2(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("layers", "received"),
+    [
+        ([1, 6], [None, [1, 2]]),
+        ([1, 1, 1, 4], [None, [1, 2], [2], None]),
+        ([2, 1, 4], [None, [2], None]),
+        ([3, 4], [None, None]),
+    ],
+)
+@pytest.mark.parametrize("layout", ["hf", "litgpt"])
+def test_a_node_says_which_features_come_with_the_stream(
+    layers: list[int], received: list[list[int] | None], layout: str, tmp_path: Path
+) -> None:
+    """Qwen3-VL adds the features of three depths of its tower after layers 0, 1 and 2."""
+    make("qwen3_vl", tmp_path / "whole", number=1)
+    dovetail.split(tmp_path / "whole", tmp_path / "nodes", layers=layers, to=layout)
+    nodes = [json.loads(path.read_text())["node"] for path in (tmp_path / "nodes").rglob("*dovetail.json")]
+    found = [node.get("receives") for node in sorted(nodes, key=lambda node: node["index"])]
+    assert found == [None if one is None else {"deepstack": one} for one in received]
+    assert "deepstack" in next(node for node in nodes if node["index"] == 0)["parts"]
+
+
 def test_chunks_without_certificates_merge(tmp_path: Path) -> None:
     make("qwen2_vl", tmp_path / "whole")
     dovetail.split(tmp_path / "whole", tmp_path / "out", layers=[3, 2, 2], to="litgpt-fork")

@@ -144,10 +144,13 @@ class Pipeline(NamedTuple):
 
     `spine` are the roles whose layers are dealt out; `last` are roles and leaves that come after the last
     layer (`head`, `text.norm`). Everything else comes before the first.
+    `carried` are roles before the first layer whose outputs are added inside the spine, one after each of
+    its first layers: they travel with the stream, as far as the last layer that adds one.
     """
 
     spine: tuple[str, ...] = ("text",)
     last: tuple[str, ...] = ("text.norm", "head")
+    carried: tuple[str, ...] = ()
 
     def is_last(self, leaf: str) -> bool:
         """Whether a leaf comes after the last layer."""

@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, opened
-from dovetail.declare.family import Layout
+from dovetail.declare.family import Layout, Pipeline
 from dovetail.edit.beside.carried import side_files
 from dovetail.edit.convert import (
     Changes,
@@ -38,12 +38,17 @@ _NO_CHANGES = Changes()
 
 
 class Stage(NamedTuple):
-    """What one node has: its leaves, and its layers as numbered in the whole model."""
+    """What one node has: its leaves, and its layers as numbered in the whole model.
+
+    `receives` are, of each role that the pipeline carries, the outputs that come with the stream, because
+    a layer here or further on adds them.
+    """
 
     number: int
     of: int
     layers: range
     leaves: list[Leaf]
+    receives: Mapping[str, list[int]]
 
     @property
     def is_first(self) -> bool:
@@ -156,8 +161,18 @@ def staged(
         run = range(stop - counts[i], stop)
         mine = [one for layer in run for one in per_layer[layer]]
         head, tail = first if i == 0 else [], last if i == len(counts) - 1 else []
-        stages.append(Stage(i, len(counts), run, [*head, *mine, *tail]))
+        stages.append(Stage(i, len(counts), run, [*head, *mine, *tail], _received(pipeline, first, run)))
     return stages
+
+
+def _received(pipeline: Pipeline, first: list[Leaf], layers: range) -> dict[str, list[int]]:
+    """The carried outputs that a node with these layers gets from the one before it."""
+    received: dict[str, list[int]] = {}
+    for role in pipeline.carried if layers.start else ():
+        outputs = {number for one in first if one.role == role for number in one.indices.values()}
+        if left := sorted(number for number in outputs if number >= layers.start):
+            received[role] = left
+    return received
 
 
 def _given(layers: Sequence[int], nodes: int | None, total: int) -> list[int]:
@@ -258,5 +273,6 @@ def _facts(stage: Stage, numbered_from: int | None = None) -> dict[str, Any]:
             "layers": [stage.layers.start, stage.layers.stop - 1],
             "numbered_from": stage.layers.start if numbered_from is None else numbered_from,
             "parts": stage.roles,
+            **({"receives": stage.receives} if stage.receives else {}),
         }
     }

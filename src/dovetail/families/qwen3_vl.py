@@ -13,7 +13,7 @@ arXiv:2511.21631; arXiv:2406.04334 (DeepStack).
 """
 
 from dovetail.declare.blueprint import Blueprint
-from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN3_OF_VL, QWEN3_SIZES
 from dovetail.families.qwen2_vl import mrope_keys, pixel_settings, token_settings
@@ -168,6 +168,7 @@ FAMILY = Family(
     """,
     ties={"head": "text.embed.weight"},
     optional=("head",),
+    pipeline=Pipeline(carried=("deepstack",)),
     layouts=(
         layout(
             "hf",
