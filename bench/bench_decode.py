@@ -20,6 +20,7 @@ import torch
 
 import dovetail
 from dovetail.inputs.patches import patches
+from dovetail.run.engine import Draw, generate
 from dovetail.run.fast import made_fast
 from measure import Row, milliseconds, read_speed, show, where
 
@@ -160,14 +161,14 @@ def dovetail_way(model: Any) -> Run:
     """Runs dovetail's model."""
     watch = Watch(model.vision, model.merger)
 
-    def choose(logits: torch.Tensor) -> torch.Tensor:
+    def choose(logits: torch.Tensor, _draws: Sequence[Draw]) -> torch.Tensor:
         watch.stamps.append(time.perf_counter())
         return logits.argmax(dim=-1)
 
     def run(batch: int, has_image: bool) -> Times:
         rows, image = example(batch, has_image)
         inputs = model.prepare(rows, [[image]] * batch if has_image else ())
-        return watch.times(lambda: model.generate(inputs, max_new_tokens=NEW, choose=choose))
+        return watch.times(lambda: generate(model, inputs, max_new_tokens=NEW, choose=choose))
 
     return run
 

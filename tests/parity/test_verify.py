@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,14 +142,14 @@ def test_a_mask_that_hides_the_prefix_is_named(pi0: nn.Module) -> None:
     """SYSTEMS 1.8: an expert that does not see images and text."""
 
     def blind(one: nn.Module) -> None:
-        joined = one._joined
+        prefix = one.prefix
 
-        def without_prefix(prefix: object, suffix: object) -> object:
-            valid, block = joined(prefix, suffix)
-            valid[:, : prefix.valid.shape[1]] = False  # type: ignore[attr-defined]
-            return valid, block
+        def unseen(inputs: Any) -> Any:
+            found = prefix(inputs)
+            hidden = torch.zeros_like(found.columns.valid)
+            return found._replace(columns=found.columns._replace(valid=hidden))
 
-        one._joined = without_prefix
+        one.prefix = unseen
 
     found = faulty(pi0, blind)
     assert found.first_divergent is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import dovetail
-from dovetail.models.masks import block_mask, open_empty_rows, positions_of
-from dovetail.models.policies.joint import Step, alone
+from dovetail.models.attention import Here, Sight
+from dovetail.models.masks import block_mask, open_empty_rows, positions_of, sight_among
+from dovetail.models.policies.prefix import Keeping, Prefix
 from dovetail.parity.backends import backend
 from dovetail.parity.backends.tolerances import TOLERANCES
 from dovetail.parity.verify import StageResult, Verification, verify
@@ -115,42 +117,32 @@ def rows_only(one: Any) -> None:
 
     def prefix(inputs: Any) -> Any:
         stream = one.embed(inputs)
-        valid, block, _ = stream.columns
+        valid, block, *_ = stream.columns
         wide = torch.cat([valid, valid[:, :1].expand(-1, 7)], dim=1)
         blocks = torch.cat([block, torch.ones_like(block[:, :7])], dim=1)
         mask = open_empty_rows(block_mask(block, blocks, wide))
         assert mask.shape[-1] == mask.shape[-2] + 7
         by = one.vlm.rotation(stream.positions, stream.x.dtype)
-        return kept_by(one, stream, by, mask)
+        pasts = [Keeping(Sight(mask)) for _ in one.vlm.blocks]
+        one.vlm(stream.x, by, pasts)
+        return Prefix(tuple(past.kept(has_room=False) for past in pasts), stream.columns)
 
     one.prefix = prefix
-
-
-def kept_by(one: Any, stream: Any, by: Any, mask: Tensor) -> Any:
-    """What the model keeps of a prefix under a mask."""
-    from dovetail.models.policies.joint import kept, stack_of
-    from dovetail.models.policies.policy import Prefix
-
-    return Prefix(kept(stack_of("vlm", one.vlm), stream.x, by, mask), stream.columns)
 
 
 def no_prefix(one: Any) -> None:
     """SYSTEMS 1.8, its cure: the expert runs by itself."""
 
-    def beside(prefix: Any, suffix: Any) -> Tensor:
-        from dovetail.models.taps import watching
-
+    def velocity(inputs: Any, x_t: Tensor, time: Tensor, *, prefix: Any) -> Tensor:
+        assert prefix.layers
+        suffix = one.suffix(inputs["state"], x_t, time)
         valid = torch.ones_like(suffix.block, dtype=torch.bool)
-        mask = block_mask(suffix.block, suffix.block, valid)
         by = one.vlm.rotation(positions_of(valid), suffix.x.dtype)
-        watch, y = watching(), suffix.x
-        assert watch is not None
-        for i, layer in enumerate(suffix.stack.layers):
-            step = Step(layer, lambda *given: alone(*given)[0])
-            y = watch(f"expert.blocks.{i}", step, y, by, mask, layer[1:])
-        return suffix.stack.norm(y)
+        past = Here(sight_among(suffix.block, suffix.block, valid))
+        y = one.expert(suffix.x, by, [past] * len(one.expert.blocks))
+        return one.action_out(y[:, -x_t.shape[1] :])  # type: ignore[no-any-return]
 
-    one._beside = beside
+    one.velocity = velocity
 
 
 def sees_padding(one: Any) -> None:
@@ -190,8 +182,8 @@ def scaled_patches(one: Any) -> None:
 @pytest.mark.parametrize(
     ("plant", "stage", "verdict"),
     [
-        (rows_only, "vlm.blocks.0", "is fed another mask"),
-        (no_prefix, "expert.blocks.0", "is fed another by.cos, by.sin, mask, past.k, past.v"),
+        (rows_only, "vlm.blocks.0", "is fed another past.sight.mask"),
+        (no_prefix, "expert.blocks.0", "is fed another by.cos, by.sin, past.k, past.v, past.sight.mask"),
         (sees_padding, "prefix", "has another columns.valid"),
         (state_sees_actions, "suffix", "has another block"),
         (past_of_another_layer, "expert.blocks.0", "is fed another past.k, past.v"),
@@ -208,17 +200,20 @@ def test_what_is_wrong_around_an_expert_is_named(
 
 def test_a_cache_that_forgets_is_named(made: Callable[[str], Path]) -> None:
     reference, candidate = twins(made("qwen3"), "qwen3")
-    cache = candidate.text.cache
+    hidden = candidate.hidden
 
-    def forgetful(*args: Any) -> Any:
-        found = cache(*args)
-        append = found.layers[1].append
-        found.layers[1].append = lambda k, v: append(torch.zeros_like(k), v)
-        return found
+    def forget(put: Any, layer: int, start: int, k: Tensor, v: Tensor) -> Any:
+        return put(layer, start, torch.zeros_like(k) if layer == 1 else k, v)
 
-    candidate.text.cache = forgetful
+    def forgetful(stream: Any, cache: Any = None) -> Any:
+        for number in cache or ():
+            memory = cache[number]
+            memory.put = partial(forget, memory.put)
+        return hidden(stream, cache)
+
+    candidate.hidden = forgetful
     found = verify(reference, EAGER, candidate=candidate)
-    assert first(found) == ("text.blocks.1", "is fed another past.k")
+    assert first(found) == ("text.blocks.1", "is fed another past.pasts.0.k")
     assert found.first_divergent is not None
     assert found.first_divergent.passed == "decode"
     assert {stage.passed for stage in found.stages if not stage.is_good} == {"decode"}

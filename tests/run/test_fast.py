@@ -9,10 +9,11 @@ from torch import nn
 import dovetail
 from commands import dovetail as command
 from dovetail.errors import UsageError
+from dovetail.models.attention import attend
 from dovetail.models.language import LanguageModel
-from dovetail.models.layers import attend
 from dovetail.parity.example import example_inputs
-from dovetail.run.fast import Weights, is_worth_packing, look, made_fast
+from dovetail.run.engine import generate
+from dovetail.run.fast import Weights, is_worth_packing, made_fast
 from dovetail.run.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
 from files import MODELS
 from run.tiny import GIVEN
@@ -66,7 +67,7 @@ def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
     assert (
         float((expected - found).norm() / expected.norm()) < 5e-3
     )  # sums of joined products differ in order
-    assert torch.equal(plain.generate(inputs, max_new_tokens=6), fast.generate(inputs, max_new_tokens=6))
+    assert generate(plain, inputs, max_new_tokens=6) == generate(fast, inputs, max_new_tokens=6)
 
 
 @needs_kernels
@@ -157,7 +158,7 @@ def test_a_single_query_finds_what_several_do(dtype: torch.dtype, queries: int) 
     mask = torch.rand(2, 1, queries, 9, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[..., 0] = True
     wide = attend(q.double(), k.double(), v.double(), mask)
-    assert float((look(q, k, v, mask).double() - wide).abs().max()) < 2 * torch.finfo(dtype).eps
+    assert float((attend(q, k, v, mask).double() - wide).abs().max()) < 2 * torch.finfo(dtype).eps
 
 
 def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
     with torch.no_grad():
         expected, found = plain(**inputs).float(), fast(**inputs).float()
     assert float((expected - found).norm() / expected.norm()) < 5e-3
-    assert torch.equal(plain.generate(inputs, max_new_tokens=6), fast.generate(inputs, max_new_tokens=6))
+    assert generate(plain, inputs, max_new_tokens=6) == generate(fast, inputs, max_new_tokens=6)
     assert dict(fast.named_parameters()).keys() == dict(plain.named_parameters()).keys()
 
 

@@ -280,12 +280,22 @@ def test_a_seed_gives_one_sequence(saved: Callable[[str], Saved]) -> None:
     assert drawn(seed=5, top_p=1e-9) == greedy
 
 
+def test_a_draw_depends_on_no_other_row(saved: Callable[[str], Saved]) -> None:
+    generator = Generator.load(saved("qwen2").folder)
+    options: dict[str, Any] = {"max_new_tokens": NEW, "sampling": Sampling(temperature=1.5, seed=3)}
+    alone = generator.answer("one", **options)
+    first, second = generator.answers(["one", "and a longer prompt"], **options)
+    assert (first.tokens, second.tokens != first.tokens) == (alone.tokens, True)
+
+
 def test_draws_are_as_frequent_as_they_are_likely() -> None:
+    from dovetail.run.engine import Draw
     from dovetail.run.sampling import chooser
 
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 9.0]])
     choose = chooser(Sampling(temperature=0.8, top_k=3, seed=0), vocab_used=4)
-    found = torch.stack([choose(logits.expand(500, 5)) for _ in range(40)]).flatten()
+    draws = [[Draw(row, position) for row in range(500)] for position in range(40)]
+    found = torch.stack([choose(logits.expand(500, 5), each) for each in draws]).flatten()
     share = torch.bincount(found, minlength=5) / len(found)
     expected = (torch.tensor([2.0, 1.0, 0.0]) / 0.8).softmax(0)
     assert share[3:].tolist() == [0, 0]

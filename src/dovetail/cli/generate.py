@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from contextlib import closing
 
 from dovetail.cli.inspect import CHECKPOINT
 
@@ -85,10 +84,9 @@ def run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    with closing(generator.stream(prompt, images, **settings)) as pieces:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+    for piece in generator.stream(prompt, images, **settings):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
     print()
     return 0
 

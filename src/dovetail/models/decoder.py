@@ -19,10 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
+from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
-from dovetail.models.cache import Cache, History, Stream
-from dovetail.models.layers import Activation, Linear, activation, attend
-from dovetail.models.masks import Mask
+from dovetail.models.layers import Activation, Linear, activation
 from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scaled
 
 
@@ -85,23 +84,8 @@ class Attention(nn.Module):
         """What the heads found, put together."""
         return self.o(rearrange(y, "b h n c -> b n (h c)"))
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: History | None = None
-    ) -> Float[Tensor, "b n d"]:
-        q, k, v = self.qkv(x, by)
-        if past is not None:
-            k, v = past.append(k, v)
-        return self.out(self.look(q, k, v, mask))
-
-    def look(
-        self,
-        q: Float[Tensor, "b h q c"],
-        k: Float[Tensor, "b g k c"],
-        v: Float[Tensor, "b g k c"],
-        mask: Mask | None,
-    ) -> Float[Tensor, "b h q c"]:
-        """What each query finds; `run/fast.py` has another way for a single one."""
-        return attend(q, k, v, mask)
+    def forward(self, x: Float[Tensor, "b n d"], by: Rotation, past: Past) -> Float[Tensor, "b n d"]:
+        return self.out(past.attend(*self.qkv(x, by)))
 
 
 class Mlp(nn.Module):
@@ -133,10 +117,8 @@ class Block(nn.Module):
         self.norm2 = dialect.norm(config.d_model, config.norm_eps)
         self.mlp = Mlp(config, dialect)
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], by: Rotation, mask: Mask | None, past: History | None = None
-    ) -> Float[Tensor, "b n d"]:
-        x = x + self.attn(self.norm1(x), by, mask, past)
+    def forward(self, x: Float[Tensor, "b n d"], by: Rotation, past: Past) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.norm1(x), by, past)
         return x + self.mlp(self.norm2(x))
 
 
@@ -146,6 +128,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
         super().__init__()
         self.config = config
+        self.layers = range(config.layers)
         self.embed = dialect.embed(config.vocab, config.d_model)
         self.blocks = Blocks({str(i): Block(config, dialect) for i in range(config.layers)})
         self.norm = dialect.norm(config.d_model, config.norm_eps)
@@ -163,6 +146,7 @@ class Decoder(nn.Module):
             raise UsageError(
                 f"layers {layers.start} to {layers.stop - 1} are no stage of {self.config.layers} layers"
             )
+        self.layers = layers
         self.blocks = Blocks({str(i): self.blocks[str(i)] for i in layers})
         if layers.start > 0:
             self.embed = nn.Identity()
@@ -183,26 +167,20 @@ class Decoder(nn.Module):
         plain = frequencies(self.config.head_dim, self.config.rope_theta, device=device)
         return scaled(plain, self.config.rope_scaling)
 
-    def cache(self, like: Stream, capacity: int) -> Cache:
-        """An empty cache for a batch like this one."""
-        config = self.config
-        return Cache(
-            like,
-            layers=len(self.blocks),
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            capacity=capacity,
-        )
-
     def forward(
         self,
         x: Float[Tensor, "b n d"],
         by: Rotation,
-        masks: Sequence[Mask | None],
-        cache: Cache | None = None,
+        pasts: Sequence[Past],
+        added: Float[Tensor, "layers b n d"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """The hidden states, after the last norm if it is here. There is a mask for each block."""
-        pasts = cache.layers if cache else [None] * len(self.blocks)
-        for block, mask, past in zip(self.blocks.values(), masks, pasts, strict=True):
-            x = block(x, by, mask, past)
+        """The hidden states, after the last norm if it is here.
+
+        There is a past for each block. `added` has what the first layers of the whole decoder add to what
+        they put out.
+        """
+        for (name, block), past in zip(self.blocks.items(), pasts, strict=True):
+            x = block(x, by, past)
+            if added is not None and int(name) < len(added):
+                x = x + added[int(name)]
         return self.norm(x)

@@ -2,14 +2,14 @@
 
     inputs = model.prepare(tokens, images)                   token ids and decoded images -> tensors
     logits = model(**inputs)                                 [batch, tokens, vocab]
-    ids = model.generate(inputs, max_new_tokens=32)          [batch, at most 32]
 
-A family says how a batch becomes a stream of embeddings (`embed`) and how the stream goes through its
-decoder (`hidden`); everything else is written here, once.
+A family says how a batch becomes a stream of embeddings (`embed`), and where it differs, how positions
+turn (`rotation`) and what a layer may look at (`rules`); everything else is written here, once. Whoever
+goes on from a batch, token by token, uses `dovetail.run.engine`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,18 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
-from dovetail.models.cache import Cache, Columns, Stream
+from dovetail.models.cache import Cache
 from dovetail.models.decoder import Decoder
+from dovetail.models.masks import Rule, advance, pasts_of
+from dovetail.models.rotary import Rotation
+from dovetail.models.stream import Stream
 from dovetail.models.taps import watching
 
-Choose = Callable[[Tensor], Tensor]
 Inputs = dict[str, Any]
 Side = Literal["left", "right"]
-
-
-def greedy(logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
-    """The most likely token of each row."""
-    return logits.argmax(dim=-1)
 
 
 class Head(nn.Module):
@@ -66,9 +63,28 @@ class LanguageModel(nn.Module, ABC):
     def embed(self, *args: Any, **inputs: Any) -> Stream:
         """The stream of embeddings that the decoder reads."""
 
-    @abstractmethod
+    @property
+    def rules(self) -> Sequence[Rule | None]:
+        """What each layer may not look at beside what its blocks forbid, by the numbers of the layers."""
+        return [None] * self.decoder.config.layers
+
+    def rotation(self, stream: Stream) -> Rotation:
+        """The rotation of every token by its position."""
+        return self.decoder.rotation(stream.positions, stream.x.dtype)
+
     def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        """The last hidden states of a stream that follows what is in the cache."""
+        """What the layers that are here make of a stream, after the last norm if it is here.
+
+        With a cache, the stream is one row with the next tokens of some sequences, all of them open; the
+        columns count once all layers are through.
+        """
+        rules = self.rules
+        here = [rules[int(name)] for name in self.decoder.blocks]
+        pasts = pasts_of(stream.columns, here, cache)
+        x = self.decoder(stream.x, self.rotation(stream), pasts, stream.added)
+        if cache is not None:
+            advance(stream.columns, cache)
+        return x
 
     def logits(self, hidden: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
         """The score of every token of the vocabulary."""
@@ -79,60 +95,6 @@ class LanguageModel(nn.Module, ABC):
 
     def forward(self, **inputs: Any) -> Float[Tensor, "b n v"]:
         return self.logits(self.hidden(self.embed(**inputs)))
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        inputs: Inputs,
-        *,
-        max_new_tokens: int,
-        stop: Collection[int] = (),
-        choose: Choose = greedy,
-        chunk: int | None = None,
-    ) -> Int[Tensor, "b t"]:
-        """The tokens that follow each row; a row that has come to one of `stop` repeats it.
-
-        Ends early when every row has stopped. `chunk` prefills about so many tokens at a time.
-        """
-        stream = self.embed(**inputs)
-        cache = self.decoder.cache(stream, stream.x.shape[1] + max_new_tokens)
-        states = [self.hidden(piece, cache) for piece in pieces(stream, chunk)]
-        state = torch.cat(states, dim=1)[torch.arange(len(stream.last)), stream.last]
-        found: list[Tensor] = []
-        stopped = torch.zeros_like(stream.last, dtype=torch.bool)
-        while len(found) < max_new_tokens and not bool(stopped.all()):
-            if found:
-                stream = following(stream, self.decoder.embed(found[-1][:, None]))
-                state = self.hidden(stream, cache)[:, 0]
-            token = choose(self.logits(state[:, None])[:, 0])
-            found.append(torch.where(stopped, found[-1], token) if found else token)
-            stopped |= torch.isin(found[-1], torch.tensor(sorted(stop), device=token.device))
-        return torch.stack(found, dim=1)
-
-
-def pieces(stream: Stream, chunk: int | None) -> Iterator[Stream]:
-    """The stream in pieces of `chunk` columns or a few more: tokens that see each other stay together."""
-    length, start = stream.x.shape[1], 0
-    block = stream.columns.block
-    while chunk is not None and start + chunk < length:
-        end = start + chunk
-        while end < length and not bool((block[:, end] > block[:, end - 1]).all()):
-            end += 1
-        yield stream.part(start, end)
-        start = end
-    if start < length:
-        yield stream.part(start, length)
-
-
-def following(stream: Stream, x: Float[Tensor, "b 1 d"]) -> Stream:
-    """The stream of one more text token in each row, one position after all that is there."""
-    valid, block = stream.columns.valid, stream.columns.block
-    position = stream.positions.masked_fill(~valid, -1).amax(dim=-1, keepdim=True) + 1
-    if position.ndim == 3:
-        position = position.amax(dim=0, keepdim=True).expand(position.shape)
-    after = block.amax(dim=-1, keepdim=True) + 1
-    columns = Columns(torch.ones_like(after, dtype=torch.bool), after, torch.zeros_like(after))
-    return Stream(x, position, columns)
 
 
 def pad_rows(

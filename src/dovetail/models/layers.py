@@ -1,13 +1,12 @@
 """The layers that several models share. None has initial values: weights come from a checkpoint.
 
-b  batch      n  tokens (q: queries, k: keys)      h  heads (g: key and value heads)
-d  width      c  head width                        f  feed-forward width
+b  batch      n  tokens      d  width
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,17 +66,6 @@ def unit_rms(x: Float[Tensor, "... d"], eps: float) -> Float[Tensor, "... d"]:
     """`x` at a root mean square of 1, in float32 or wider."""
     wide = x if x.dtype == torch.float64 else x.float()
     return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-
-
-def attend(
-    q: Float[Tensor, "b h q c"],
-    k: Float[Tensor, "b g k c"],
-    v: Float[Tensor, "b g k c"],
-    mask: Bool[Tensor, "#b 1 q k"] | None = None,
-) -> Float[Tensor, "b h q c"]:
-    """Scaled dot-product attention; each key head serves `h / g` query heads. `mask` is true where a
-    query may look."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dovetail.errors import UsageError
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.dialects.llama import LLAMA
@@ -19,7 +18,8 @@ from dovetail.models.dialects.qwen2 import QWEN2
 from dovetail.models.dialects.qwen3 import QWEN3
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import Linear
-from dovetail.models.masks import block_mask, causal_blocks, open_empty_rows, positions_of
+from dovetail.models.masks import causal_blocks, positions_of
+from dovetail.models.stream import Columns, Stream
 from dovetail.models.values import Values, fill
 
 DIALECTS: dict[str, Dialect] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma": GEMMA}
@@ -46,13 +46,6 @@ def build_head(values: Values, role: str, decoder: Decoder) -> Linear | None:
     """The head of a decoder, or nothing where it is the token table."""
     config = decoder.config
     return Linear(config.d_model, config.vocab, bias=False) if values.has(role) else None
-
-
-def causal(stream: Stream, cache: Cache | None, decoder: Decoder) -> list[Bool[Tensor, "b 1 q k"]]:
-    """The mask of every block where all blocks have the same one: what each column may see by its block."""
-    seen = cache.extend(stream.columns) if cache else stream.columns
-    mask = block_mask(stream.columns.block, seen.block, seen.valid)
-    return [open_empty_rows(mask)] * len(decoder.blocks)
 
 
 class TextModel(LanguageModel):
@@ -89,7 +82,3 @@ class TextModel(LanguageModel):
         valid = torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid
         columns = Columns(valid, causal_blocks(valid), torch.zeros_like(tokens))
         return Stream(self.text.embed(tokens), positions_of(valid), columns)
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        by = self.text.rotation(stream.positions, stream.x.dtype)
-        return self.text(stream.x, by, causal(stream, cache, self.text), cache)

@@ -12,24 +12,26 @@ state and actions, with their positions and columns. The model puts them togethe
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dovetail.models.cache import Columns, Past, Stream
+from dovetail.models.attention import After, Here, Packed, Past, Sight, written_out
+from dovetail.models.cache import Appended
 from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy, Suffix
+from dovetail.models.policies.prefix import Behind, Keeping
+from dovetail.models.stream import Columns, Stream
 from dovetail.models.taps import watched
 
 # What people call the stages of a model: modules of these names, whatever the family.
 _STAGES = re.compile(
     r"(vision|fused)\.(patch_embed|norm|pool)|"
-    r"(vision|fused|text|llm)\.blocks\.\d+|"
+    r"(vision|fused|text|llm|vlm|expert)\.blocks\.\d+|"
     r"(text|llm|vlm)\.embed|"
     r"(text|llm|expert)\.norm|"
     r"projector|merger|resampler|newline|"
@@ -40,15 +42,10 @@ _READY = (("prefix", "embed"), ("suffix", "suffix"))
 Run = Callable[..., tuple[Tensor, ...]]
 
 
-class Before(NamedTuple):
-    """The keys and values of a past, as they were when a stage was called."""
+class Kept(NamedTuple):
+    """Stands for a past that keeps keys and values (`Keeping`): they are outputs of the stage."""
 
-    k: Tensor
-    v: Tensor
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything so far, the new columns last; nothing is written to."""
-        return torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+    sight: Sight
 
 
 class Flat(nn.Module):
@@ -76,8 +73,9 @@ class Flat(nn.Module):
             for is_tensor, constant in zip(self._is_tensor, self._constants, strict=True)
         ]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        args = [Keeping(one.sight) if isinstance(one, Kept) else one for one in args]
         found, _ = pytree.tree_flatten(self.module(*args, **kwargs))
-        return tuple(found)
+        return tuple(found) + _kept(args)
 
 
 class Call(NamedTuple):
@@ -137,7 +135,7 @@ class Recorder:
         """Runs a stage, or its replacement, and notes it."""
         if self._is_paused:
             return forward(*args, **kwargs)
-        given = pytree.tree_map(_snapshot, (args, kwargs), is_leaf=lambda one: isinstance(one, Past))
+        given = [_frozen(one, args[0]) if isinstance(one, Past) else one for one in args], kwargs
         leaves, spec = pytree.tree_flatten(given)
         stage = Flat(module, leaves, spec)
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
@@ -148,11 +146,12 @@ class Recorder:
             outputs = tuple(one.to(old.device, old.dtype) for one, old in zip(outputs, like, strict=True))
             shape = self._shapes[key].shape
             assert shape is not None
-            result = pytree.tree_unflatten(list(outputs), shape)
+            result = pytree.tree_unflatten(list(outputs[: shape.num_leaves]), shape)
+            _keep(args, outputs[shape.num_leaves :])
         else:
             result = forward(*args, **kwargs)
             found, shape = pytree.tree_flatten(result)
-            outputs = tuple(found)
+            outputs = tuple(found) + _kept(args)
         labels = _labels(module, given)
         self.calls[key] = Call(
             name, stage, tensors, labels, tuple(one.detach().clone() for one in outputs), shape
@@ -166,7 +165,7 @@ class Recorder:
         key = self._free(name)
         labels, tensors = zip(*_fields(result), strict=True)
         self.calls[key] = Call(name, None, tensors, labels, (tensors[0].detach().clone(),), None)
-        return _replaced(result, self._forced[key].tensors) if key in self._forced else result
+        return _replaced(result, self._forced[key]) if key in self._forced else result
 
     def _free(self, name: str) -> str:
         """The name, with a number if the stage was called before."""
@@ -219,10 +218,36 @@ def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _snapshot(value: Any) -> Any:
-    if isinstance(value, Past):
-        return Before(*(one.clone() for one in value.now))
-    return value
+def _frozen(past: Past, x: Tensor) -> Past | Kept:
+    """A past that nothing is written to, its masks written out, for a stage whose main input is `x`."""
+    if isinstance(past, Packed):
+        starts = (0, *past.ends)
+        each = [
+            _frozen(one, x[:, start:end])
+            for one, start, end in zip(past.pasts, starts, past.ends, strict=False)
+        ]
+        return Packed(past.ends, tuple(each))  # type: ignore[arg-type]
+    if isinstance(past, Appended | Behind):
+        past = past.read_only()
+    assert isinstance(past, Here | After | Keeping)
+    before = past.k.shape[2] if isinstance(past, After) else 0
+    sight = Sight(written_out(past.sight, x.shape[1], before + x.shape[1], x.device))
+    if isinstance(past, After):
+        return past._replace(sight=sight)
+    return Kept(sight) if isinstance(past, Keeping) else Here(sight)
+
+
+def _kept(args: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The keys and values that a stage has kept."""
+    found = [one for past in args if isinstance(past, Keeping) for one in (past.k, past.v)]
+    return tuple(one for one in found if one is not None)
+
+
+def _keep(args: Sequence[Any], kept: Sequence[Tensor]) -> None:
+    """Has a past keep what another stage has kept."""
+    for past in args:
+        if isinstance(past, Keeping):
+            past.k, past.v = kept
 
 
 def _labels(module: nn.Module, given: Any) -> tuple[str, ...]:
@@ -247,13 +272,19 @@ def _giving(call: Call) -> Run:
 def _fields(ready: Stream | Suffix) -> list[tuple[str, Tensor]]:
     """The tensors of what lies ready, by name; the embeddings are the first."""
     if isinstance(ready, Suffix):
-        return [("x", ready.x), ("block", ready.block)]
+        found = [("x", ready.x), ("block", ready.block), ("condition", ready.condition)]
+        return [(name, one) for name, one in found if one is not None]
     columns = [(f"columns.{name}", one) for name, one in ready.columns._asdict().items()]
-    return [("x", ready.x), ("positions", ready.positions), *columns]
+    found = [("x", ready.x), ("positions", ready.positions), *columns, ("added", ready.added)]
+    return [(name, one) for name, one in found if one is not None]
 
 
-def _replaced(ready: Stream | Suffix, tensors: tuple[Tensor, ...]) -> Stream | Suffix:
+def _replaced(ready: Stream | Suffix, call: Call) -> Stream | Suffix:
     """What lies ready, with the tensors of another."""
+    given = dict(zip(call.labels, call.tensors, strict=True))
     if isinstance(ready, Suffix):
-        return ready._replace(x=tensors[0], block=tensors[1])
-    return Stream(tensors[0], tensors[1], Columns(*tensors[2:]))
+        return Suffix(**given)
+    inside = "columns."
+    columns = {name.removeprefix(inside): one for name, one in given.items() if name.startswith(inside)}
+    rest = {name: one for name, one in given.items() if not name.startswith(inside)}
+    return Stream(columns=Columns(**columns), **rest)

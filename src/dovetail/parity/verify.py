@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from dovetail.errors import DovetailError, UsageError, listed
-from dovetail.models.language import LanguageModel, following
+from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
+from dovetail.models.stage import Stage
+from dovetail.models.stream import packed
 from dovetail.models.taps import watching
 from dovetail.parity.backends import Backend
 from dovetail.parity.backends.tolerances import CHAIN, TOLERANCES
@@ -167,19 +169,24 @@ def passes(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[str, W
 
 def _next_token(model: LanguageModel, inputs: Mapping[str, Any]) -> Tensor:
     with torch.no_grad():
-        return model.generate(dict(inputs), max_new_tokens=1)[:, :1].clone()
+        stream = model.embed(**inputs)
+        last = model.hidden(stream)[torch.arange(len(stream.last)), stream.last]
+        return model.logits(last[:, None])[:, 0].argmax(dim=-1)
 
 
 def _decode(model: nn.Module, inputs: Mapping[str, Any], token: Tensor) -> None:
-    """One more token after a prompt; only this is looked at."""
+    """One more token after each prompt; only this is looked at."""
     assert isinstance(model, LanguageModel)
     recorder = _paused(model)
-    stream = model.embed(**inputs)
-    cache = model.decoder.cache(stream, stream.x.shape[1] + 1)
-    model.hidden(stream, cache)
+    prompts = list(model.embed(**inputs).rows())
+    stage = Stage(model)
+    for i, prompt in enumerate(prompts):
+        stage.open(i, prompt.x.shape[1] + 1)
+    stage(packed(prompts))
     recorder.resume()
-    after = following(stream, model.decoder.embed(token))
-    model.logits(model.hidden(after, cache))
+    each = torch.split(stage.embed_tokens(token), 1, dim=1)
+    after = [prompt.end.then(x) for x, prompt in zip(each, prompts, strict=True)]
+    stage.logits(stage(packed(after)).x)
 
 
 def _act(model: nn.Module, inputs: Mapping[str, Any]) -> None:

@@ -14,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
 from dovetail.models.decoder import Attention, Mlp
 from dovetail.models.language import LanguageModel
-from dovetail.models.layers import attend
 from dovetail.run.products import Kernels, Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
 
 Weights = Literal["stored", "packed", "int8"]
@@ -55,22 +53,7 @@ def made_fast(model: nn.Module, weights: Weights = "packed") -> nn.Module:
         if weights == "int8":
             raise UsageError("weights of 8 bits run on a CPU only", hint="leave the device or the weights")
         return model
-    for module in model.modules():
-        if isinstance(module, Attention):
-            object.__setattr__(module, "look", look)
     return _unmoved(model) if weights == "stored" else _moved(model, weights)
-
-
-def look(
-    q: Float[Tensor, "b h q c"],
-    k: Float[Tensor, "b g k c"],
-    v: Float[Tensor, "b g k c"],
-    mask: Bool[Tensor, "#b 1 q k"] | None,
-) -> Float[Tensor, "b h q c"]:
-    """Attention, of a single query in float32: torch@2.13's kernel takes 3 to 5 times as long in 16 bits."""
-    if q.shape[2] > 1 or q.dtype.itemsize > 2:
-        return attend(q, k, v, mask)
-    return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
 
 
 class Layer(nn.Module):

@@ -8,22 +8,21 @@ Sampling is what the caller says; of generation_config.json only the stop tokens
 token table that are no tokens of the tokenizer are never chosen.
 """
 
-import collections.abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Event, Thread
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from dovetail.checkpoint import Path
 from dovetail.errors import UsageError
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.loading.load import Dtype, load
 from dovetail.models.language import LanguageModel
+from dovetail.models.stage import Stage
 from dovetail.report import Value
+from dovetail.run.engine import answers
 from dovetail.run.fast import Weights, is_worth_packing, made_fast
 from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
@@ -32,8 +31,6 @@ from dovetail.store.open import open_checkpoint
 _GREEDY = Sampling()
 Prompt = str | Sequence[int]
 Images = Sequence[np.ndarray]
-Stream = collections.abc.Generator[str, None, None]
-OnTokens = Callable[[list[int]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,64 +133,63 @@ class Generator:
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
         is_raw: bool = False,
-        on_tokens: OnTokens | None = None,
     ) -> list[Answer]:
-        """The answers to a batch of prompts, each with its images. `on_tokens` is told the new tokens.
+        """The answers to a batch of prompts, each with its images.
 
         Raises:
             UsageError: a prompt does not fit the model or its context.
         """
         each = images or [()] * len(prompts)
         rows = [self.tokens_of(prompt, of, is_raw=is_raw) for prompt, of in zip(prompts, each, strict=True)]
-        inputs = self.model.prepare(rows, [list(of) for of in each] if any(map(len, each)) else ())
-        lengths = inputs["valid"].sum(dim=1).tolist()
-        self._check_length(max(lengths), max_new_tokens)
+        found: list[list[int]] = [[] for _ in rows]
+        prepared, steps = self._started(rows, each, max_new_tokens, sampling)
+        for chosen in steps:
+            for row, token in chosen.items():
+                found[row].append(token)
+        return [self._answer(row, length) for row, length in zip(found, prepared, strict=True)]
+
+    def _started(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Images], new: int, sampling: Sampling
+    ) -> tuple[list[int], Iterator[dict[int, int]]]:
+        """The lengths of prompts and the steps of their answers."""
+        if new < 1:
+            raise UsageError(f"{new} new tokens cannot be generated", hint="--max-new-tokens is at least 1")
+        inputs = self.model.prepare(rows, [list(of) for of in images] if any(map(len, images)) else ())
+        lengths: list[int] = inputs["valid"].sum(dim=1).tolist()
+        self._check_length(max(lengths), new)
+        with torch.inference_mode():
+            prompts = list(self.model.embed(**inputs).rows())
+        stages = [Stage(self.model)]
         choose = chooser(sampling, self.vocab_used)
+        return lengths, answers(stages, prompts, max_new_tokens=new, stop=self.stop, choose=choose)
 
-        def told(logits: Tensor) -> Tensor:
-            tokens = choose(logits)
-            if on_tokens is not None:
-                on_tokens(tokens.tolist())
-            return tokens
-
-        found = self.model.generate(inputs, max_new_tokens=max_new_tokens, stop=self.stop, choose=told)
-        return [self._answer(row, length) for row, length in zip(found.tolist(), lengths, strict=True)]
-
-    def _answer(self, row: list[int], length: int) -> Answer:
-        """An answer up to its stop token, which a row repeats until the others have stopped."""
-        end = next((i for i, token in enumerate(row) if token in self.stop), None)
-        tokens = row if end is None else row[: end + 1]
+    def _answer(self, tokens: list[int], length: int) -> Answer:
         text = None if self.tokenizer is None else self.tokenizer.decode(tokens)
-        return Answer(tokens=tokens, text=text, prompt_tokens=length, has_stopped=end is not None)
+        has_stopped = bool(tokens) and tokens[-1] in self.stop
+        return Answer(tokens=tokens, text=text, prompt_tokens=length, has_stopped=has_stopped)
 
-    def stream(self, prompt: Prompt, images: Images = (), **options: Any) -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        images: Images = (),
+        *,
+        max_new_tokens: int = 128,
+        sampling: Sampling = _GREEDY,
+        is_raw: bool = False,
+    ) -> Iterator[str]:
         """The answer in pieces of text, as they are settled; token ids where there is no tokenizer.
 
-        Who stops reading stops the model at its next token. Options and errors are those of `answers`.
+        Who stops reading stops the model. Raises what `answers` raises.
         """
-        queue: SimpleQueue[list[int] | BaseException | None] = SimpleQueue()
-        is_read = Event()
-        is_read.set()
-
-        def put(tokens: list[int]) -> None:
-            if not is_read.is_set():
-                raise _NobodyReads
-            queue.put(tokens)
-
-        def run() -> None:
-            try:
-                self.answer(prompt, images, on_tokens=put, **options)
-                queue.put(None)
-            except BaseException as error:  # noqa: BLE001 - raised again where the text is read
-                queue.put(error)
-
-        thread = Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield from _pieces(queue, self.tokenizer)
-        finally:
-            is_read.clear()
-            thread.join()  # a process that ends within torch aborts
+        row = self.tokens_of(prompt, images, is_raw=is_raw)
+        _, steps = self._started([row], [images], max_new_tokens, sampling)
+        text = None if self.tokenizer is None else self.tokenizer.stream()
+        for chosen in steps:
+            piece = f"{chosen[0]} " if text is None else text.push(chosen[0])
+            if piece:
+                yield piece
+        if text is not None and (rest := text.rest()):
+            yield rest
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Every id is a row of the table, or stands for an image."""
@@ -203,8 +199,6 @@ class Generator:
             raise UsageError(f"token {wrong[0]} is none of the model's {rows}", hint="ids count from 0")
 
     def _check_length(self, prompt: int, new: int) -> None:
-        if new < 1:
-            raise UsageError(f"{new} new tokens cannot be generated", hint="--max-new-tokens is at least 1")
         if self.context is not None and prompt + new > self.context:
             raise UsageError(
                 f"the prompt has {prompt} tokens and {new} more are wanted; the context holds {self.context}",
@@ -212,25 +206,6 @@ class Generator:
                 if prompt < self.context
                 else "shorten the prompt, or take smaller or fewer images",
             )
-
-
-class _NobodyReads(Exception):
-    """Ends a run whose tokens nobody reads any more."""
-
-
-def _pieces(
-    queue: SimpleQueue[list[int] | BaseException | None], tokenizer: Tokenizer | None
-) -> Iterator[str]:
-    """What comes out of a queue as text."""
-    text = tokenizer.stream() if tokenizer else None
-    while (item := queue.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        piece = f"{item[0]} " if text is None else text.push(item[0])
-        if piece:
-            yield piece
-    if text is not None and (rest := text.rest()):
-        yield rest
 
 
 def stop_tokens(tokenizer: Tokenizer | None, values: SideValues) -> frozenset[int]:

@@ -4,14 +4,17 @@ The order is that of transformers: temperature, then top-k, then top-p. Rows of 
 table are never chosen.
 """
 
-from collections.abc import Callable
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dovetail.errors import UsageError
+from dovetail.run.engine import Choose, Draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +39,32 @@ class Sampling:
             )
 
 
-def chooser(sampling: Sampling, vocab_used: int | None = None) -> Callable[[Tensor], Tensor]:
-    """The function that chooses; one seed gives one sequence of choices."""
-    generator = torch.Generator()
-    if sampling.seed is not None:
-        generator.manual_seed(sampling.seed)
+def chooser(sampling: Sampling, vocab_used: int | None = None) -> Choose:
+    """The function that chooses.
 
-    def choose(logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+    What is drawn depends on the seed, the row and how many tokens it has: not on the rows beside it, nor
+    on how often a run was begun again.
+    """
+    seed = torch.seed() if sampling.seed is None else sampling.seed
+
+    def choose(logits: Float[Tensor, "r v"], draws: Sequence[Draw]) -> Int[Tensor, " r"]:
         scores = logits if vocab_used is None else logits[:, :vocab_used]
         if sampling.temperature == 0:
             return scores.argmax(dim=-1)
         kept = trimmed(scores.float() / sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
-        return torch.multinomial(kept.softmax(dim=-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
+        weights = kept.softmax(dim=-1).cpu()
+        drawn = [drawn_from(row, seed, draw) for row, draw in zip(weights, draws, strict=True)]
+        return torch.tensor(drawn, device=logits.device)
 
     return choose
+
+
+def drawn_from(weights: Float[Tensor, " v"], seed: int, draw: Draw) -> int:
+    """One token, drawn with its weight."""
+    key = struct.pack("<qqq", seed % 2**63, draw.row, draw.position)
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(blake2b(key, digest_size=8).digest(), "little"))
+    return int(torch.multinomial(weights, 1, generator=generator))
 
 
 def trimmed(scores: Float[Tensor, "b v"], *, top_k: int, top_p: float) -> Float[Tensor, "b v"]:

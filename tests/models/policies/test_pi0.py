@@ -13,9 +13,9 @@ from dovetail.errors import UsageError
 from dovetail.families import family as declared
 from dovetail.loading.load import load
 from dovetail.models import build
-from dovetail.models.masks import block_mask, positions_of
-from dovetail.models.policies.joint import Kept
+from dovetail.models.masks import block_mask, open_empty_rows, positions_of
 from dovetail.models.policies.policy import Policy, blocks_of, time_embedding
+from dovetail.models.rotary import Rotation
 from dovetail.models.taps import tapped
 from dovetail.models.values import values_from
 from every_layout import every_layout
@@ -102,38 +102,73 @@ def test_the_time(golden: tuple[Any, dict[str, Any]]) -> None:
         time_embedding(t, 7, min_period=4e-3, max_period=4.0)
 
 
-def test_joint_equals_cached_in_float64(wide: tuple[Any, dict[str, Any]]) -> None:
+def jointly(model: Any, inputs: dict[str, Any], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The velocity where prefix and suffix run side by side, with one attention over both in every layer."""
+    prefix, suffix = model.embed(inputs), model.suffix(inputs["state"], x_t, t)
+    cut = prefix.x.shape[1]
+    valid = torch.cat([prefix.columns.valid, torch.ones_like(suffix.block, dtype=torch.bool)], dim=1)
+    blocks = torch.cat([prefix.columns.block, suffix.block], dim=1)
+    mask = open_empty_rows(block_mask(blocks, blocks, valid))
+    by = model.vlm.rotation(positions_of(valid), suffix.x.dtype)
+    x, y = prefix.x, suffix.x
+    for ours, theirs in zip(model.vlm.blocks.values(), model.expert.blocks.values(), strict=True):
+        sides = Side(), Side()
+        told = () if suffix.condition is None else (suffix.condition,)
+        # each block runs twice: to hand over its queries, keys and values, then with what was found
+        ours(x, Rotation(by.cos[:, :cut], by.sin[:, :cut]), sides[0])
+        theirs(y, Rotation(by.cos[:, cut:], by.sin[:, cut:]), sides[1], *told)
+        both = [torch.cat(pair, dim=2) for pair in zip(sides[0].given, sides[1].given, strict=True)]
+        found = torch.nn.functional.scaled_dot_product_attention(*both, attn_mask=mask, enable_gqa=True)
+        sides[0].found, sides[1].found = found[:, :, :cut], found[:, :, cut:]
+        x = ours(x, Rotation(by.cos[:, :cut], by.sin[:, :cut]), sides[0])
+        y = theirs(y, Rotation(by.cos[:, cut:], by.sin[:, cut:]), sides[1], *told)
+    norm = model.expert.norm
+    y = norm(y) if suffix.condition is None else norm(y, norm.modulation(suffix.condition))
+    return model.action_out(y[:, -x_t.shape[1] :])  # type: ignore[no-any-return]
+
+
+class Side:
+    """What a block is given to attend to where the attention is done elsewhere."""
+
+    def __init__(self) -> None:
+        self.given: tuple[torch.Tensor, ...] = ()
+        self.found: torch.Tensor | None = None
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        self.given = q, k, v
+        return torch.zeros_like(q) if self.found is None else self.found
+
+
+def test_joint_equals_kept_in_float64(wide: tuple[Any, dict[str, Any]]) -> None:
     model, io = wide
     inputs = prepared(model, io)
     with torch.no_grad():
-        joint = model.velocity(inputs, io["x_t"], io["time"])
+        joint = jointly(model, inputs, io["x_t"], io["time"])
         prefix = model.prefix(inputs)
-        before = [x.clone() for kept in prefix.layers for x in kept]
+        before = [x.clone() for layer in prefix.layers for x in (layer.k, layer.v)]
+        assert_near(model.velocity(inputs, io["x_t"], io["time"]), joint, atol=1e-12)
         for _ in range(2):
             assert_near(model.velocity(inputs, io["x_t"], io["time"], prefix=prefix), joint, atol=1e-12)
-        assert all(
-            torch.equal(a, b) for a, b in zip(before, [x for k in prefix.layers for x in k], strict=True)
-        )
+        after = [x for layer in prefix.layers for x in (layer.k, layer.v)]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_a_prefix_with_room_serves_suffixes_of_any_length_and_copies_once(
-    wide: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    wide: tuple[Any, dict[str, Any]],
 ) -> None:
     model, io = wide
     inputs = prepared(model, io)
-    copies = []
-    beside = Kept.beside
-    monkeypatch.setattr(Kept, "beside", lambda self, k, v: copies.append(1) or beside(self, k, v))
     with torch.inference_mode():
         plain, roomy = model.prefix(inputs), model.prefix(inputs, has_room=True)
         longer = torch.cat([io["x_t"], io["x_t"]], dim=1)
         for x_t in (io["x_t"], -io["x_t"], longer, io["x_t"] + 1):
             expected = model.velocity(inputs, x_t, io["time"], prefix=plain)
             assert torch.equal(model.velocity(inputs, x_t, io["time"], prefix=roomy), expected)
-        copies.clear()
+        places = [layer._room[0].data_ptr() for layer in roomy.layers]
         for _ in range(3):
             model.velocity(inputs, io["x_t"], io["time"], prefix=roomy)
-        assert not copies
+        assert places == [layer._room[0].data_ptr() for layer in roomy.layers]
+        assert not any(layer._room for layer in plain.layers)
 
 
 def test_an_action_changes_neither_state_nor_prefix(wide: tuple[Any, dict[str, Any]]) -> None:
@@ -141,7 +176,7 @@ def test_an_action_changes_neither_state_nor_prefix(wide: tuple[Any, dict[str, A
     inputs = prepared(model, io)
     other = io["x_t"].clone()
     other[:, 3] += 1
-    names = ["vlm.blocks.*.mlp", "expert.blocks.*.mlp"]
+    names = [f"{role}.blocks.{part}" for role in ("vlm", "expert") for part in ("?", "*.mlp")]
     with torch.no_grad():
         with tapped(model, *names) as first:
             one = model.velocity(inputs, io["x_t"], io["time"])

@@ -12,8 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from recorded import GOLDEN, recorded
-from running import check_running
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -24,8 +22,11 @@ from dovetail.loading.load import load
 from dovetail.models import build
 from dovetail.models.taps import tapped
 from dovetail.models.values import values_from
+from dovetail.run.engine import generate
 from every_layout import every_layout
 from files import MODELS, plan_of
+from models.recorded import GOLDEN, recorded
+from models.running import check_running
 from parity import assert_near, randomise
 from stand_in import import_timm
 
@@ -73,7 +74,7 @@ def test_what_was_recorded(golden: tuple[str, Any, dict[str, Any]]) -> None:
             assert_near(model.vision(pixels, output), torch.from_numpy(io[f"feat_{name}"]))
         assert_near(model.vision.pool(model.vision(pixels)), torch.from_numpy(io["attn_pool"]))
     inputs = model.prepare([io[f"{variant}.input_ids"].tolist()], [images[:1]])
-    assert model.generate(inputs, max_new_tokens=16).tolist() == io[f"{variant}.greedy"].tolist()
+    assert generate(model, inputs, max_new_tokens=16) == io[f"{variant}.greedy"].tolist()
 
 
 def test_every_way_of_running_it(golden: tuple[str, Any, dict[str, Any]]) -> None:

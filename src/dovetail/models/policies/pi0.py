@@ -10,20 +10,21 @@ Sources: arXiv:2410.24164; openpi@15a9616 `models_pytorch/pi0_pytorch.py`; trans
 `modeling_pi0.py`, which has the time's sines in float32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
 from dovetail.models.decoder import Block, DecoderConfig
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.layers import Linear
-from dovetail.models.policies.joint import Plain, Stack
 from dovetail.models.policies.policy import Policy, Suffix, blocks_of, time_embedding
+from dovetail.models.rotary import Rotation
 from dovetail.models.values import Values, fill
 
 
@@ -66,17 +67,25 @@ class Heads(nn.Module):
 
 
 class Expert(nn.Module):
-    """Gemma's blocks and last norm, without a token table."""
+    """Gemma's blocks and last norm, without a token table: the decoder of the suffix."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.blocks = Blocks({str(i): Block(config, GEMMA) for i in range(config.layers)})
         self.norm = GEMMA.norm(config.d_model, config.norm_eps)
 
-    @property
-    def stack(self) -> Stack:
-        """The expert, ready to attend with a prefix."""
-        return Stack("expert", [Plain(cast("Block", block)) for block in self.blocks.values()], self.norm)
+    def forward(
+        self,
+        y: Float[Tensor, "b s e"],
+        by: Rotation,
+        pasts: Sequence[Past],
+        condition: Float[Tensor, "b e"] | None = None,
+    ) -> Float[Tensor, "b s e"]:
+        """The suffix after the last norm; no block is told more than its past."""
+        assert condition is None
+        for block, past in zip(self.blocks.values(), pasts, strict=True):
+            y = block(y, by, past)
+        return self.norm(y)
 
 
 class Pi0(Policy):
@@ -102,7 +111,7 @@ class Pi0(Policy):
         assert state is not None
         flags = [1, 1, *[0] * (x_t.shape[1] - 1)]
         x = self.heads(state, x_t, t).to(self.vlm.table.dtype)
-        return Suffix(x, blocks_of(flags, len(x_t), x_t.device), self.expert.stack)
+        return Suffix(x, blocks_of(flags, len(x_t), x_t.device))
 
     def action_out(self, y: Float[Tensor, "b t e"]) -> Float[Tensor, "b t a"]:
         return self.heads.action_out(y.to(self.heads.action_out.weight.dtype))

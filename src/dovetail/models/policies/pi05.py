@@ -9,20 +9,19 @@ Sources: arXiv:2504.16054; openpi@15a9616 `models_pytorch/{pi0_pytorch,gemma_pyt
 `transformers_replace/models/gemma/modeling_gemma.py:GemmaRMSNorm`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
 from dovetail.models.decoder import Attention, DecoderConfig, Mlp
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.layers import Linear, unit_rms
-from dovetail.models.policies.joint import Heads as AttentionHeads
-from dovetail.models.policies.joint import Stack
 from dovetail.models.policies.policy import Policy, Suffix, blocks_of, time_embedding
 from dovetail.models.rotary import Rotation
 from dovetail.models.values import Values, fill
@@ -96,26 +95,12 @@ class AdaBlock(nn.Module):
         self.norm2 = AdaNorm(config.d_model, config.norm_eps)
         self.mlp = Mlp(config, GEMMA)
 
-    def at(self, condition: Float[Tensor, "b e"]) -> "Timed":
-        """The block at one time."""
-        return Timed(self, self.norm1.modulation(condition), self.norm2.modulation(condition))
-
-
-class Timed(NamedTuple):
-    """A block at the time of this step."""
-
-    block: AdaBlock
-    first: Modulation
-    second: Modulation
-
-    def enter(self, x: Float[Tensor, "b n e"], by: Rotation) -> AttentionHeads:
-        """Queries, keys and values of the normed input."""
-        return self.block.attn.qkv(self.block.norm1(x, self.first), by)
-
-    def leave(self, x: Float[Tensor, "b n e"], y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n e"]:
-        """The two residuals."""
-        x = x + self.first.gate.to(x.dtype) * self.block.attn.out(y)
-        return x + self.second.gate.to(x.dtype) * self.block.mlp(self.block.norm2(x, self.second))
+    def forward(
+        self, x: Float[Tensor, "b n e"], by: Rotation, past: Past, condition: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b n e"]:
+        first, second = self.norm1.modulation(condition), self.norm2.modulation(condition)
+        x = x + first.gate.to(x.dtype) * self.attn(self.norm1(x, first), by, past)
+        return x + second.gate.to(x.dtype) * self.mlp(self.norm2(x, second))
 
 
 class AdaExpert(nn.Module):
@@ -126,10 +111,18 @@ class AdaExpert(nn.Module):
         self.blocks = Blocks({str(i): AdaBlock(config) for i in range(config.layers)})
         self.norm = AdaNorm(config.d_model, config.norm_eps)
 
-    def stack(self, condition: Float[Tensor, "b e"]) -> Stack:
-        """The expert at one time, ready to attend with a prefix."""
-        layers = [cast("AdaBlock", block).at(condition) for block in self.blocks.values()]
-        return Stack("expert", layers, partial(self.norm, by=self.norm.modulation(condition)))
+    def forward(
+        self,
+        y: Float[Tensor, "b s e"],
+        by: Rotation,
+        pasts: Sequence[Past],
+        condition: Float[Tensor, "b e"] | None = None,
+    ) -> Float[Tensor, "b s e"]:
+        """The suffix after the last norm."""
+        assert condition is not None
+        for block, past in zip(self.blocks.values(), pasts, strict=True):
+            y = block(y, by, past, condition)
+        return self.norm(y, self.norm.modulation(condition))
 
 
 class Pi05(Policy):
@@ -154,8 +147,7 @@ class Pi05(Policy):
         """The actions; the state is in the text and what is given here is not used."""
         flags = [1, *[0] * (x_t.shape[1] - 1)]
         x = self.heads.action_in(x_t.to(self.heads.action_in.weight.dtype)).to(self.vlm.table.dtype)
-        stack = self.expert.stack(self.heads.condition(t))
-        return Suffix(x, blocks_of(flags, len(x_t), x_t.device), stack)
+        return Suffix(x, blocks_of(flags, len(x_t), x_t.device), self.heads.condition(t))
 
     def action_out(self, y: Float[Tensor, "b t e"]) -> Float[Tensor, "b t a"]:
         return self.heads.action_out(y.to(self.heads.action_out.weight.dtype))

@@ -23,16 +23,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import pi0_pixels
-from dovetail.models.cache import Columns, Stream
 from dovetail.models.layers import Linear
-from dovetail.models.masks import block_mask, open_empty_rows, positions_of
-from dovetail.models.policies.joint import Kept, Roomy, Stack, beside, kept, stack_of, together
+from dovetail.models.masks import positions_of, sight_among, sight_of
+from dovetail.models.policies.prefix import Keeping, Prefix
+from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.values import Values
@@ -41,23 +41,18 @@ Inputs = dict[str, Any]
 
 
 class Suffix(NamedTuple):
-    """What follows the prefix: embeddings, the block of each token (`masks.py`; the prefix is block 0) and
-    the decoder that they go through. The actions come last."""
+    """What follows the prefix: embeddings, and the block of each token (`masks.py`; the prefix is block 0).
+    The actions come last. `condition` is what the expert is told beside them."""
 
     x: Float[Tensor, "b s e"]
     block: Int[Tensor, "b s"]
-    stack: Stack
-
-
-class Prefix(NamedTuple):
-    """A prefix that has been run: what every layer keeps of it, and its columns."""
-
-    layers: tuple[Kept | Roomy, ...]
-    columns: Columns
+    condition: Float[Tensor, "b e"] | None = None
 
 
 class Policy(nn.Module, ABC):
     """A model that looks at cameras, a text and a state and says how to act."""
+
+    expert: nn.Module  # the decoder of the suffix, of the family's own kind
 
     def __init__(self, values: Values) -> None:
         super().__init__()
@@ -125,10 +120,15 @@ class Policy(nn.Module, ABC):
     ) -> Float[Tensor, "b t a"]:
         """Where noisy actions come from, at a time in [0, 1] for each row.
 
-        Prefix and suffix run as one; with `prefix`, what was kept of it is used (`self.prefix(inputs)`).
+        With `prefix`, a prefix that has been run is used again (`self.prefix(inputs)`).
         """
+        before = self.prefix(inputs) if prefix is None else prefix
         suffix = self.suffix(inputs["state"], x_t, t)
-        y = self._beside(prefix, suffix) if prefix else self._together(self.embed(inputs), suffix)
+        valid = F.pad(before.columns.valid, (0, suffix.x.shape[1]), value=True)
+        block = torch.cat([before.columns.block, suffix.block], dim=1)
+        by = self.vlm.rotation(positions_of(valid)[:, -suffix.x.shape[1] :], suffix.x.dtype)
+        sight = sight_among(suffix.block, block, valid)
+        y = self.expert(suffix.x, by, before.pasts(sight), suffix.condition)
         return self.action_out(y[:, -x_t.shape[1] :])
 
     def forward(
@@ -189,30 +189,9 @@ class Policy(nn.Module, ABC):
         """The prefix, run once. What is kept of it never changes; with `has_room`, which is for inference,
         it is not copied for every suffix either."""
         stream = self.embed(inputs)
-        valid, block, _ = stream.columns
-        mask = open_empty_rows(block_mask(block, block, valid))
-        by = self.vlm.rotation(stream.positions, stream.x.dtype)
-        layers = kept(stack_of("vlm", self.vlm), stream.x, by, mask)
-        return Prefix(tuple(map(Roomy, layers)) if has_room else layers, stream.columns)
-
-    def _together(self, prefix: Stream, suffix: Suffix) -> Float[Tensor, "b s e"]:
-        valid, block = self._joined(prefix.columns, suffix)
-        mask = open_empty_rows(block_mask(block, block, valid))
-        turned = positions_of(valid).split((prefix.x.shape[1], suffix.x.shape[1]), dim=1)  # type: ignore[no-untyped-call]
-        bys = [self.vlm.rotation(one, suffix.x.dtype) for one in turned]
-        stacks = stack_of("vlm", self.vlm), suffix.stack
-        return together(stacks, (prefix.x, suffix.x), (bys[0], bys[1]), mask)
-
-    def _beside(self, prefix: Prefix, suffix: Suffix) -> Float[Tensor, "b s e"]:
-        valid, block = self._joined(prefix.columns, suffix)
-        mask = block_mask(suffix.block, block, valid)
-        by = self.vlm.rotation(positions_of(valid)[:, -suffix.x.shape[1] :], suffix.x.dtype)
-        return beside(suffix.stack, prefix.layers, suffix.x, by, mask)
-
-    def _joined(self, prefix: Columns, suffix: Suffix) -> tuple[Bool[Tensor, "b n"], Int[Tensor, "b n"]]:
-        """Which tokens of prefix and suffix are none, and their blocks."""
-        valid = torch.cat([prefix.valid, torch.ones_like(suffix.block, dtype=torch.bool)], dim=1)
-        return valid, torch.cat([prefix.block, suffix.block], dim=1)
+        pasts = [Keeping(sight_of(stream.columns)) for _ in self.vlm.blocks]
+        self.vlm(stream.x, self.vlm.rotation(stream.positions, stream.x.dtype), pasts)
+        return Prefix(tuple(past.kept(has_room=has_room) for past in pasts), stream.columns)
 
     def _pixels(self, images: Any) -> Float[Tensor, "c b 3 height width"]:
         if isinstance(images, Tensor | np.ndarray) and images.ndim == 5:

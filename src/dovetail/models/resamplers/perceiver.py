@@ -13,7 +13,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dovetail.models.layers import LayerNorm, Linear, attend
+from dovetail.models.attention import attend
+from dovetail.models.layers import LayerNorm, Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dovetail.models.layers import Embedding, LayerNorm, Linear, attend
+from dovetail.models.attention import attend
+from dovetail.models.layers import Embedding, LayerNorm, Linear
 
 NORM_EPS = 1e-12  # BertConfig.layer_norm_eps
 

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.models.attention import attend
 from dovetail.models.blocks import Blocks
-from dovetail.models.layers import LayerNorm, Linear, attend
+from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.rotary import Rotation, frequencies, rotate, sectioned_rotation
 from dovetail.models.towers.vit import Mlp
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.models.attention import attend
 from dovetail.models.blocks import Blocks
-from dovetail.models.layers import LayerNorm, Linear, activation, attend
+from dovetail.models.layers import LayerNorm, Linear, activation
 
 # after the last norm; after the last block; after the block before it
 Output = Literal["normed", "last", "penultimate"]

@@ -18,7 +18,6 @@ the first rows of the square mask instead of the last: in decoding every token t
 one does. Here the queries are the last tokens of the keys.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dovetail.errors import UsageError
-from dovetail.models.masks import Mask
+from dovetail.models.masks import Rule
 
 CAUSAL = "causal"
 
@@ -44,7 +43,7 @@ def across(query: Int[Tensor, "b q"], key: Int[Tensor, "b k"]) -> Bool[Tensor, "
     return ~within(query, key) | itself
 
 
-RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"alternating": within, "alternating_cross": across}
+RULES: dict[str, Rule] = {"alternating": within, "alternating_cross": across}
 
 
 def schedule(given: Any, variant: str, layers: int) -> tuple[str, ...]:
@@ -68,11 +67,3 @@ def schedule(given: Any, variant: str, layers: int) -> tuple[str, ...]:
             found=", ".join(map(str, given)),
         )
     return tuple(given)
-
-
-def masks_of(
-    kinds: Sequence[str], causal: Mask, query: Int[Tensor, "b q"], key: Int[Tensor, "b k"]
-) -> list[Mask]:
-    """The mask of each layer, from the causal one and the modalities of queries and keys."""
-    made = {kind: causal & RULES[kind](query, key) for kind in set(kinds) & RULES.keys()} | {CAUSAL: causal}
-    return [made[kind] for kind in kinds]

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import Normalization, clip_pixels
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.masks import causal_blocks, positions_of
-from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.stream import Columns, Stream
+from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.clip import build_tower
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.llava_onevision import OUTPUTS, Projector, ProjectorConfig
@@ -112,10 +112,6 @@ class Llava(LanguageModel):
         where = (tokens == self.config.image_token) & valid
         x = filled(self.text.embed, tokens, where, seen)
         return Stream(x, positions_of(valid), Columns(valid, causal_blocks(valid), where.long()))
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        by = self.text.rotation(stream.positions, stream.x.dtype)
-        return self.text(stream.x, by, causal(stream, cache, self.text), cache)
 
     def _pixels(self, image: Any) -> np.ndarray:
         statistics = Normalization(self.config.image_mean, self.config.image_std)

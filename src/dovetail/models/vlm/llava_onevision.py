@@ -27,16 +27,16 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.inputs.images import Normalization, decoded, normalize, resize
 from dovetail.inputs.tiles import square, tiles
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import Linear, activation
-from dovetail.models.masks import block_mask, causal_blocks, open_empty_rows, positions_of
+from dovetail.models.masks import Rule, causal_blocks, positions_of
+from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.towers.vit import Output
 from dovetail.models.values import Values, fill
-from dovetail.models.vlm.alternating import masks_of, schedule
+from dovetail.models.vlm.alternating import RULES, schedule
 from dovetail.models.vlm.anyres import Grid, grid_of, most_tiles, packed, pooled
 from dovetail.models.vlm.placeholders import expand, one_each, put
 
@@ -122,6 +122,10 @@ class LlavaOnevision(LanguageModel):
     @property
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.text.table if self.head is None else self.head.weight
+
+    @property
+    def rules(self) -> Sequence[Rule | None]:
+        return [RULES.get(kind) for kind in self.layer_masks]
 
     @property
     def pixels(self) -> int:
@@ -266,10 +270,3 @@ class LlavaOnevision(LanguageModel):
         x = put(put(x, is_image, stills), is_video, videos)
         columns = Columns(valid, causal_blocks(valid), (is_image | is_video).long())
         return Stream(x, positions_of(valid), columns)
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        seen = cache.extend(stream.columns) if cache else stream.columns
-        causal = block_mask(stream.columns.block, seen.block, seen.valid)
-        masks = masks_of(self.layer_masks, causal, stream.columns.modality, seen.modality)
-        by = self.text.rotation(stream.positions, stream.x.dtype)
-        return self.text(stream.x, by, [open_empty_rows(mask) for mask in masks], cache)

@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dovetail.inputs.images import Normalization, decoded, normalize, resize
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import Linear
 from dovetail.models.masks import positions_of
-from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.stream import Columns, Stream
+from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import expand, filled, one_each
@@ -125,7 +125,3 @@ class PaliGemma(LanguageModel):
         x = filled(self.text.embed, tokens, where, features)
         blocks = suffix.long().cumsum(dim=-1)  # the prompt is block 0, each token after it one more
         return Stream(x, positions_of(valid) + 1, Columns(valid, blocks, where.long()))
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        by = self.text.rotation(stream.positions, stream.x.dtype)
-        return self.text(stream.x, by, causal(stream, cache, self.text), cache)

@@ -35,14 +35,14 @@ from torch.nn import functional as F
 from dovetail.errors import UsageError
 from dovetail.inputs.images import HALF, LANCZOS, decoded, normalize, resize
 from dovetail.inputs.panorama import anyres, perspective, sliding, whole
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.resamplers import build_resampler
 from dovetail.models.resamplers.grid import tallest_over
-from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.stream import Columns, Stream
+from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import filled, one_each
@@ -224,10 +224,6 @@ class PanoVlm(LanguageModel):
         where = (tokens == self.config.image_token) & valid
         x = filled(self.text.embed, tokens, where, seen)
         return Stream(x, positions_of(valid), Columns(valid, causal_blocks(valid), where.long()))
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        by = self.text.rotation(stream.positions, stream.x.dtype)
-        return self.text(stream.x, by, causal(stream, cache, self.text), cache)
 
     @cached_property
     def _tokens_per_view(self) -> int:

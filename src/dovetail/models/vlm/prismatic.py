@@ -28,13 +28,13 @@ from torch.nn import functional as F
 
 from dovetail.errors import UsageError
 from dovetail.inputs.images import HALF, IMAGENET, prismatic_pixels
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.resamplers.grid import to_grid, to_tokens
-from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.stream import Columns, Stream
+from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers import dinov2, siglip
 from dovetail.models.towers.vit import Output, edge_of
 from dovetail.models.values import Values, fill
@@ -283,10 +283,6 @@ class Prismatic(LanguageModel):
         where = (tokens == self.config.image_token) & valid
         x = filled(self.llm.embed, tokens, where, seen)
         return Stream(x, positions_of(valid), Columns(valid, causal_blocks(valid), where.long()))
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        by = self.llm.rotation(stream.positions, stream.x.dtype)
-        return self.llm(stream.x, by, causal(stream, cache, self.llm), cache)
 
     def _placed(self, row: Sequence[int], num_images: int) -> list[int]:
         """The row with as many placeholders as its images have tokens."""

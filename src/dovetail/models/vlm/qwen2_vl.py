@@ -27,12 +27,12 @@ from torch import Tensor
 from dovetail.errors import UsageError
 from dovetail.inputs.images import Normalization
 from dovetail.inputs.patches import patches
-from dovetail.models.cache import Cache, Columns, Stream
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
 from dovetail.models.masks import causal_blocks
 from dovetail.models.rotary import Rotation, sectioned_rotation
-from dovetail.models.text import build_decoder, build_head, causal
+from dovetail.models.stream import Columns, Stream
+from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.qwen2_vit import Merger, MergerConfig, Qwen2Vit, Qwen2VitConfig
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import expand, filled, one_each
@@ -140,9 +140,6 @@ class Qwen2VL(LanguageModel):
         """The rotation of every token by its three positions."""
         frequency = self.text.frequencies(stream.x.device)
         return sectioned_rotation(stream.positions, frequency, self.config.mrope_section, stream.x.dtype)
-
-    def hidden(self, stream: Stream, cache: Cache | None = None) -> Float[Tensor, "b n d"]:
-        return self.text(stream.x, self.rotation(stream), causal(stream, cache, self.text), cache)
 
 
 def mrope_positions(
