@@ -14,10 +14,11 @@ class Case(NamedTuple):
     family: str
     sizes: dict[str, int | str]
     settings: dict[str, Any]
+    layout: str | None = None
 
     def made(self, folder: Path, **options: Any) -> Path:
         """A checkpoint of it with random weights."""
-        options = {"dtype": "float32", "seed": 3, **options}
+        options = {"dtype": "float32", "seed": 3, "layout": self.layout, **options}
         return Path(dovetail.make(self.family, folder, sizes=self.sizes, **options).path)
 
     def loaded(self, folder: Path, **options: Any) -> Any:
@@ -55,9 +56,19 @@ _FUSED = {
     **LLM,
     "head": "head",
 }
+_STATISTICS = {"normalizer": "normalizer", "normalizer.d_robot_state": 5, "normalizer.d_robot_action": 7}
+_TRAINING = {"vicreg": "vicreg_mlp", "vicreg.d_hidden": 15, "vicreg.d_out": 9, "text_projection": "linear"}
 CASES: dict[str, Case] = {
     **{f"{id}-{i}": Case(id, sizes, GIVEN.get(id, {})) for id in SIZES for i, sizes in enumerate(SIZES[id])},
     **{f"panovlm-{model['resampler']}": _panovlm(str(model["resampler"])) for model in MODELS["panovlm"]},
+    "panovlm-training": Case("panovlm", {**SIZES["panovlm"][0], **_TRAINING}, GIVEN["panovlm"]),
+    "pi0-normalizer": Case("pi0", {**SIZES["pi0"][0], **_STATISTICS}, {}, "lerobot-0.3"),
+    "llava-last": Case("llava", SIZES["llava"][0], {"feature_layer": -1, "feature_select": "full"}),
+    "llava_onevision-penultimate": Case(
+        "llava_onevision", SIZES["llava_onevision"][0], {**GIVEN["llava_onevision"], "feature_layer": -2}
+    ),
+    "prismatic-normed": Case("prismatic", SIZES["prismatic"][0], {"vision_output": "normed"}),
+    "prismatic-last": Case("prismatic", SIZES["prismatic"][1], {"vision_output": "last"}),
     "prismatic-fused": Case("prismatic", _FUSED, {}),
     "siglip-naflex": Case("siglip", {"vision": "siglip_naflex+pool", **scoped("vision", _NAFLEX)}, {}),
 }

@@ -69,22 +69,29 @@ SETTINGS: dict[str, dict[str, Any]] = {
 GIVEN = {**SETTINGS, "llava_onevision": {"grid_pinpoints": [[20, 40], [40, 20]]}}
 
 
+def batch(model: Any) -> dict[str, Any]:
+    """The same two rows for every model of a kind, with all that it reads in the first."""
+    pictures = [noise(23, 31), noise(40, 12, seed=1)]
+    if isinstance(model, Policy):
+        return model.prepare(
+            [pictures], [[True, True]], [[5, 9], [8, 0]], [[True, True], [True, False]], STATE
+        )
+    if not isinstance(model, LanguageModel):
+        return dict(model.prepare(pictures))
+    token = getattr(getattr(model, "config", None), "image_token", None)
+    if token is None:
+        return model.prepare([[5, 9, 200], [8]])
+    return model.prepare([[5, token, 7, token], [200, 8]], [pictures, []])
+
+
 @torch.no_grad()
 def output(model: Any) -> torch.Tensor:
     """What a model makes of the same inputs every time."""
-    pictures = [noise(23, 31), noise(40, 12, seed=1)]
+    inputs = batch(model)
     if isinstance(model, Policy):
-        inputs = model.prepare(
-            [pictures], [[True, True]], [[5, 9], [8, 0]], [[True, True], [True, False]], STATE
-        )
         noise_of = torch.randn((2, *model.action_shape), generator=torch.Generator().manual_seed(0))
         return model.sample_actions(inputs, noise=noise_of, num_steps=2)
-    if not isinstance(model, LanguageModel):
-        return model(**model.prepare(pictures))
-    token = getattr(getattr(model, "config", None), "image_token", None)
-    if token is None:
-        return model(**model.prepare([[5, 9, 200], [8]]))
-    return model(**model.prepare([[5, token, 7, token], [200, 8]], [pictures, []]))
+    return model(**inputs)
 
 
 def is_finite_and_varied(values: torch.Tensor) -> bool:

@@ -2,13 +2,14 @@
 
     inputs = model.prepare(tokens, images)                   token ids and decoded images -> tensors
     logits = model(**inputs)                                 [batch, tokens, vocab]
+    loss = model.loss(inputs, targets)                       a number
 
 A family says how a batch becomes a stream of embeddings (`embed`), and where it differs, how positions
 turn (`rotation`) and what a layer may look at (`rules`); everything else is written here, once. Whoever
 goes on from a batch, token by token, uses `dovetail.run.engine`.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from dovetail.models.masks import Rule, advance, pasts_of
 from dovetail.models.rotary import Rotation
 from dovetail.models.stream import Stream
 from dovetail.models.taps import watching
+from dovetail.models.trainable import Count, Trainable, averaged, cross_entropy, predicted
 
 Inputs = dict[str, Any]
 Side = Literal["left", "right"]
@@ -40,7 +42,7 @@ class Head(nn.Module):
         return F.linear(hidden, self.weight)
 
 
-class LanguageModel(nn.Module, ABC):
+class LanguageModel(Trainable):
     """A model that reads tokens, and perhaps images, and says what comes next."""
 
     @property
@@ -93,8 +95,37 @@ class LanguageModel(nn.Module, ABC):
             return logits
         return F.linear(hidden, self.head_weight)
 
-    def forward(self, **inputs: Any) -> Float[Tensor, "b n v"]:
-        return self.logits(self.hidden(self.embed(**inputs)))
+    def forward(self, *, columns: Int[Tensor, "b m"] | None = None, **inputs: Any) -> Float[Tensor, "b _ v"]:
+        """The logits of every column, or only of some: `columns` of each row, -1 being the last."""
+        hidden = self.hidden(self.embed(**inputs))
+        return self.logits(hidden if columns is None else taken(hidden, columns))
+
+    def loss(
+        self, inputs: Inputs, targets: Int[Tensor, "rows columns"], *, num_items_in_batch: Count | None = None
+    ) -> Float[Tensor, ""]:
+        """The cross-entropy of each target given the columns before it; `targets` has one for each token of
+        the inputs, -100 where it does not count. Logits are made only of the columns that predict one.
+
+        Raises:
+            UsageError: there is not one target for each token, or one is outside the vocabulary.
+        """
+        stream = self.embed(**inputs)
+        counts, wanted = predicted(targets.to(stream.x.device), stream.columns)
+        scores = self.logits(self.hidden(stream)[counts][None])[0]
+        return averaged(cross_entropy(scores, wanted), num_items_in_batch)
+
+
+def taken(hidden: Float[Tensor, "b n d"], columns: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    """The states of some columns of each row.
+
+    Raises:
+        UsageError: a row has no such column.
+    """
+    length = hidden.shape[1]
+    if bool(((columns < -length) | (columns >= length)).any()):
+        raise UsageError(f"columns are from {-length} to {length - 1}", found=str(columns.tolist()))
+    where = (columns % length)[..., None].expand(-1, -1, hidden.shape[2])
+    return hidden.gather(1, where)
 
 
 def pad_rows(

@@ -67,8 +67,10 @@ def test_what_openpi_recorded(golden: tuple[Any, dict[str, Any]]) -> None:
         assert_near(model(io["x_t"], io["time"], **inputs), io["v_joint"])
         prefix = model.prefix(inputs)
         assert_near(model.velocity(inputs, io["x_t"], io["time"], prefix=prefix), io["v_cache"])
+        errors = model.squared_errors(inputs, io["actions"], noise=io["noise"], t=io["time"])
+        assert_near(errors, io["loss"], atol=5e-5)
         loss = model.loss(inputs, io["actions"], noise=io["noise"], t=io["time"])
-        assert_near(loss, io["loss"], atol=5e-5)
+        assert_near(loss, io["loss"].mean(), atol=5e-5)
     assert_near(model.sample_actions(inputs, noise=io["noise"], num_steps=4), io["sample4"])
     assert_near(model.sample_actions(inputs, noise=io["noise"]), io["sample10"], atol=2e-4)
 

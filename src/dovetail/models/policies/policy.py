@@ -2,6 +2,7 @@
 
     inputs = model.prepare(images, image_masks, tokens, token_mask, state)
     v = model.velocity(inputs, x_t, t)                                  [batch, steps, actions]
+    loss = model.loss(inputs, actions)                                  a number
     actions = model.sample_actions(inputs, noise=noise, num_steps=10)   [batch, steps, actions]
 
     b  batch    c  cameras    p  tokens of the prefix    s  tokens of the suffix    d, e  their widths
@@ -17,7 +18,7 @@ Sources: openpi@15a9616 `models_pytorch/pi0_pytorch.py`; arXiv:2410.24164 sec. 4
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,9 +36,27 @@ from dovetail.models.policies.prefix import Keeping, Prefix
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder
 from dovetail.models.towers.siglip import build_tower
+from dovetail.models.towers.vit import unread
+from dovetail.models.trainable import Count, Trainable, averaged, drawn_noise, drawn_times
 from dovetail.models.values import Values
 
 Inputs = dict[str, Any]
+
+
+def unread_prefix(layers: int) -> dict[str, str]:
+    """The parameters beside the tower's that no action depends on, as patterns, and why."""
+    last = f"vlm.blocks.{layers - 1}"
+    names = (
+        f"{last}.attn.q",
+        f"{last}.attn.q_norm",
+        f"{last}.attn.o",
+        f"{last}.norm2",
+        f"{last}.mlp",
+        "vlm.norm",
+    )
+    why = "actions read the keys and values of the last layer, and nothing reads what it puts out"
+    statistics = "statistics of a data set are measured, not learnt"
+    return {f"{name}.*": why for name in names} | {"normalizer.*": statistics}
 
 
 class Suffix(NamedTuple):
@@ -49,7 +68,7 @@ class Suffix(NamedTuple):
     condition: Float[Tensor, "b e"] | None = None
 
 
-class Policy(nn.Module, ABC):
+class Policy(Trainable):
     """A model that looks at cameras, a text and a state and says how to act."""
 
     expert: nn.Module  # the decoder of the suffix, of the family's own kind
@@ -57,9 +76,11 @@ class Policy(nn.Module, ABC):
     def __init__(self, values: Values) -> None:
         super().__init__()
         self.vision = build_tower(values, "vision")
+        self.unreached |= unread("vision", self.vision.config.layers, "normed")
         self.vlm = build_decoder(values, "vlm")
         self.projector = Linear(self.vision.config.d_vision, self.vlm.config.d_model)
         self.normalizer = Normalizer(values) if values.has("normalizer") else None
+        self.unreached |= unread_prefix(self.vlm.config.layers)
 
     @property
     @abstractmethod
@@ -139,12 +160,44 @@ class Policy(nn.Module, ABC):
     def loss(
         self,
         inputs: Inputs,
+        targets: Float[Tensor, "b t a"],
+        *,
+        num_items_in_batch: Count | None = None,
+        noise: Float[Tensor, "b t a"] | None = None,
+        t: Float[Tensor, " b"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, ""]:
+        """The squared error of the velocity towards actions, the mean over all numbers of them.
+
+        Noise and times that are not given are drawn, from `generator` where there is one. Where some numbers
+        do not count, weigh `squared_errors`.
+
+        Raises:
+            UsageError: the targets are no actions of this policy.
+        """
+        rows, width = len(inputs["tokens"]), self.action_shape[1]
+        if targets.ndim != 3 or len(targets) != rows or targets.shape[2] != width:
+            raise UsageError(
+                "the targets are no actions of this policy",
+                expected=f"({rows}, steps, {width})",
+                found=str(tuple(targets.shape)),
+                hint="narrower actions are followed by zeros",
+            )
+        if noise is None:
+            noise = drawn_noise(targets.shape, generator, targets.device)
+        if t is None:
+            t = drawn_times(rows, generator, targets.device)
+        return averaged(self.squared_errors(inputs, targets, noise=noise, t=t), num_items_in_batch)
+
+    def squared_errors(
+        self,
+        inputs: Inputs,
         actions: Float[Tensor, "b t a"],
         *,
         noise: Float[Tensor, "b t a"],
         t: Float[Tensor, " b"],
     ) -> Float[Tensor, "b t a"]:
-        """The squared error of the velocity, element by element."""
+        """The squared error of the velocity, number by number."""
         share = t[:, None, None]
         x_t = share * noise + (1 - share) * actions
         return F.mse_loss(self.velocity(inputs, x_t, t), noise - actions, reduction="none")
@@ -168,7 +221,7 @@ class Policy(nn.Module, ABC):
     def noise(self, inputs: Inputs, generator: torch.Generator | None = None) -> Float[Tensor, "b t a"]:
         """Noise for a batch, in the shape of the actions that the model was made for."""
         shape = (len(inputs["tokens"]), *self.action_shape)
-        return torch.randn(shape, generator=generator, device=inputs["tokens"].device)
+        return drawn_noise(shape, generator, inputs["tokens"].device)
 
     def embed(self, inputs: Inputs) -> Stream:
         """The prefix: the patches of all cameras, not scaled, then the text, times sqrt(d)."""

@@ -84,6 +84,16 @@ def through(
     return norm(x) if output == "normed" else x
 
 
+def unread(role: str, layers: int, output: Output) -> dict[str, str]:
+    """The parameters of a tower that play no part in an output, as patterns, and why."""
+    found = {f"{role}.pool.*": "the pooling head makes one vector of an image, and patches are read here"}
+    if output != "normed":
+        found[f"{role}.norm.*"] = "patches are read before the last norm"
+    if output == "penultimate":
+        found[f"{role}.blocks.{layers - 1}.*"] = "patches are read before the last block"
+    return found
+
+
 class Table(nn.Module):
     """A vector for each position, `weight` being all there is of it."""
 

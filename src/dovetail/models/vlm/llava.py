@@ -25,6 +25,7 @@ from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.clip import build_tower
+from dovetail.models.towers.vit import unread
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.llava_onevision import OUTPUTS, Projector, ProjectorConfig
 from dovetail.models.vlm.placeholders import expand, filled, one_each
@@ -58,6 +59,7 @@ class Llava(LanguageModel):
                 hint=f"known: {', '.join(LEFT_OUT)} of {', '.join(map(str, OUTPUTS))}",
             )
         self.vision = build_tower(values, "vision")
+        self.unreached |= unread("vision", self.vision.config.layers, OUTPUTS[layer])
         self.projector = Projector(fill(ProjectorConfig, values, "projector"))
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)

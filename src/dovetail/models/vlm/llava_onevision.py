@@ -34,7 +34,7 @@ from dovetail.models.masks import Rule, causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
-from dovetail.models.towers.vit import Output
+from dovetail.models.towers.vit import Output, unread
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.alternating import RULES, schedule
 from dovetail.models.vlm.anyres import Grid, grid_of, most_tiles, packed, pooled
@@ -107,6 +107,7 @@ class LlavaOnevision(LanguageModel):
                 f"feature_layer {self.config.feature_layer} is not written here", hint="known: -1, -2"
             )
         self.vision = build_tower(values, "vision")
+        self.unreached |= unread("vision", self.vision.config.layers, OUTPUTS[self.config.feature_layer])
         self.projector = Projector(fill(ProjectorConfig, values, "projector"))
         self.text = build_decoder(values, "text")
         self.newline = Newline(self.text.config.d_model)

@@ -27,6 +27,7 @@ from dovetail.models.masks import positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
+from dovetail.models.towers.vit import unread
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import expand, filled, one_each
 
@@ -57,6 +58,7 @@ class PaliGemma(LanguageModel):
         super().__init__()
         self.config = fill(PaliGemmaConfig, values)
         self.vision = build_tower(values, "vision")
+        self.unreached |= unread("vision", self.vision.config.layers, "normed")
         projector = fill(ProjectorConfig, values, "projector")
         self.projector = Linear(projector.d_in, projector.d_out)
         self.text = build_decoder(values, "text")

@@ -44,6 +44,7 @@ from dovetail.models.resamplers.grid import tallest_over
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
+from dovetail.models.towers.vit import unread
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import filled, one_each
 from dovetail.models.vlm.stitch import PositionConfig, StitchConfig, positions, stitched
@@ -63,6 +64,14 @@ STRATEGIES = {"resize": whole, "sliding_window": sliding, "e2p": perspective, "a
 PIPELINES = {
     "panovlm": Pipeline(False, False, "e2p", "nearest"),
     "cora": Pipeline(True, True, "anyres_e2p", "linear"),
+}
+
+# parameters that no step of the last stage of training reads, and why
+UNREAD = {
+    "vicreg.*": "only the first stage of training reads it, and it is not written here",
+    "text_projection.*": "only the first stage of training reads it, and it is not written here",
+    "resampler.bert.embeddings.word_embeddings.*": "queries come as embeddings, not as words",
+    "resampler.bert.pooler.*": "the states of all queries go on",
 }
 
 
@@ -127,6 +136,7 @@ class PanoVlm(LanguageModel):
         self.values = values
         self.config = fill(PanoVlmConfig, values)
         self.vision = build_tower(values, "vision")
+        self.unreached |= unread("vision", self.vision.config.layers, "normed") | UNREAD
         self.vision_norm = LayerNorm(self.vision.config.d_vision) if values.has("vision_norm") else None
         self.resampler = build_resampler(values)
         projector = fill(ProjectorConfig, values, "projector")

@@ -36,7 +36,7 @@ from dovetail.models.resamplers.grid import to_grid, to_tokens
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers import dinov2, siglip
-from dovetail.models.towers.vit import Output, edge_of
+from dovetail.models.towers.vit import Output, edge_of, unread
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import expand, filled, one_each
 
@@ -205,12 +205,16 @@ class Prismatic(LanguageModel):
             raise UsageError(
                 f"no output of a tower is called `{self.config.vision_output}`", hint=f"one of: {known}"
             )
+        output = cast("Output", self.config.vision_output)
         self.vision: Tower = TOWERS[values.kind("vision")](values, "vision", **_named_size(values, "vision"))
         self.fused = (
             siglip.build_tower(values, "fused", **_named_size(values, "fused"))
             if values.has("fused")
             else None
         )
+        self.unreached |= unread("vision", self.vision.config.layers, output)
+        if self.fused is not None:
+            self.unreached |= unread("fused", self.fused.config.layers, output)
         self.statistics = STATISTICS[values.kind("vision")]
         self.projector = build_projector(values)
         self.llm = build_decoder(values, "llm")
