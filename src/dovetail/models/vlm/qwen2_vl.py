@@ -33,7 +33,8 @@ from dovetail.models.masks import causal_blocks
 from dovetail.models.rotary import Rotation, sectioned_rotation
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
-from dovetail.models.towers.qwen2_vit import Merger, MergerConfig, Qwen2Vit, Qwen2VitConfig
+from dovetail.models.towers.grids import MergerConfig
+from dovetail.models.towers.qwen2_vit import Qwen2Vit, Qwen2VitConfig, qwen2_merger
 from dovetail.models.values import Values, fill
 from dovetail.models.vlm.placeholders import expand, filled, one_each
 
@@ -63,7 +64,7 @@ class Qwen2VL(LanguageModel):
         merger = fill(MergerConfig, values, "merger")
         self.merge = merger.edge
         self.vision = Qwen2Vit(fill(Qwen2VitConfig, values, "vision"), merger.edge)
-        self.merger = Merger(merger)
+        self.merger = qwen2_merger(merger)
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
 
