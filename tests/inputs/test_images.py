@@ -140,7 +140,8 @@ def test_what_is_not_decoded_is_refused(image: object, found: str) -> None:
     with pytest.raises(UsageError) as error:
         decoded(image)
     assert str(error.value) == (
-        f"not a decoded image\n  expected  uint8 (height, width, 3)\n  found     {found}"
+        f"not a decoded image\n  expected  uint8 (height, width, 3)\n  found     {found}\n\n"
+        "hint: give the bytes of an RGB image: np.asarray(Image.open(FILE).convert('RGB'))"
     )
 
 

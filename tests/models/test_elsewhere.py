@@ -13,8 +13,8 @@ import dovetail
 from dovetail.declare.reference import referenced
 from dovetail.edit.make import make
 from dovetail.families import family
+from dovetail.inputs.values import values_from
 from dovetail.loading.load import load
-from dovetail.models.values import values_from
 from files import MODELS, plan_of
 
 EVEN = {"text.head_dim": 8, "llm.head_dim": 8, "vlm.head_dim": 8, "expert.d_model": 54}

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 from dovetail.declare.blueprint import blueprint
 from dovetail.explain.leaves import canonical_name
 from dovetail.families import built_in, family
+from dovetail.inputs.values import values_from
 from dovetail.models import build
-from dovetail.models.values import values_from
 
 # What no published file of the family says, and no size of its tensors either.
 SETTINGS: dict[str, dict[str, Any]] = {

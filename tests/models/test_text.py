@@ -129,7 +129,7 @@ def test_what_is_not_written_is_refused(tmp_path: Path) -> None:
         mine(tokens=torch.ones(1, 2, dtype=torch.long))
     with pytest.raises(UsageError, match="sliding window is not written here"):
         loaded(original("qwen2", "grouped", use_sliding_window=True), tmp_path / "window")
-    with pytest.raises(UsageError, match="reads no images"):
+    with pytest.raises(UsageError, match="a text model: it takes no images"):
         mine.prepare([[1]], [["image"]])
     with pytest.raises(UsageError, match="at least one token"):
         mine.prepare([[]])

@@ -135,7 +135,7 @@ def no_prefix(one: Any) -> None:
 
     def velocity(inputs: Any, x_t: Tensor, time: Tensor, *, prefix: Any) -> Tensor:
         assert prefix.layers
-        suffix = one.suffix(inputs["state"], x_t, time)
+        suffix = one.suffix(inputs.get("state"), x_t, time)
         valid = torch.ones_like(suffix.block, dtype=torch.bool)
         by = one.vlm.rotation(positions_of(valid), suffix.x.dtype)
         past = Here(sight_among(suffix.block, suffix.block, valid))

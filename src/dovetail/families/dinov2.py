@@ -74,5 +74,6 @@ FAMILY = Family(
     config=ConfigKeys(roots={"vision": ("",)}),
     sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},
     model="dovetail.models.towers.dinov2:Dinov2Model",
+    inputs="dovetail.inputs.towers:Dinov2Inputs",
     sources=("arXiv:2304.07193", "timm@1.0.31 vision_transformer.py"),
 )

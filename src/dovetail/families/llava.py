@@ -140,5 +140,6 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.llava:Llava",
+    inputs="dovetail.inputs.llava:LlavaInputs",
     sources=("arXiv:2310.03744", "haotian-liu/LLaVA llava_arch.py", "transformers@5.23.0 modeling_llava.py"),
 )

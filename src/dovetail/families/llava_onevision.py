@@ -216,6 +216,7 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.llava_onevision:LlavaOnevision",
+    inputs="dovetail.inputs.llava_onevision:LlavaOnevisionInputs",
     sources=(
         "arXiv:2408.03326",
         "LLaVA-VL/LLaVA-NeXT llava_arch.py",

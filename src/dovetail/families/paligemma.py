@@ -110,6 +110,7 @@ FAMILY = Family(
         *IMAGE_SETTINGS,
     ),
     model="dovetail.models.vlm.paligemma:PaliGemma",
+    inputs="dovetail.inputs.paligemma:PaliGemmaInputs",
     prompt=Prompt("{prompt}\n", begin="bos"),
     sources=("arXiv:2407.07726", "transformers@5.23.0 modeling_paligemma.py"),
 )

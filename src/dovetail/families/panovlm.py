@@ -389,6 +389,7 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.panovlm:build_panovlm",
+    inputs="dovetail.inputs.panovlm:PanoVlmInputs",
     # mamba_ssm modules/mamba_simple.py keeps both out of mixed precision
     float32=("resampler.*.A_log", "resampler.*.D"),
     sources=("wooseungw/panollava@ab73e9e", "wooseungw/panollava@48559af", "arXiv:2312.00752"),

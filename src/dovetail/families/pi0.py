@@ -258,6 +258,7 @@ PI0_FAMILY = _family(
     joints=_JOINTS,
     sizes=_sizes({"heads.d_state": 32}),
     model="dovetail.models.policies.pi0:Pi0",
+    inputs="dovetail.inputs.policy:PolicyInputs",
     prompt=Prompt(tail="\n", begin="bos", clean="one_line", max_tokens=48),
 )
 PI05_FAMILY = _family(
@@ -269,5 +270,6 @@ PI05_FAMILY = _family(
     joints=_JOINTS + "expert.d_cond = expert.d_model",
     sizes=_sizes({}),
     model="dovetail.models.policies.pi05:Pi05",
+    inputs="dovetail.inputs.policy:PolicyInputs",
     prompt=Prompt("Task: {prompt}, State: {state};\nAction: ", begin="bos", clean="one_line", max_tokens=200),
 )

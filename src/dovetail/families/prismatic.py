@@ -251,6 +251,7 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.prismatic:Prismatic",
+    inputs="dovetail.inputs.prismatic:PrismaticInputs",
     prompt=PROMPT,
     sources=("arXiv:2402.07865", "arXiv:2406.09246", "TRI-ML/prismatic-vlms prismatic.py"),
 )

@@ -239,5 +239,6 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.qwen2_vl:Qwen2VL",
+    inputs="dovetail.inputs.qwen2_vl:Qwen2VLInputs",
     sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
 )

@@ -253,6 +253,7 @@ FAMILY = Family(
     sizes={name: {"vision": "siglip+pool", **scoped("vision", size)} for name, size in SIZES.items()},
     settings=IMAGE_SETTINGS,
     model="dovetail.models.towers.siglip:build_siglip",
+    inputs="dovetail.inputs.towers:siglip_inputs",
     sources=(
         "arXiv:2303.15343",
         "arXiv:2502.14786",

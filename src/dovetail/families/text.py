@@ -63,6 +63,7 @@ def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -
             for name, size in sizes.items()
         },
         model="dovetail.models.text:TextModel",
+        inputs="dovetail.inputs.text:TextInputs",
         sources=(f"transformers@5.23.0 modeling_{id}.py", "litgpt@26857050 convert_hf_checkpoint.py"),
     )
 

@@ -10,6 +10,7 @@ Sources: transformers@5.23.0 `image_transforms.py`, `image_processing_backends.p
 `shared/image_tools.py:resize_with_pad_torch`.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,23 +41,54 @@ class Normalization(NamedTuple):
         return red, green, blue
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageStatistics:
+    """The same by the names that configs have for them."""
+
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation of each channel."""
+        return Normalization(self.image_mean, self.image_std)
+
+
 HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # SigLIP, PaliGemma, pi0: [0, 1] becomes [-1, 1]
 CLIP = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # DINOv2
 
 
-def decoded(image: object) -> Image:
-    """The image itself, if it is decoded.
+def decoded(image: object, where: str | None = None) -> Image:
+    """The image itself, if it is decoded; `where` names it in an error.
 
     Raises:
         UsageError: it is not an array of bytes, height x width x 3, or it is empty.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UsageError("not a decoded image", expected="uint8 (height, width, 3)", found=found)
+        raise UsageError(
+            "not a decoded image",
+            expected="uint8 (height, width, 3)",
+            found=found,
+            source=where,
+            hint="give the bytes of an RGB image: np.asarray(Image.open(FILE).convert('RGB'))",
+        )
     if image.size == 0:
-        raise UsageError("the image is empty", found=str(image.shape))
+        raise UsageError("the image is empty", found=str(image.shape), source=where)
     return image
+
+
+def decoded_video(video: np.ndarray, where: str | None = None) -> np.ndarray:
+    """The video itself, if its frames are decoded images of one size; `where` names it in an error.
+
+    Raises:
+        UsageError: its frames are not decoded, or it has none.
+    """
+    if not len(video):
+        raise UsageError("the video has no frames", source=where)
+    decoded(video[0], where)
+    return video
 
 
 def resize(image: Image, size: tuple[int, int], *, filter: Pillow.Resampling = BICUBIC) -> Image:

@@ -9,6 +9,7 @@ Sources: wooseungw/panollava@48559af `src/cora/processors/{images,anyres_e2p}.py
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -50,6 +51,11 @@ def num_views(fov: float, overlap: float) -> int:
     return math.ceil(360 / (fov * (1 - overlap)))
 
 
+def squeezed(views: Sequence[Image], size: tuple[int, int], statistics: Normalization = HALF) -> Views:
+    """Views at (height, width), their aspect ratios ignored."""
+    return np.stack([normalize(resize(view, size, filter=LANCZOS), statistics) for view in views])
+
+
 def whole(
     panorama: np.ndarray,
     size: tuple[int, int],
@@ -63,7 +69,7 @@ def whole(
     Raises:
         UsageError: the panorama is not decoded.
     """
-    return normalize(resize(decoded(panorama), size, filter=LANCZOS), statistics)[None]
+    return squeezed([decoded(panorama)], size, statistics)
 
 
 def sliding(
@@ -86,7 +92,7 @@ def sliding(
     cut = [
         panorama[rows, (np.arange(window) + step * view) % width] for view in range(num_views(fov, overlap))
     ]
-    return np.stack([normalize(resize(view, size, filter=LANCZOS), statistics) for view in cut])
+    return squeezed(cut, size, statistics)
 
 
 def perspective(
@@ -108,7 +114,7 @@ def perspective(
     yaws = [view * fov * (1 - overlap) for view in range(count)]
     cut = int(size[0] * (1 - KEPT) / 2)
     views = [project(decoded(panorama), size, fov=fov, yaw=yaw)[cut : size[0] - cut] for yaw in yaws]
-    return np.stack([normalize(resize(view, size, filter=LANCZOS), statistics) for view in views])
+    return squeezed(views, size, statistics)
 
 
 def anyres(
@@ -137,6 +143,18 @@ def anyres(
         for view in range(count):
             views.append(project(panorama, (TILE, TILE), fov=fov, yaw=360 / count * view, pitch=pitch))
     return np.stack([interpolate(normalize(view, statistics), size) for view in views])
+
+
+def num_anyres(fov: float, overlap: float) -> int:
+    """How many views `anyres` cuts, the whole panorama among them.
+
+    >>> num_anyres(90.0, 0.5)
+    9
+
+    Raises:
+        UsageError: the field of view or the overlap is out of range.
+    """
+    return 1 + num_views(fov, overlap) * _rows(fov, overlap)
 
 
 def _rows(fov: float, overlap: float) -> int:

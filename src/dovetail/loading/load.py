@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.dtypes import dtype_of
 from dovetail.errors import CheckpointError, FormatError, UsageError, listed
+from dovetail.inputs.values import values_of
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
 from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
-from dovetail.models.values import values_of
 from dovetail.report import Report, Tie
 from dovetail.weights.leaf import Leaf
 

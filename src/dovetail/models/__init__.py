@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dovetail.declare.reference import referenced
 from dovetail.errors import UsageError
 from dovetail.families import all_families
-from dovetail.models.values import Values
+from dovetail.inputs.values import Values
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,15 +10,17 @@ goes on from a batch, token by token, uses `dovetail.run.engine`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.inputs.arguments import refuse_foreign_inputs
+from dovetail.inputs.language import LanguageInputs
+from dovetail.models.arrays import tensors
 from dovetail.models.cache import Cache
 from dovetail.models.decoder import Decoder
 from dovetail.models.masks import Rule, advance, pasts_of
@@ -28,7 +30,6 @@ from dovetail.models.taps import watching
 from dovetail.models.trainable import Count, Trainable, averaged, cross_entropy, predicted
 
 Inputs = dict[str, Any]
-Side = Literal["left", "right"]
 
 
 class Head(nn.Module):
@@ -45,6 +46,8 @@ class Head(nn.Module):
 class LanguageModel(Trainable):
     """A model that reads tokens, and perhaps images, and says what comes next."""
 
+    inputs: LanguageInputs
+
     @property
     @abstractmethod
     def decoder(self) -> Decoder:
@@ -55,11 +58,23 @@ class LanguageModel(Trainable):
     def head_weight(self) -> Float[Tensor, "v d"]:
         """The matrix that makes logits: a head of its own, or the token table."""
 
-    @abstractmethod
     def prepare(
-        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
+        self,
+        tokens: Iterable[Iterable[int]] = (),
+        images: Iterable[Iterable[Any]] = (),
+        *,
+        pad: str = "left",
+        **more: Any,
     ) -> Inputs:
-        """The inputs for a batch: rows of token ids, and for each row its images (uint8, h w 3)."""
+        """The inputs for a batch: rows of token ids, and for each row its images (uint8, h w 3).
+
+        Those of `self.inputs`, which needs no weights, as tensors on the model's device.
+
+        Raises:
+            UsageError: what `LanguageInputs` refuses.
+        """
+        arrays = self.inputs(tokens, images, pad=pad, **more)
+        return tensors(arrays, self.head_weight.device)
 
     @abstractmethod
     def embed(self, *args: Any, **inputs: Any) -> Stream:
@@ -97,6 +112,7 @@ class LanguageModel(Trainable):
 
     def forward(self, *, columns: Int[Tensor, "b m"] | None = None, **inputs: Any) -> Float[Tensor, "b _ v"]:
         """The logits of every column, or only of some: `columns` of each row, -1 being the last."""
+        refuse_foreign_inputs(inputs)
         hidden = self.hidden(self.embed(**inputs))
         return self.logits(hidden if columns is None else taken(hidden, columns))
 
@@ -126,23 +142,3 @@ def taken(hidden: Float[Tensor, "b n d"], columns: Int[Tensor, "b m"]) -> Float[
         raise UsageError(f"columns are from {-length} to {length - 1}", found=str(columns.tolist()))
     where = (columns % length)[..., None].expand(-1, -1, hidden.shape[2])
     return hidden.gather(1, where)
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], *, side: Side, device: torch.device
-) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
-    """Rows of token ids as one tensor, padded with 0, and where the rows are.
-
-    Raises:
-        UsageError: there is no row, or an empty one.
-    """
-    if not rows or not all(len(row) for row in rows):
-        raise UsageError("a batch has at least one row, and a row at least one token")
-    width = max(len(row) for row in rows)
-    tokens = torch.zeros(len(rows), width, dtype=torch.long)
-    valid = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        start = width - len(row) if side == "left" else 0
-        tokens[i, start : start + len(row)] = torch.as_tensor(row)
-        valid[i, start : start + len(row)] = True
-    return tokens.to(device), valid.to(device)

@@ -3,24 +3,22 @@
 Sources: those of `decoder.py`.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dovetail.errors import UsageError
+from dovetail.inputs.text import TextInputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
 from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.dialects.llama import LLAMA
 from dovetail.models.dialects.qwen2 import QWEN2
 from dovetail.models.dialects.qwen3 import QWEN3
-from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
-from dovetail.models.values import Values, fill
 
 DIALECTS: dict[str, Dialect] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma": GEMMA}
 
@@ -53,6 +51,7 @@ class TextModel(LanguageModel):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = TextInputs(values)
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
 
@@ -63,19 +62,6 @@ class TextModel(LanguageModel):
     @property
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.text.table if self.head is None else self.head.weight
-
-    def prepare(
-        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
-    ) -> Inputs:
-        """Pads the rows.
-
-        Raises:
-            UsageError: there is an image, or no token.
-        """
-        if any(images):
-            raise UsageError("a text model reads no images")
-        ids, valid = pad_rows(tokens, side=pad, device=self.head_weight.device)
-        return {"tokens": ids, "valid": valid}
 
     def embed(self, tokens: Int[Tensor, "b n"], valid: Bool[Tensor, "b n"] | None = None) -> Stream:
         """The token embeddings, at positions that skip the padding."""

@@ -11,13 +11,13 @@ transformers = pytest.importorskip("transformers")
 
 from dovetail.errors import UsageError
 from dovetail.families import family as declared
+from dovetail.inputs.values import values_from
 from dovetail.loading.load import load
 from dovetail.models import build
 from dovetail.models.masks import block_mask, open_empty_rows, positions_of
 from dovetail.models.policies.policy import Policy, blocks_of, time_embedding
 from dovetail.models.rotary import Rotation
 from dovetail.models.taps import tapped
-from dovetail.models.values import values_from
 from every_layout import every_layout
 from files import MODELS, plan_of
 from parity import assert_near, loaded, randomise
@@ -58,7 +58,7 @@ def test_what_openpi_recorded(golden: tuple[Any, dict[str, Any]]) -> None:
         stream = model.embed(inputs)
         assert_near(stream.x, io["prefix_embs"], io["prefix_pad"])
         assert torch.equal(stream.columns.valid, io["prefix_pad"])
-        suffix = model.suffix(inputs["state"], io["x_t"], io["time"])
+        suffix = model.suffix(inputs.get("state"), io["x_t"], io["time"])
         assert_near(suffix.x, io["suffix_embs"])
         assert torch.equal(suffix.block, io["suffix_att"].cumsum(-1).long())
         if io["adarms_cond"].numel():
@@ -106,7 +106,7 @@ def test_the_time(golden: tuple[Any, dict[str, Any]]) -> None:
 
 def jointly(model: Any, inputs: dict[str, Any], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The velocity where prefix and suffix run side by side, with one attention over both in every layer."""
-    prefix, suffix = model.embed(inputs), model.suffix(inputs["state"], x_t, t)
+    prefix, suffix = model.embed(inputs), model.suffix(inputs.get("state"), x_t, t)
     cut = prefix.x.shape[1]
     valid = torch.cat([prefix.columns.valid, torch.ones_like(suffix.block, dtype=torch.bool)], dim=1)
     blocks = torch.cat([prefix.columns.block, suffix.block], dim=1)
@@ -363,7 +363,7 @@ def test_decoded_images_and_short_states(golden: tuple[Any, dict[str, Any]]) -> 
     assert inputs["pixels"].shape == (2, 1, 3, 56, 56)
     assert inputs["pixels"][0, 0, 0, :, 0].tolist() == [-1.0] * 14 + [1.0] * 28 + [-1.0] * 14
     if model.d_state:
-        assert inputs["state"].tolist() == [[1.0, 2.0, *[0.0] * 6]]
+        assert inputs.get("state").tolist() == [[1.0, 2.0, *[0.0] * 6]]
         with pytest.raises(UsageError, match="needs the state"):
             model.prepare([[image]], [[True]], [[1]], [[True]])
         with pytest.raises(UsageError, match="the state does not fit"):

@@ -5,8 +5,8 @@ import torch
 
 from dovetail.errors import UsageError
 from dovetail.families import family
+from dovetail.inputs.values import values_from
 from dovetail.models.resamplers import RESAMPLERS, build_resampler
-from dovetail.models.values import values_from
 from files import MODELS, plan_of
 
 GIVEN = {"resampler.norm_first": True, "resampler.num_queries": 0, "resampler.resampler_type": "avg"}

@@ -10,11 +10,11 @@ transformers = pytest.importorskip("transformers")
 
 import dovetail
 from dovetail.errors import UsageError
+from dovetail.inputs.anyres import grid_of, most_tiles
 from dovetail.inputs.tiles import pinpoints
 from dovetail.models.masks import positions_of
 from dovetail.models.taps import tapped
 from dovetail.models.vlm.alternating import schedule
-from dovetail.models.vlm.anyres import grid_of, most_tiles
 from dovetail.run.engine import generate
 from inputs.golden_images import noise, table
 from models.recorded import GOLDEN, recorded, tensor

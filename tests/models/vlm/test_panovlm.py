@@ -14,9 +14,9 @@ from dovetail.errors import UsageError
 from dovetail.families import family
 from dovetail.inputs.images import HALF, LANCZOS, normalize, resize
 from dovetail.inputs.panorama import anyres, perspective, sliding
+from dovetail.inputs.values import values_from
 from dovetail.loading.load import load
 from dovetail.models import build
-from dovetail.models.values import values_from
 from dovetail.models.vlm.stitch import PositionConfig, positions
 from every_layout import every_layout
 from files import MODELS, plan_of
@@ -133,7 +133,7 @@ def test_parts_of_transformers_put_together(
     assert_near(inputs["pixels"][0], torch.from_numpy(views))
     with torch.no_grad():
         expected = theirs.tokens(views, pipeline)
-        assert mine.num_tokens(len(views)) == len(expected)
+        assert mine.inputs.num_tokens(len(views)) == len(expected)
         assert_near(mine.project(mine.features(inputs["pixels"]))[0], expected)
         assert_near(mine(**inputs), theirs.logits([5], expected, [7, 9]))
         assert_near(mine(**mine.prepare([[7, 9]], [[PANORAMA]])), theirs.logits([], expected, [7, 9]))
@@ -151,7 +151,7 @@ def test_where_a_panorama_goes(tmp_path: Path) -> None:
     file = Original(has_norm=False).save(tmp_path / "last.ckpt", "legacy")
     model = load(file, settings={**GIVEN, "pipeline": "panovlm"})
     views = [PANORAMA[:, :40], PANORAMA[:, 20:60]]
-    count = model.num_tokens(2)
+    count = model.inputs.num_tokens(2)
     assert count == 4 * (4 + 2)
     placed = model.prepare([[5, -200, 6, -200, 7]], [views])
     assert placed["tokens"].tolist() == [[5, *[-200] * count, 6, 7]]
@@ -175,7 +175,7 @@ def test_whose_pipeline_it_is_must_be_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing says which code"):
         model.prepare([[5]], [[PANORAMA]])
     (tmp_path / "config.yaml").write_text("models:\n  use_projection_positional_encoding: false\n")
-    assert load(file, settings={**GIVEN, "pipeline": "cora"}).pipeline.has_positions is False
+    assert load(file, settings={**GIVEN, "pipeline": "cora"}).inputs.pipeline.has_positions is False
     with pytest.raises(UsageError, match="no pipeline is called `pano`"):
         load(file, settings={**GIVEN, "pipeline": "pano"}).prepare([[5]], [[PANORAMA]])
     strategies = {**GIVEN, "pipeline": "panovlm", "crop_strategy": "sliding_window", "fov_deg": 120.0}

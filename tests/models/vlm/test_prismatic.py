@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from dovetail.errors import UsageError
 from dovetail.families import family
 from dovetail.inputs.images import HALF, IMAGENET, normalize
+from dovetail.inputs.values import values_from
 from dovetail.loading.load import load
 from dovetail.models import build
 from dovetail.models.taps import tapped
-from dovetail.models.values import values_from
 from dovetail.run.engine import generate
 from every_layout import every_layout
 from files import MODELS, plan_of
@@ -86,7 +86,7 @@ def test_every_way_of_running_it(golden: tuple[str, Any, dict[str, Any]]) -> Non
 def test_where_images_go(golden: tuple[str, Any, dict[str, Any]]) -> None:
     _, model, io = golden
     image = [io["imageA"]]
-    count = model.tokens_per_image
+    count = model.inputs.tokens_per_image
     placed = model.prepare([[5, -200, 6, 7]], [image])
     assert placed["tokens"].tolist() == [[5, *[-200] * count, 6, 7]]
     for row in ([5, 6, 7], placed["tokens"][0].tolist()):
@@ -206,7 +206,7 @@ def test_timm_before_transformers(case: tuple[str, str, int, str], tmp_path: Pat
     with torch.no_grad():
         found = mine(**mine.prepare([[1, 17, 30]], [[image]]))
         assert_near(found, theirs.logits([1, 17, 30], pixels))
-    assert mine.tokens_per_image == edge**2
+    assert mine.inputs.tokens_per_image == edge**2
     if edge < 27:
         check_running(mine, [[1, 17, 30], [1, 4]], [[image], [image, image]], vocab=97)
 
@@ -238,7 +238,7 @@ def test_numbers_that_a_text_says(tmp_path: Path) -> None:
     file.write_text(json.dumps(config | {"num_image_tokens": 4}))
     with pytest.raises(UsageError, match=r"num_image_tokens is 4 in .* says `full-align\+16-avgpool`"):
         load(tmp_path / "model")
-    assert load(tmp_path / "model", settings={"projector.num_image_tokens": 9}).tokens_per_image == 9
+    assert load(tmp_path / "model", settings={"projector.num_image_tokens": 9}).inputs.tokens_per_image == 9
     file.write_text(json.dumps(config | {"arch_specifier": "avgpool"}))
     with pytest.raises(UsageError, match=r"projector\.num_image_tokens must be known"):
         load(tmp_path / "model")
@@ -265,4 +265,4 @@ def test_the_published_sizes(size: str, parameters: int) -> None:
     given = {"projector.num_image_tokens": 729} if size.startswith("siglip2") else {}
     model = build(values_from(plan_of("prismatic", family("prismatic").sizes[size]), given))
     assert sum(one.numel() for one in model.parameters()) == parameters
-    assert model.tokens_per_image == (729 if size.startswith("siglip2") else 256)
+    assert model.inputs.tokens_per_image == (729 if size.startswith("siglip2") else 256)

@@ -10,8 +10,8 @@ transformers = pytest.importorskip("transformers")
 
 import dovetail.loading.load
 from dovetail.errors import UsageError
+from dovetail.inputs.mrope import mrope_positions
 from dovetail.models.taps import tapped
-from dovetail.models.vlm.qwen2_vl import mrope_positions
 from dovetail.run.engine import generate
 from inputs.golden_images import noise
 from models.recorded import GOLDEN, recorded, rows_of, tensor

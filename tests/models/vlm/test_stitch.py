@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
-from dovetail.models.vlm.stitch import PositionConfig, StitchConfig, positions, stitched
+from dovetail.inputs.stitching import StitchConfig
+from dovetail.models.vlm.stitch import PositionConfig, positions, stitched
 from parity import assert_near
 
 SETTINGS: dict[str, Any] = {

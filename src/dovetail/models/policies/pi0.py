@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.inputs.values import Values, fill
 from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
 from dovetail.models.decoder import Block, DecoderConfig
@@ -25,7 +26,6 @@ from dovetail.models.dialects.gemma import GEMMA
 from dovetail.models.layers import Linear
 from dovetail.models.policies.policy import Policy, Suffix, blocks_of, time_embedding
 from dovetail.models.rotary import Rotation
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,6 @@ class Pi0(Policy):
     @property
     def action_shape(self) -> tuple[int, int]:
         return self.heads.config.action_horizon, self.heads.config.d_action
-
-    @property
-    def d_state(self) -> int:
-        return self.heads.config.d_state
 
     def suffix(
         self, state: Float[Tensor, "b _"] | None, x_t: Float[Tensor, "b t a"], t: Float[Tensor, " b"]

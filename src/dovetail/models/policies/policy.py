@@ -22,14 +22,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import pi0_pixels
+from dovetail.inputs.policy import PolicyInputs
+from dovetail.inputs.values import Values
+from dovetail.models.arrays import tensors
 from dovetail.models.layers import Linear
 from dovetail.models.masks import positions_of, sight_among, sight_of
 from dovetail.models.policies.prefix import Keeping, Prefix
@@ -38,7 +39,6 @@ from dovetail.models.text import build_decoder
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.towers.vit import unread
 from dovetail.models.trainable import Count, Trainable, averaged, drawn_noise, drawn_times
-from dovetail.models.values import Values
 
 Inputs = dict[str, Any]
 
@@ -75,6 +75,7 @@ class Policy(Trainable):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = PolicyInputs(values)
         self.vision = build_tower(values, "vision")
         self.unreached |= unread("vision", self.vision.config.layers, "normed")
         self.vlm = build_decoder(values, "vlm")
@@ -88,9 +89,9 @@ class Policy(Trainable):
         """The steps that the model was made for, and the width of an action."""
 
     @property
-    @abstractmethod
     def d_state(self) -> int:
         """The width of the state; 0 where the text says it."""
+        return self.inputs.d_state
 
     @abstractmethod
     def suffix(
@@ -105,31 +106,13 @@ class Policy(Trainable):
     def prepare(
         self, images: Any, image_masks: Any, tokens: Any, token_mask: Any, state: Any = None
     ) -> Inputs:
-        """The inputs for a batch.
-
-        `images[camera][row]` is decoded (uint8, height x width x 3), or all are pixels of one size in
-        [-1, 1], [camera, batch, 3, height, width], which pass as they are. Masks are true where there is
-        something: `image_masks` [camera, batch], `token_mask` [batch, tokens]. `state` [batch, width], as
-        the model was trained with it (`normalizer`); a narrower one is followed by zeros.
+        """The inputs for a batch: those of `self.inputs`, which says what each may be, as tensors.
 
         Raises:
-            UsageError: the shapes do not agree, or an image is not decoded.
+            UsageError: what `PolicyInputs` refuses.
         """
-        device, dtype = self.vision.patch_embed.weight.device, self.vision.patch_embed.weight.dtype
-        pixels = self._pixels(images).to(device, dtype)
-        ids, mask = torch.as_tensor(tokens).to(device), torch.as_tensor(token_mask).to(device).bool()
-        cameras = torch.as_tensor(image_masks).to(device).bool()
-        if cameras.shape != pixels.shape[:2] or ids.shape != mask.shape or len(ids) != pixels.shape[1]:
-            raise UsageError(
-                "the inputs do not agree",
-                images=f"{pixels.shape[0]} cameras, {pixels.shape[1]} rows",
-                image_masks=tuple(cameras.shape),
-                tokens=tuple(ids.shape),
-                token_mask=tuple(mask.shape),
-                hint="masks of images are [camera, batch], tokens and their mask [batch, tokens]",
-            )
-        prepared = {"pixels": pixels, "image_masks": cameras, "tokens": ids, "token_mask": mask}
-        return {**prepared, "state": self._state(state, len(ids), device)}
+        given = (_array(one) for one in (images, image_masks, tokens, token_mask, state))
+        return tensors(self.inputs(*given), self.vision.patch_embed.weight.device)
 
     def velocity(
         self,
@@ -144,7 +127,7 @@ class Policy(Trainable):
         With `prefix`, a prefix that has been run is used again (`self.prefix(inputs)`).
         """
         before = self.prefix(inputs) if prefix is None else prefix
-        suffix = self.suffix(inputs["state"], x_t, t)
+        suffix = self.suffix(inputs.get("state"), x_t, t)
         valid = F.pad(before.columns.valid, (0, suffix.x.shape[1]), value=True)
         block = torch.cat([before.columns.block, suffix.block], dim=1)
         by = self.vlm.rotation(positions_of(valid)[:, -suffix.x.shape[1] :], suffix.x.dtype)
@@ -246,31 +229,10 @@ class Policy(Trainable):
         self.vlm(stream.x, self.vlm.rotation(stream.positions, stream.x.dtype), pasts)
         return Prefix(tuple(past.kept(has_room=has_room) for past in pasts), stream.columns)
 
-    def _pixels(self, images: Any) -> Float[Tensor, "c b 3 height width"]:
-        if isinstance(images, Tensor | np.ndarray) and images.ndim == 5:
-            pixels = torch.as_tensor(images)
-            if pixels.is_floating_point() and pixels.shape[2] == 3:
-                return pixels
-        size = (self.vision.image_size, self.vision.image_size)
-        rows = {len(camera) for camera in images}
-        if len(rows) != 1:
-            raise UsageError("every camera has an image for every row", found=f"rows: {sorted(rows)}")
-        cameras = [np.stack([pi0_pixels(image, size) for image in camera]) for camera in images]
-        return torch.from_numpy(np.stack(cameras))
 
-    def _state(self, state: Any, rows: int, device: torch.device) -> Float[Tensor, "b width"] | None:
-        if not self.d_state:
-            return None
-        if state is None:
-            raise UsageError("this policy needs the state of the robot", expected=f"[{rows}, {self.d_state}]")
-        given = torch.as_tensor(state, device=device)
-        if given.ndim != 2 or len(given) != rows or given.shape[1] > self.d_state:
-            raise UsageError(
-                "the state does not fit the policy",
-                expected=f"({rows}, at most {self.d_state})",
-                found=str(tuple(given.shape)),
-            )
-        return F.pad(given, (0, self.d_state - given.shape[1]))
+def _array(given: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else given
 
 
 class Statistics(nn.Module):

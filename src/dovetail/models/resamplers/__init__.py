@@ -3,11 +3,12 @@
 A kind is what the declaration calls it, without the depth that is part of the names of some.
 """
 
-import re
 from typing import Any
 
 from torch import nn
 
+from dovetail.inputs.resampled import resampler_kind
+from dovetail.inputs.values import Values, fill
 from dovetail.models.resamplers.bimamba import BiMamba, BiMambaConfig
 from dovetail.models.resamplers.c_abstractor import CAbstractor, CAbstractorConfig
 from dovetail.models.resamplers.conv import Conv, ConvConfig
@@ -15,7 +16,6 @@ from dovetail.models.resamplers.mlp import Mlp, MlpConfig
 from dovetail.models.resamplers.perceiver import Perceiver, PerceiverConfig
 from dovetail.models.resamplers.pools import ConvPool, ConvPoolConfig, Pool, PoolConfig
 from dovetail.models.resamplers.qformer import QFormer, QFormerConfig
-from dovetail.models.values import Values, fill
 
 RESAMPLERS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "bimamba": (BiMamba, BiMambaConfig),
@@ -28,7 +28,6 @@ RESAMPLERS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "spatial_pool_conv": (ConvPool, ConvPoolConfig),
     "spatial_pool_or_masked_drop": (Pool, PoolConfig),
 }
-_DEPTH = re.compile(r"_\d+(_plain)?$")
 
 
 def build_resampler(values: Values, role: str = "resampler") -> nn.Module:
@@ -37,7 +36,7 @@ def build_resampler(values: Values, role: str = "resampler") -> nn.Module:
     Raises:
         UsageError: the role is not there, or a value that it needs is not known.
     """
-    module, config = RESAMPLERS[_DEPTH.sub("", values.kind(role))]
+    module, config = RESAMPLERS[resampler_kind(values, role)]
     part = values.kinds[role]
     more = dict(part.facts.constants)
     if part.id == "identity_or_avg":

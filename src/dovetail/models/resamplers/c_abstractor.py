@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.inputs.grids import nearest_factors
 from dovetail.models.blocks import Chain
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
-from dovetail.models.resamplers.grid import nearest_factors, to_grid, to_tokens
+from dovetail.models.resamplers.grid import to_grid, to_tokens
 
 NORM_EPS = 1e-6  # of the blocks; the final norm has torch's 1e-5
 

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dovetail.inputs.grids import square_over
 from dovetail.models.blocks import Chain
 from dovetail.models.layers import Conv2d, LayerNorm, Linear
-from dovetail.models.resamplers.grid import square_over, to_grid, to_tokens
+from dovetail.models.resamplers.grid import to_grid, to_tokens
 
 NORM_EPS = 1e-6
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.inputs.grids import tallest_over
 from dovetail.models.layers import Conv2d, Linear
-from dovetail.models.resamplers.grid import tallest_over, to_grid, to_tokens
+from dovetail.models.resamplers.grid import to_grid, to_tokens
 from dovetail.models.resamplers.mlp import mlp
 
 TYPES = ("identity", "avg", "spatial_pool", "masked_drop")

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.vit import Block, Output, Table, resampled, through
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class ClipTower(nn.Module):
 
     def embed(self, pixels: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b m d"]:
         """The class token and the patches with their positions, normed."""
-        grid = self.patch_embed(pixels)  # b d rows columns
+        grid = self.patch_embed(pixels.to(self.patch_embed.weight.dtype))  # b d rows columns
         first, square = self.pos_embed.weight[:1], self.pos_embed.weight[1:]
         patches = grid.flatten(2).transpose(1, 2) + resampled(square, *grid.shape[2:], antialias=False)
         token = (self.class_embedding + first).expand(len(pixels), 1, -1)

@@ -11,21 +11,20 @@ Sources: arXiv:2304.07193, arXiv:2309.16588 (registers); timm@1.0.31 `vision_tra
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import IMAGENET, prismatic_pixels
+from dovetail.inputs.towers import Dinov2Inputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
+from dovetail.models.towers.tower import TowerModel
 from dovetail.models.towers.vit import Attention, Mlp, Output, Table, resampled, through
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class Dinov2Tower(nn.Module):
 
     def embed(self, pixels: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b m d"]:
         """The class token, the registers and the patches, with the positions that they have."""
-        grid = self.patch_embed(pixels)  # b d rows columns
+        grid = self.patch_embed(pixels.to(self.patch_embed.weight.dtype))  # b d rows columns
         rows, columns = grid.shape[2:]
         first, square = self.pos_embed.weight[: self.placed], self.pos_embed.weight[self.placed :]
         patches = grid.flatten(2).transpose(1, 2)
@@ -124,24 +123,13 @@ def build_tower(values: Values, role: str, **more: Any) -> Dinov2Tower:
     return Dinov2Tower(fill(Dinov2Config, values, role, registers=count, **more))
 
 
-class Dinov2Model(nn.Module):
+class Dinov2Model(TowerModel):
     """A tower by itself."""
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = Dinov2Inputs(values)
         self.vision = build_tower(values, "vision")
-
-    def prepare(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Decoded images (uint8, height x width x 3): the shorter edge resized, the middle cut out.
-
-        Raises:
-            UsageError: an image is not decoded.
-        """
-        size, weight = self.vision.image_size, self.vision.patch_embed.weight
-        pixels = [
-            prismatic_pixels(image, size, strategy="resize-crop", statistics=IMAGENET) for image in images
-        ]
-        return {"pixels": torch.from_numpy(np.stack(pixels)).to(weight.device, weight.dtype)}
 
     def forward(
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"

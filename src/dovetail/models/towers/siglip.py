@@ -16,24 +16,21 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 `layers/{attention_pool,pos_embed}.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import siglip_pixels
+from dovetail.inputs.towers import SiglipInputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.siglip_naflex import SiglipNaflex
 from dovetail.models.towers.siglip_pool import Pool
 from dovetail.models.towers.siglip_text import WithTexts
 from dovetail.models.towers.vit import Block, Output, Table, edge_of, resampled, through
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +77,7 @@ class SiglipTower(nn.Module):
 
     def embed(self, pixels: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b n d"]:
         """The patches with their positions, which are interpolated for any grid but the table's own."""
-        grid = self.patch_embed(pixels)  # b d rows columns
+        grid = self.patch_embed(pixels.to(self.patch_embed.weight.dtype))  # b d rows columns
         rows, columns = grid.shape[2:]
         table = resampled(self.pos_embed.weight, rows, columns, antialias=self.config.antialias)
         patches = grid.flatten(2).transpose(1, 2) + table
@@ -108,18 +105,8 @@ class SiglipModel(WithTexts):
 
     def __init__(self, values: Values) -> None:
         super().__init__(values)
+        self.inputs = SiglipInputs(values)
         self.vision = build_tower(values, "vision")
-
-    def prepare(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Decoded images (uint8, height x width x 3), squeezed to the tower's square, in [-1, 1].
-
-        Raises:
-            UsageError: an image is not decoded.
-        """
-        size = self.vision.image_size
-        weight = self.vision.patch_embed.weight
-        pixels = np.stack([siglip_pixels(image, (size, size)) for image in images])
-        return {"pixels": torch.from_numpy(pixels).to(weight.device, weight.dtype)}
 
     def forward(
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"

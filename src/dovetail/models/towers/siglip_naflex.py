@@ -9,10 +9,8 @@ transformers pads them to one length and masks what it added.
 Sources: arXiv:2502.14786 sec. 2.4; transformers@5.23.0 `modeling_siglip2.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -20,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
-from dovetail.inputs.naflex import flexible_patches
+from dovetail.inputs.towers import NaflexInputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.towers.siglip_pool import Pool
 from dovetail.models.towers.siglip_text import WithTexts
 from dovetail.models.towers.vit import Block, Output, Table, edge_of, through
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,9 @@ class NaflexTower(nn.Module):
         square = rearrange(table, "(r c) d -> 1 d r c", r=edge_of(len(table)))
         wide = square if square.dtype == torch.float64 else square.float()
         grid = F.interpolate(wide, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
-        return self.patch_embed(patches) + rearrange(grid, "1 d r c -> (r c) d").to(table.dtype)
+        return self.patch_embed(patches.to(self.patch_embed.weight.dtype)) + rearrange(
+            grid, "1 d r c -> (r c) d"
+        ).to(table.dtype)
 
     def forward(
         self, patches: Float[Tensor, "p values"], grids: Int[Tensor, "i 2"], output: Output = "normed"
@@ -89,19 +89,8 @@ class SiglipNaflex(WithTexts):
 
     def __init__(self, values: Values) -> None:
         super().__init__(values)
+        self.inputs = NaflexInputs(values)
         self.vision = NaflexTower(fill(NaflexConfig, values, "vision"))
-
-    def prepare(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Decoded images (uint8, height x width x 3) as patches, each image in its own grid.
-
-        Raises:
-            UsageError: an image is not decoded.
-        """
-        config, weight = self.vision.config, self.vision.patch_embed.weight
-        cut = [flexible_patches(one, patch=config.patch, most=config.max_num_patches) for one in images]
-        patches = torch.from_numpy(np.concatenate([one.values for one in cut]))
-        grids = torch.tensor([one.grid for one in cut], device=weight.device)
-        return {"patches": patches.to(weight.device, weight.dtype), "grids": grids}
 
     def forward(
         self, patches: Float[Tensor, "p values"], grids: Int[Tensor, "i 2"], output: Output = "normed"

@@ -9,7 +9,7 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`.
 """
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.inputs.values import Values, fill
+from dovetail.models.arrays import tensors
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Embedding, LayerNorm, Linear
+from dovetail.models.towers.tower import TowerModel
 from dovetail.models.towers.vit import Block, Table, through
-from dovetail.models.values import Values, fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ class Contrast(nn.Module):
         return cosine * self.scale.exp() + self.bias
 
 
-class WithTexts(nn.Module, ABC):
+class WithTexts(TowerModel, ABC):
     """What has a text tower beside its vision tower, if the checkpoint does."""
 
     def __init__(self, values: Values) -> None:
@@ -84,22 +86,15 @@ class WithTexts(nn.Module, ABC):
         self.text = TextTower(fill(TextConfig, values, "text")) if values.has("text") else None
         self.contrast = Contrast() if values.has("contrast") else None
 
-    def texts(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "b e"]:
+    def texts(self, rows: Iterable[Iterable[int]]) -> Float[Tensor, "b e"]:
         """One vector for each text, from its tokens.
 
         Raises:
             UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
         """
-        if self.text is None:
-            raise UsageError("this is a vision tower alone, and reads no texts")
-        longest, lengths = self.text.config.positions, {len(row) for row in rows}
-        if len(lengths) != 1 or not 0 < min(lengths) <= longest:
-            raise UsageError(
-                "texts are padded to one length by their tokenizer",
-                expected=f"1 to {longest} tokens, for all the same",
-                found=f"{sorted(lengths) or 'no text'}",
-            )
-        return self.text(torch.tensor(rows, device=self.text.embed.weight.device))
+        arrays = self.inputs.texts(rows)
+        assert self.text is not None
+        return self.text(**tensors(arrays, self.device))
 
     def scores(self, images: Float[Tensor, "i e"], texts: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
         """The score of every pair of an image (`pooled`) and a text (`texts`).

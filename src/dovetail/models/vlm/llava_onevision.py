@@ -15,52 +15,38 @@ last block, its output not normed.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import Normalization, decoded, normalize, resize
-from dovetail.inputs.tiles import square, tiles
+from dovetail.inputs.llava_onevision import LlavaOnevisionInputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder
-from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear, activation
-from dovetail.models.masks import Rule, causal_blocks, positions_of
+from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.towers.vit import Output, unread
-from dovetail.models.values import Values, fill
-from dovetail.models.vlm.alternating import RULES, schedule
-from dovetail.models.vlm.anyres import Grid, grid_of, most_tiles, packed, pooled
-from dovetail.models.vlm.placeholders import expand, one_each, put
+from dovetail.models.vlm.alternating import schedule
+from dovetail.models.vlm.anyres import packed, pooled
+from dovetail.models.vlm.placeholders import put
 
-Color = tuple[float, float, float]
 OUTPUTS: dict[int, Output] = {-1: "last", -2: "penultimate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlavaOnevisionConfig:
-    """What no single part owns. `most` tiles' worth of features are kept of an image."""
+    """What no single part owns."""
 
     variant: str
     image_token: int
     video_token: int
-    grid_pinpoints: tuple[tuple[int, int], ...]
-    aspect_ratio: str
     feature_layer: int
-    image_mean: Color
-    image_std: Color
-
-    @property
-    def most(self) -> int:
-        """The number in `aspect_ratio`."""
-        return most_tiles(self.aspect_ratio)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +85,11 @@ class Newline(nn.Module):
 class LlavaOnevision(LanguageModel):
     """The tower, the projector, the newline, the decoder and its head."""
 
+    inputs: LlavaOnevisionInputs
+
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = LlavaOnevisionInputs(values)
         self.config = fill(LlavaOnevisionConfig, values)
         if self.config.feature_layer not in OUTPUTS:
             raise UsageError(
@@ -124,114 +113,15 @@ class LlavaOnevision(LanguageModel):
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.text.table if self.head is None else self.head.weight
 
-    @property
-    def rules(self) -> Sequence[Rule | None]:
-        return [RULES.get(kind) for kind in self.layer_masks]
-
-    @property
-    def pixels(self) -> int:
-        """The edge of a view: the tower's, or what all resolutions are multiples of where the tower has as
-        many patches in it. LLaVA-NeXT says only the resolutions: 384, of which 27 patches cover 378."""
-        own, patch = self.vision.image_size, self.vision.config.patch
-        common = math.gcd(*(edge for resolution in self.config.grid_pinpoints for edge in resolution))
-        return common if common % own and common // patch == own // patch else own
-
-    @property
-    def edge(self) -> int:
-        """The patches of a view each way."""
-        return self.pixels // self.vision.config.patch
-
-    def prepare(
-        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
-    ) -> Inputs:
-        """Cuts the images into views, expands their placeholders and pads the rows.
-
-        A video is an array of frames (uint8, frames x height x width x 3) among the images of its row and
-        has the video placeholder.
-
-        Raises:
-            UsageError: a row is empty, its placeholders do not match its images, or an image is not
-                decoded.
-        """
-        device = self.head_weight.device
-        rows: list[list[int]] = []
-        views: list[np.ndarray] = []
-        frames: list[np.ndarray] = []
-        sizes: list[tuple[int, int]] = []
-        for row, seen in zip(tokens, one_each(tokens, images, "images"), strict=True):
-            videos = [one for one in seen if getattr(one, "ndim", 0) == 4]
-            stills = [decoded(one) for one in seen if getattr(one, "ndim", 0) != 4]
-            is_single = len(stills) == 1
-            own = [one.shape[:2] if is_single else (0, 0) for one in stills]
-            counts = [self.num_features(size) for size in own]
-            sizes += own
-            views += [self._views(one, is_single) for one in stills]
-            frames += [self._frames(one) for one in videos]
-            half = math.ceil(self.edge / 2)
-            lengths = [len(one) * half * half + 1 for one in videos]
-            expanded = expand(row, self.config.image_token, counts)
-            rows.append(expand(expanded, self.config.video_token, lengths))
-        ids, valid = pad_rows(rows, side=pad, device=device)
-        inputs = {"tokens": ids, "valid": valid}
-        if views:
-            inputs["pixels"] = torch.from_numpy(np.concatenate(views)).to(device)
-            inputs["sizes"] = torch.tensor(sizes, device=device)
-        if frames:
-            inputs["frames"] = torch.from_numpy(np.concatenate(frames)).to(device)
-            inputs["lengths"] = torch.tensor([len(one) for one in frames], device=device)
-        return inputs
-
-    @property
-    def statistics(self) -> Normalization:
-        """Mean and standard deviation of pixels."""
-        return Normalization(self.config.image_mean, self.config.image_std)
-
-    def _views(self, image: Any, is_single: bool) -> np.ndarray:
-        """The whole image and its tiles; of several images only the whole."""
-        size, statistics = self.pixels, self.statistics
-        if is_single:
-            return tiles(image, size, resolutions=self.config.grid_pinpoints, statistics=statistics)
-        return square(image, size, statistics=statistics)
-
-    def _frames(self, video: Any) -> np.ndarray:
-        """The frames of a video, squeezed to squares."""
-        size = (self.pixels, self.pixels)
-        return np.stack([normalize(resize(decoded(frame), size), self.statistics) for frame in video])
-
-    def grid(self, size: tuple[int, int]) -> Grid:
-        """The grid of the tiles of an image of (height, width).
-
-        Raises:
-            UsageError: the resolutions are no whole numbers of tiles.
-        """
-        for resolution in self.config.grid_pinpoints:
-            if any(edge % self.pixels for edge in resolution):
-                raise UsageError(
-                    f"no whole number of tiles of {self.pixels} pixels covers {list(resolution)}",
-                    hint="grid_pinpoints must be multiples of the tower's image_size",
-                )
-        return grid_of(
-            *size,
-            resolutions=self.config.grid_pinpoints,
-            pixels=self.pixels,
-            edge=self.edge,
-            most=self.config.most,
-        )
-
-    def num_features(self, size: tuple[int, int]) -> int:
-        """How many features an image of (height, width) has; (0, 0) stands for one of several."""
-        return self.edge**2 + (self.grid(size).num_features if any(size) else 1)
-
     def seen(self, pixels: Float[Tensor, "t 3 height width"]) -> Float[Tensor, "t p d"]:
         """What the tower sees in views, projected."""
-        dtype = self.projector.fc1.weight.dtype
-        return self.projector(self.vision(pixels.to(dtype), OUTPUTS[self.config.feature_layer]))
+        return self.projector(self.vision(pixels, OUTPUTS[self.config.feature_layer]))
 
     def image_features(
         self, pixels: Float[Tensor, "t 3 height width"], sizes: Int[Tensor, "images 2"]
     ) -> list[Float[Tensor, "_ d"]]:
         """The features of each image; a size of (0, 0) stands for one of several in a row."""
-        grids = [self.grid((height, width)) if height else None for height, width in sizes.tolist()]
+        grids = [self.inputs.grid(height, width) if height else None for height, width in sizes.tolist()]
         counts = [1 + (math.prod(grid.tiles) if grid else 0) for grid in grids]
         newline = self.newline.image_newline
         return [

@@ -10,28 +10,22 @@ Sources: arXiv:2407.07726 sec. 3.1; transformers@5.23.0 `modeling_paligemma.py`,
 causal without a word when `token_type_ids` is forgotten.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dovetail.inputs.images import Normalization, decoded, normalize, resize
+from dovetail.inputs.paligemma import PaliGemmaInputs
+from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder
-from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.towers.vit import unread
-from dovetail.models.values import Values, fill
-from dovetail.models.vlm.placeholders import expand, filled, one_each
-
-Color = tuple[float, float, float]
+from dovetail.models.vlm.placeholders import filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +33,6 @@ class PaliGemmaConfig:
     """What no single part owns."""
 
     image_token: int
-    image_mean: Color
-    image_std: Color
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +48,7 @@ class PaliGemma(LanguageModel):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = PaliGemmaInputs(values)
         self.config = fill(PaliGemmaConfig, values)
         self.vision = build_tower(values, "vision")
         self.unreached |= unread("vision", self.vision.config.layers, "normed")
@@ -72,45 +65,6 @@ class PaliGemma(LanguageModel):
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.text.table if self.head is None else self.head.weight
 
-    def prepare(
-        self,
-        tokens: Sequence[Sequence[int]],
-        images: Sequence[Sequence[Any]] = (),
-        *,
-        pad: Side = "left",
-        suffixes: Sequence[Sequence[int]] = (),
-    ) -> Inputs:
-        """Resizes the images, expands their placeholders and pads the rows.
-
-        `suffixes` are what follows each prompt and is causal: an answer to train on or to go on from.
-
-        Raises:
-            UsageError: a row is empty, its placeholders do not match its images, or an image is not
-                decoded.
-        """
-        device = self.head_weight.device
-        views = [[self.pixels(image) for image in row] for row in one_each(tokens, images, "images")]
-        count = (self.vision.image_size // self.vision.config.patch) ** 2
-        prompts = [
-            expand(row, self.config.image_token, [count] * len(of))
-            for row, of in zip(tokens, views, strict=True)
-        ]
-        after = one_each(tokens, suffixes, "suffixes")
-        rows = [[*prompt, *suffix] for prompt, suffix in zip(prompts, after, strict=True)]
-        ids, valid = pad_rows(rows, side=pad, device=device)
-        marks = [[0] * len(prompt) + [1] * len(suffix) for prompt, suffix in zip(prompts, after, strict=True)]
-        suffix, _ = pad_rows(marks, side=pad, device=device)
-        inputs = {"tokens": ids, "valid": valid, "suffix": suffix.bool()}
-        if pixels := [torch.from_numpy(view) for row in views for view in row]:
-            inputs["pixels"] = torch.stack(pixels).to(device)
-        return inputs
-
-    def pixels(self, image: Any) -> np.ndarray:
-        """An image squeezed to the tower's square."""
-        size = self.vision.image_size
-        statistics = Normalization(self.config.image_mean, self.config.image_std)
-        return normalize(resize(decoded(image), (size, size)), statistics)
-
     def embed(
         self,
         tokens: Int[Tensor, "b n"],
@@ -121,8 +75,7 @@ class PaliGemma(LanguageModel):
         """The token embeddings, with the features of the images in their places."""
         features = None
         if pixels is not None:
-            dtype = self.projector.weight.dtype
-            features = self.projector(self.vision(pixels.to(dtype), "normed")).flatten(0, 1)
+            features = self.projector(self.vision(pixels, "normed")).flatten(0, 1)
         where = (tokens == self.config.image_token) & valid
         x = filled(self.text.embed, tokens, where, features)
         blocks = suffix.long().cumsum(dim=-1)  # the prompt is block 0, each token after it one more

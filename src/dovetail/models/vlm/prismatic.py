@@ -2,11 +2,7 @@
 
     b  batch    n  tokens    i  images    p  patches of an image    m  tokens of an image    d  d_model
 
-Where the patches of an image go:
-
-    the row has a placeholder for it    there        5 IMG 6 7  ->  5 p p p p 6 7    (Open-Qwen2VL, system 0)
-    the row has no placeholder          after BOS    5 6 7      ->  5 p p p p 6 7    (TRI-ML/prismatic-vlms)
-
+Where the patches of an image go, say the placeholders of its row (`dovetail.inputs.prismatic`).
 Features are those of the tower's second-to-last block, without a norm; `vision_output` names another.
 With two towers the patches of both are joined channel by channel, DINOv2 first.
 
@@ -15,21 +11,20 @@ Sources: arXiv:2402.07865, arXiv:2406.09246 (OpenVLA); TRI-ML/prismatic-vlms@4fc
 the average pool (arXiv:2504.00595).
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import HALF, IMAGENET, prismatic_pixels
+from dovetail.inputs.prismatic import PrismaticInputs, named_count, named_size
+from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder
-from dovetail.models.language import Inputs, LanguageModel, Side, pad_rows
+from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.resamplers.grid import to_grid, to_tokens
@@ -37,12 +32,10 @@ from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers import dinov2, siglip
 from dovetail.models.towers.vit import Output, edge_of, unread
-from dovetail.models.values import Values, fill
-from dovetail.models.vlm.placeholders import expand, filled, one_each
+from dovetail.models.vlm.placeholders import filled
 
 Tower = siglip.SiglipTower | dinov2.Dinov2Tower
 TOWERS: dict[str, Callable[..., Tower]] = {"siglip": siglip.build_tower, "dinov2": dinov2.build_tower}
-STATISTICS = {"siglip": HALF, "dinov2": IMAGENET}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +43,6 @@ class PrismaticConfig:
     """What no single part owns."""
 
     image_token: int
-    image_resize_strategy: str
     vision_output: str
 
 
@@ -162,36 +154,7 @@ def build_projector(values: Values) -> nn.Module:
             return FusedGeluMlp(fill(MlpConfig, values, "projector"))
         case kind:
             assert kind == "avgpool_mlp"
-            return AvgpoolMlp(fill(AvgpoolConfig, values, "projector", **_named_count(values)))
-
-
-def _named_count(values: Values) -> dict[str, int]:
-    """The tokens per image that `arch_specifier` names (`full-align+729-avgpool`), if it names them."""
-    return _named(values, "projector.num_image_tokens", "projector.arch_specifier", r"(?<!\d)(\d+)-avgpool")
-
-
-def _named_size(values: Values, role: str) -> dict[str, int]:
-    """The pixels that `vision_backbone_id` names (`siglip-vit-so400m-384px`), if it names them."""
-    return _named(values, f"{role}.image_size", "vision_backbone_id", r"(?<!\d)(\d+)px$")
-
-
-def _named(values: Values, number: str, text: str, pattern: str) -> dict[str, int]:
-    """A number that a config may give by itself or within a text, where nobody says it otherwise.
-
-    Raises:
-        UsageError: it gives both, and they differ.
-    """
-    given, said = values.values[number], values.values[text]
-    found = re.search(pattern, str(said.value))
-    if found is None or given.source in ("stamp", "given"):
-        return {}
-    count = int(found[1])
-    if given.value and given.value != count:
-        raise UsageError(
-            f"{number} is {given.value} in {given.evidence}, and {said.evidence} says `{said.value}`",
-            hint=f"say which is right: settings={{'{number}': ...}} (--set {number}=NUMBER)",
-        )
-    return {number.rsplit(".", maxsplit=1)[-1]: count}
+            return AvgpoolMlp(fill(AvgpoolConfig, values, "projector", **named_count(values)))
 
 
 class Prismatic(LanguageModel):
@@ -199,6 +162,7 @@ class Prismatic(LanguageModel):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        self.inputs = PrismaticInputs(values)
         self.config = fill(PrismaticConfig, values)
         if self.config.vision_output not in get_args(Output):
             known = ", ".join(get_args(Output))
@@ -206,16 +170,15 @@ class Prismatic(LanguageModel):
                 f"no output of a tower is called `{self.config.vision_output}`", hint=f"one of: {known}"
             )
         output = cast("Output", self.config.vision_output)
-        self.vision: Tower = TOWERS[values.kind("vision")](values, "vision", **_named_size(values, "vision"))
+        self.vision: Tower = TOWERS[values.kind("vision")](values, "vision", **named_size(values, "vision"))
         self.fused = (
-            siglip.build_tower(values, "fused", **_named_size(values, "fused"))
+            siglip.build_tower(values, "fused", **named_size(values, "fused"))
             if values.has("fused")
             else None
         )
         self.unreached |= unread("vision", self.vision.config.layers, output)
         if self.fused is not None:
             self.unreached |= unread("fused", self.fused.config.layers, output)
-        self.statistics = STATISTICS[values.kind("vision")]
         self.projector = build_projector(values)
         self.llm = build_decoder(values, "llm")
         self.head = build_head(values, "head", self.llm)
@@ -227,35 +190,6 @@ class Prismatic(LanguageModel):
     @property
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.llm.table if self.head is None else self.head.weight
-
-    @property
-    def tokens_per_image(self) -> int:
-        """How many tokens an image becomes."""
-        if isinstance(self.projector, AvgpoolMlp):
-            return self.projector.config.num_image_tokens
-        return (self.vision.image_size // self.vision.config.patch) ** 2
-
-    def prepare(
-        self, tokens: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] = (), *, pad: Side = "left"
-    ) -> Inputs:
-        """Places the images, makes squares of them and pads the rows.
-
-        Raises:
-            UsageError: a row is empty, its placeholders do not match its images, or an image is not decoded.
-        """
-        device = self.head_weight.device
-        rows = [
-            self._placed(row, len(of))
-            for row, of in zip(tokens, one_each(tokens, images, "images"), strict=True)
-        ]
-        ids, valid = pad_rows(rows, side=pad, device=device)
-        inputs = {"tokens": ids, "valid": valid}
-        whole = [image for row in images for image in row]
-        if whole:
-            inputs["pixels"] = self._pixels(whole, self.vision, self.statistics)
-            if self.fused is not None:
-                inputs["fused_pixels"] = self._pixels(whole, self.fused, HALF)
-        return inputs
 
     def features(
         self,
@@ -287,18 +221,3 @@ class Prismatic(LanguageModel):
         where = (tokens == self.config.image_token) & valid
         x = filled(self.llm.embed, tokens, where, seen)
         return Stream(x, positions_of(valid), Columns(valid, causal_blocks(valid), where.long()))
-
-    def _placed(self, row: Sequence[int], num_images: int) -> list[int]:
-        """The row with as many placeholders as its images have tokens."""
-        token, counts = self.config.image_token, [self.tokens_per_image] * num_images
-        if num_images and token not in row:
-            return [*row[:1], *[token] * sum(counts), *row[1:]]
-        return expand(row, token, counts)
-
-    def _pixels(self, images: Sequence[Any], tower: Tower, statistics: Any) -> Float[Tensor, "i 3 h w"]:
-        strategy, weight = self.config.image_resize_strategy, tower.patch_embed.weight
-        pixels = [
-            prismatic_pixels(image, tower.image_size, strategy=strategy, statistics=statistics)
-            for image in images
-        ]
-        return torch.from_numpy(np.stack(pixels)).to(weight.device, weight.dtype)

@@ -10,8 +10,7 @@
     resample                                0 1 2 3 4 5          shared columns averaged, weighted
 
 Sources: wooseungw/panollava@48559af `src/cora/model/{projectors,positional}.py`, @ab73e9e
-`legacy/src_panovlm/models/vision/stitching.py`. There `drop_overlap`, the legacy default, is the name of
-no mode and means `stride_views`.
+`legacy/src_panovlm/models/vision/stitching.py`.
 """
 
 import math
@@ -23,21 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dovetail.errors import UsageError
+from dovetail.inputs.stitching import StitchConfig
 
-MODES = ("concat", "stride_views", "resample")
 INTERPOLATIONS = ("nearest", "linear")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StitchConfig:
-    """How views are joined. `stitch_target_cols` 0 stands for as many columns as there are different
-    ones; with `stitch_target_to_view_width` they are squeezed into as many as one view has."""
-
-    overlap_ratio: float
-    stitching_mode: str
-    stitch_target_cols: int
-    stitch_target_to_view_width: bool
-    stitch_interp: str
 
 
 def stitched(x: Float[Tensor, "b v h w d"], config: StitchConfig) -> Float[Tensor, "b n d"]:
@@ -46,13 +33,10 @@ def stitched(x: Float[Tensor, "b v h w d"], config: StitchConfig) -> Float[Tenso
     Raises:
         UsageError: there is no such way to stitch or to interpolate.
     """
-    mode = "stride_views" if config.stitching_mode == "drop_overlap" else config.stitching_mode
-    if mode not in MODES:
-        raise UsageError(f"no way to stitch is called `{mode}`", hint=f"one of: {', '.join(MODES)}")
-    shared = round(x.shape[3] * min(max(config.overlap_ratio, 0), 1))
-    if mode == "resample":
+    shared = config.shared(x.shape[3])
+    if config.mode == "resample":
         joined = _resampled(x, shared, config)
-    elif mode == "concat":
+    elif config.mode == "concat":
         joined = rearrange(x, "b v h w d -> b h (v w) d")
     else:
         parts = [x[:, 0], *(x[:, view, :, shared:] for view in range(1, x.shape[1]))]

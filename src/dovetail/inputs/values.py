@@ -59,6 +59,30 @@ class Values:
             )
         return self.kinds[role].id
 
+    def integer(self, name: str) -> int:
+        """One value that is a whole number.
+
+        Raises:
+            UsageError: nothing decides it, or it is none.
+        """
+        number: int = _held(name, self._known(name), int)
+        return number
+
+    def text(self, name: str) -> str:
+        """One value that is a word.
+
+        Raises:
+            UsageError: nothing decides it, or it is none.
+        """
+        word: str = _held(name, self._known(name), str)
+        return word
+
+    def _known(self, name: str) -> Value:
+        found = self.values.get(name)
+        if found is None or found.value is None:
+            raise _undecided(self, {name: found.evidence if found else "nothing declares it"})
+        return found
+
 
 def _declared(
     id: str,

@@ -1,0 +1,55 @@
+"""PaliGemma's inputs: images squeezed to the tower's square; which tokens follow the prompt.
+
+The prompt, images and all, is one block in which every token sees every other. What follows it is causal, so
+the model is told which tokens are its suffix.
+
+Sources: arXiv:2407.07726 sec. 3.1; those of `images.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dovetail.inputs.images import ImageStatistics, Pixels, decoded, normalize, resize
+from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
+from dovetail.inputs.placeholders import expand
+from dovetail.inputs.rows import pad_rows
+from dovetail.inputs.square import Square
+from dovetail.inputs.values import Values, fill
+
+
+class PaliGemmaInputs(LanguageInputs):
+    """Resizes images, expands placeholders and pads rows."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.statistics = fill(ImageStatistics, values).normalization
+        self.square = fill(Square, values, "vision")
+
+    def num_features(self, height: int, width: int) -> int:
+        return self.square.num_patches
+
+    def expanded(self, row: Sequence[int], sizes: Sequence[Size]) -> list[int]:
+        assert self.image_token is not None
+        return expand(row, self.image_token, [self.square.num_patches] * len(sizes))
+
+    def more(self, batch: Batch) -> Arrays:
+        """Which tokens follow the prompt, and the pixels of all images."""
+        marks = [
+            [0] * (len(row) - len(suffix)) + [1] * len(suffix)
+            for row, suffix in zip(batch.rows, batch.suffixes, strict=True)
+        ]
+        arrays = {"suffix": pad_rows(marks, side=batch.pad)[0].astype(bool)}
+        if pixels := [self.pixels(image) for of in batch.images for image in of]:
+            arrays["pixels"] = np.stack(pixels)
+        return arrays
+
+    def pixels(self, image: Any) -> Pixels:
+        """An image squeezed to the tower's square.
+
+        Raises:
+            UsageError: it is not decoded.
+        """
+        size = self.square.pixels
+        return normalize(resize(decoded(image), (size, size)), self.statistics)

@@ -1,0 +1,143 @@
+"""The inputs of vision towers by themselves: images as pixels or patches, without a token among them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dovetail.errors import UsageError
+from dovetail.inputs.arguments import refuse_arguments
+from dovetail.inputs.images import IMAGENET, decoded, prismatic_pixels, siglip_pixels
+from dovetail.inputs.language import Arrays
+from dovetail.inputs.naflex import flexible_patches, flexible_size
+from dovetail.inputs.rows import token_ids
+from dovetail.inputs.square import Square
+from dovetail.inputs.values import Values, fill
+
+
+class TowerInputs(ABC):
+    """Makes the inputs of a vision tower, and of the text tower beside it, if there is one.
+
+    `text_length` is the most tokens of a text, None without a text tower.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self.family = values.family.id
+        self.text_length = values.integer("text.positions") if values.has("text") else None
+        self.vocab = values.integer("text.vocab") if values.has("text") else 0
+
+    @abstractmethod
+    def num_features(self, height: int, width: int) -> int:
+        """How many features an image has."""
+
+    @abstractmethod
+    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
+        """The inputs that decoded images become."""
+
+    def __call__(self, images: Iterable[Any] = (), **foreign: object) -> Arrays:
+        """The inputs for decoded images (uint8, height x width x 3).
+
+        Raises:
+            UsageError: an image is not decoded, there is none, or an argument is unknown.
+        """
+        refuse_arguments(foreign)
+        whole = [decoded(image, f"image {i}") for i, image in enumerate(images)]
+        if not whole:
+            raise UsageError("there is no image", hint="give a list of decoded images")
+        return self.arrays(whole)
+
+    def texts(self, rows: Iterable[Iterable[int]]) -> Arrays:
+        """The tokens of texts, all of one length, for the text tower.
+
+        Raises:
+            UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
+        """
+        if self.text_length is None:
+            raise UsageError("this is a vision tower alone, and reads no texts")
+        ids = [token_ids(row, f"text {i}") for i, row in enumerate(rows)]
+        lengths = {len(row) for row in ids}
+        if len(lengths) != 1 or not 0 < min(lengths) <= self.text_length:
+            raise UsageError(
+                "texts are padded to one length by their tokenizer",
+                expected=f"1 to {self.text_length} tokens, for all the same",
+                found=f"{sorted(lengths) or 'no text'}",
+            )
+        wrong = [id for row in ids for id in row if not 0 <= id < self.vocab]
+        if wrong:
+            raise UsageError(f"token {wrong[0]} is none of the model's {self.vocab}", hint="ids count from 0")
+        return {"tokens": np.array(ids, np.int64)}
+
+
+class SiglipInputs(TowerInputs):
+    """Squeezes images to the tower's square, in [-1, 1]."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.square = fill(Square, values, "vision")
+
+    def num_features(self, height: int, width: int) -> int:
+        return self.square.num_patches
+
+    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
+        size = (self.square.pixels, self.square.pixels)
+        return {"pixels": np.stack([siglip_pixels(image, size) for image in images])}
+
+
+class Dinov2Inputs(TowerInputs):
+    """Resizes the shorter edge and cuts the middle out."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.square = fill(Square, values, "vision")
+
+    def num_features(self, height: int, width: int) -> int:
+        return self.square.num_patches
+
+    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
+        size = self.square.pixels
+        return {
+            "pixels": np.stack(
+                [prismatic_pixels(one, size, strategy="resize-crop", statistics=IMAGENET) for one in images]
+            )
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchConfig:
+    """The size of a patch, and how many an image may have."""
+
+    patch: int
+    max_num_patches: int
+
+
+class NaflexInputs(TowerInputs):
+    """Cuts images into patches, each image in its own grid."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.config = fill(PatchConfig, values, "vision")
+
+    def num_features(self, height: int, width: int) -> int:
+        patch, most = self.config.patch, self.config.max_num_patches
+        rows, columns = flexible_size(height, width, patch=patch, most=most)
+        return (rows // patch) * (columns // patch)
+
+    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
+        patch, most = self.config.patch, self.config.max_num_patches
+        cut = [flexible_patches(image, patch=patch, most=most) for image in images]
+        return {
+            "patches": np.concatenate([one.values for one in cut]),
+            "grids": np.array([one.grid for one in cut], np.int64),
+        }
+
+
+def siglip_inputs(values: Values) -> TowerInputs:
+    """The inputs of a checkpoint of SigLIP: for square images, or NaFlex.
+
+    Raises:
+        UsageError: a value that is needed is not known.
+    """
+    is_naflex = values.kind("vision") == "siglip_naflex"
+    return NaflexInputs(values) if is_naflex else SiglipInputs(values)
