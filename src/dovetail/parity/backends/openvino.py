@@ -1,5 +1,6 @@
 """OpenVINO, with the graph that torch.export traces."""
 
+import sys
 import warnings
 
 import torch
@@ -11,6 +12,8 @@ from dovetail.parity.backends.tolerances import TOLERANCES
 
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
+# Unless this package is missing, every conversion reports itself to a server of Intel's.
+_TELEMETRY = "openvino_telemetry"
 _NO_BFLOAT16 = "this processor has no bfloat16: OpenVINO computes in float32 all the same"
 
 
@@ -20,6 +23,7 @@ class Backend:
     name = "openvino"
 
     def __init__(self, *, dtype: str = "float32", device: str = "cpu") -> None:
+        sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]
         import openvino
 
         if dtype not in _PRECISION or device != "cpu":
