@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from started import PLAIN, RUNNING, Started
+from started import PLAIN, RUN, RUNNING, Started, ended, script
 
 # What the surroundings of the test run must not change.
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "PYTHONIOENCODING")
@@ -42,8 +42,7 @@ def dovetail(*words: str | Path, cwd: Path | None = None, **settings: str) -> An
     started = _started(words)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
         files = (nothing.fileno(), out.fileno(), err.fileno())
-        started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), files)
-        code = started.end()
+        code = ended(started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), files))
         shown = []
         for file in (out, err):
             file.seek(0)
@@ -53,7 +52,14 @@ def dovetail(*words: str | Path, cwd: Path | None = None, **settings: str) -> An
 
 def _started(words: Sequence[str | Path]) -> Started:
     """The process that has imported what a command needs, and not much more."""
-    return _RUNNING if {"generate", "act", "verify", "--forward"} & {*words} else _PLAIN
+    return _RUNNING if {*RUN} & {*words} else _PLAIN
+
+
+def on_path(folder: Path) -> str:
+    """A PATH on which `dovetail` is a program that runs commands in such children."""
+    folder.mkdir()
+    script(folder / "dovetail", _PLAIN, _RUNNING)
+    return os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def python(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answer:
@@ -74,11 +80,11 @@ def on_terminal(*words: str | Path, cwd: Path | None = None, **settings: str) ->
     """Runs one command on a terminal of its own; `out` is all that it shows, stderr included."""
     ours, theirs = pty.openpty()
     started = _started(words)
-    started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), (theirs,) * 3)
+    child = started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), (theirs,) * 3)
     os.close(theirs)
     shown = b"".join(iter(lambda: _read(ours), b""))
     os.close(ours)
-    return Answer(started.end(), shown.decode().replace("\r\n", "\n"), "")
+    return Answer(ended(child), shown.decode().replace("\r\n", "\n"), "")
 
 
 def _read(terminal: int) -> bytes:

@@ -4,16 +4,20 @@ A child has words, a folder, an environment, pipes or a terminal of its own, and
 hand ends: what it prints, its exit code, and the signal that ends it. Only what Python reads from the
 environment before the first import (PYTHONPATH, PYTHONHASHSEED) is the same for all children.
 
-`Started` asks; this file, run as a program with the file descriptor of a socket, answers.
+`Started` asks; this file, run as a program, answers.
 """
 
 import atexit
 import json
 import os
 import runpy
+import select
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -32,7 +36,19 @@ RUNNING = (
     *("torch", "einops", "jaxtyping", "PIL.Image", "tokenizers", "jinja2"),
     *("dovetail.load", "dovetail.Generator", "dovetail.Actor"),
 )
-_MOST = 1 << 18  # bytes of a request
+# Words of the commands that run a model.
+RUN = ("generate", "act", "verify", "--forward")
+_MOST = 1 << 17  # bytes of a request
+
+# A command line of pages and shells: a small Python that hands over what it was given.
+_SCRIPT = """#!{python} -IS
+import json, os, socket, sys
+asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+asked.connect({running!r} if {{*{run}}} & {{*sys.argv}} else {plain!r})
+request = {{"words": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+socket.send_fds(asked, [json.dumps(request).encode()], [0, 1, 2])
+os._exit(int(asked.recv(100)))
+"""
 
 
 class Started:
@@ -40,71 +56,111 @@ class Started:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self._socket: socket.socket | None = None
+        self._door: str | None = None
+
+    @property
+    def door(self) -> str:
+        """The path of the socket on which it waits."""
+        if self._door is None:
+            self._door = self._start()
+        return self._door
 
     def begin(
         self, words: Iterable[str], folder: Path, environment: Mapping[str, str], files: Sequence[int]
-    ) -> None:
+    ) -> socket.socket:
         """Lets a child run `dovetail WORDS` with these files as its stdin, stdout and stderr."""
-        self._socket = self._socket or self._start()
+        asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asked.connect(self.door)
         request = {"words": [*words], "folder": str(folder), "environment": dict(environment)}
-        socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+        socket.send_fds(asked, [json.dumps(request).encode()], files)
+        return asked
 
-    def end(self) -> int:
-        """Waits for the child; its exit code, or minus the signal that ended it."""
-        assert self._socket is not None
-        answer = self._socket.recv(_MOST)
-        assert answer, "the process that runs commands has ended"
-        return int(answer)
-
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _start(self) -> str:
+        folder = tempfile.mkdtemp(prefix="started")
+        door = os.path.join(folder, "door")
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.bind(door)
+        waiting.listen()
+        theirs, ours = os.pipe()  # ends with this process
         process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), *self.names], pass_fds=[theirs.fileno()]
+            [sys.executable, __file__, str(waiting.fileno()), str(theirs), *self.names],
+            pass_fds=[waiting.fileno(), theirs],
         )
-        theirs.close()
+        waiting.close()
+        os.close(theirs)
 
         def end() -> None:
-            ours.close()
+            os.close(ours)
             process.wait()
+            shutil.rmtree(folder)
 
         atexit.register(end)
-        return ours
+        return door
 
 
-def child_of(requests: socket.socket) -> dict[str, Any]:
-    """Forks a child for each request and tells how it ended; comes back in the child, with its request."""
-    while True:
-        data, files, _, _ = socket.recv_fds(requests, _MOST, 3)
-        if not data:
-            sys.exit()
-        child = os.fork()
-        if not child:
-            requests.close()
-            for i, file in enumerate(files):
-                os.dup2(file, i)
-                os.close(file)
-            return dict(json.loads(data))
-        for file in files:
-            os.close(file)
-        _, status = os.waitpid(child, 0)
-        requests.send(str(os.waitstatus_to_exitcode(status)).encode())
+def ended(asked: socket.socket) -> int:
+    """Waits for a child; its exit code, or minus the signal that ended it."""
+    with asked:
+        answer = asked.recv(_MOST)
+    assert answer, "the process that runs commands has ended"
+    return int(answer)
 
 
-def answer(file: int, names: Sequence[str]) -> None:
+def script(path: Path, plain: Started, running: Started) -> None:
+    """Writes a program `dovetail`, for shells whose PATH leads to it."""
+    text = _SCRIPT.format(python=sys.executable, plain=plain.door, running=running.door, run=RUN)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+# -- the other side
+
+
+def answer(waiting: socket.socket, alive: int, names: Sequence[str]) -> None:
     """Imports what children need, and becomes `python -m dovetail` in each of them."""
     del sys.path[0]  # the folder of the tests
     for name in names:
         home, _, public = name.rpartition(".")
         getattr(import_module(home), public) if home == "dovetail" else import_module(name)
-    request = child_of(socket.socket(fileno=file))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for children
+    while True:
+        ready, _, _ = select.select([waiting, alive], [], [])
+        if alive in ready:
+            sys.exit()
+        asked, _ = waiting.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            waiting.close()
+            os.close(alive)
+            become(child_of(asked))
+            end_with(exit_code())
+        asked.close()
+
+
+def child_of(asked: socket.socket) -> dict[str, Any]:
+    """Forks a child and tells how it ended; comes back in the child, with its request."""
+    data, files, _, _ = socket.recv_fds(asked, _MOST, 3)
+    if child := os.fork():
+        for file in files:
+            os.close(file)
+        _, status = os.waitpid(child, 0)
+        asked.send(str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    asked.close()
+    for i, file in enumerate(files):
+        os.dup2(file, i)
+        os.close(file)
+    return dict(json.loads(data))
+
+
+def become(request: dict[str, Any]) -> None:
+    """Gives this process the words, the folder and the environment of a command."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
     sys.argv = ["dovetail", *request["words"]]
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    end_with(exit_code())
 
 
 def exit_code() -> int:
@@ -127,4 +183,4 @@ def end_with(code: int) -> None:
 
 
 if __name__ == "__main__":
-    answer(int(sys.argv[1]), sys.argv[2:])
+    answer(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])

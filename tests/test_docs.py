@@ -6,7 +6,6 @@ import re
 import runpy
 import shlex
 import subprocess
-import sys
 import tomllib
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from commands import on_path
 from dovetail.cli import VERBS
 from hubserver import HubServer
 
@@ -221,12 +221,15 @@ def test_the_output_shown_is_what_is_printed(page: Path, tmp_path: Path) -> None
     (tmp_path / "home").mkdir()
     work = tmp_path / "www"
     work.mkdir()
-    paths = [str(installed_example(tmp_path / "site"))] if page.name == "family.md" else []
+    path, paths = on_path(tmp_path / "bin"), []
+    if page.name == "family.md":  # for PYTHONPATH, a command needs a process that is started with it
+        paths = [str(installed_example(tmp_path / "site"))]
+        path = path.partition(os.pathsep)[2]
     with HubServer(work) as hub:
         hub.add(REPOSITORY, "Qwen2-VL-2B")
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": path,
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
             "COLUMNS": "100",
