@@ -54,6 +54,61 @@ def qwen2_vl() -> torch.nn.Module:
     return transformers.Qwen2VLForConditionalGeneration(config)
 
 
+_QWEN_TOKENS = {
+    "image_token_id": 90,
+    "video_token_id": 91,
+    "vision_start_token_id": 92,
+    "vision_end_token_id": 93,
+}
+
+
+def qwen2_5_vl() -> torch.nn.Module:
+    vision = {
+        "depth": 3,
+        "hidden_size": 24,
+        "num_heads": 3,
+        "intermediate_size": 40,
+        "out_hidden_size": 32,
+        "patch_size": 14,
+        "window_size": 28,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 3,
+    }
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**TEXT, "rope_parameters": rope},
+        vision_config=vision,
+        **_QWEN_TOKENS,
+        tie_word_embeddings=True,
+    )
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen3_vl() -> torch.nn.Module:
+    vision = {
+        "depth": 4,
+        "hidden_size": 24,
+        "num_heads": 3,
+        "intermediate_size": 40,
+        "out_hidden_size": 32,
+        "patch_size": 14,
+        "num_position_embeddings": 9,
+        "deepstack_visual_indexes": [0, 3],
+    }
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 5e6,
+        "mrope_section": [2, 2, 1],
+        "mrope_interleaved": True,
+    }
+    config = transformers.Qwen3VLConfig(
+        text_config={**TEXT, "head_dim": 10, "rope_parameters": rope},
+        vision_config=vision,
+        **_QWEN_TOKENS,
+    )
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
 def paligemma() -> torch.nn.Module:
     text = {**TEXT, "model_type": "gemma", "num_key_value_heads": 1, "head_dim": 12}
     config = transformers.PaliGemmaConfig(

@@ -19,7 +19,17 @@ from dovetail.errors import UsageError
 from dovetail.families import family
 from files import MODELS
 from stand_in import import_timm
-from tiny_models import TEXT, decoder, llava_onevision, paligemma, qwen2_vl, siglip, siglip_vision
+from tiny_models import (
+    TEXT,
+    decoder,
+    llava_onevision,
+    paligemma,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+    siglip,
+    siglip_vision,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -30,6 +40,12 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+QWEN_IMAGE = {
+    "input_ids": torch.tensor([[92, 90, 90, 90, 90, 93, 5, 6]]),
+    "mm_token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0, 0, 0]]),
+    "pixel_values": image(16, 3 * 2 * 14 * 14),
+    "image_grid_thw": torch.tensor([[1, 4, 4]]),
+}
 # builder, family, layout of the library, and an input that every part has a say in
 LOADABLE: dict[str, tuple[Callable[[], torch.nn.Module], str, str, dict[str, torch.Tensor]]] = {
     "qwen2": (decoder("Qwen2", tie_word_embeddings=False), "qwen2", "hf", {"input_ids": WORDS}),
@@ -37,17 +53,9 @@ LOADABLE: dict[str, tuple[Callable[[], torch.nn.Module], str, str, dict[str, tor
     "qwen3": (decoder("Qwen3", head_dim=10), "qwen3", "hf", {"input_ids": WORDS}),
     "llama": (decoder("Llama"), "llama", "hf", {"input_ids": WORDS}),
     "gemma": (decoder("Gemma", head_dim=12), "gemma", "hf", {"input_ids": WORDS}),
-    "qwen2_vl": (
-        qwen2_vl,
-        "qwen2_vl",
-        "hf",
-        {
-            "input_ids": torch.tensor([[92, 90, 90, 90, 90, 93, 5, 6]]),
-            "mm_token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0, 0, 0]]),
-            "pixel_values": image(16, 3 * 2 * 14 * 14),
-            "image_grid_thw": torch.tensor([[1, 4, 4]]),
-        },
-    ),
+    "qwen2_vl": (qwen2_vl, "qwen2_vl", "hf", QWEN_IMAGE),
+    "qwen2_5_vl": (qwen2_5_vl, "qwen2_5_vl", "hf", QWEN_IMAGE),
+    "qwen3_vl": (qwen3_vl, "qwen3_vl", "hf", QWEN_IMAGE),
     "paligemma": (
         paligemma,
         "paligemma",
@@ -151,7 +159,9 @@ def test_transformers_loads_what_was_litgpt_s_with_its_yaml_only(name: str, tmp_
     assert_loads(model, tmp_path / "back", {"input_ids": WORDS})
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "paligemma", "llava_onevision", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paligemma", "llava_onevision", "qwen2", "llama"]
+)
 def test_transformers_loads_shards_with_their_index(name: str, tmp_path: Path) -> None:
     _, _, home, inputs = LOADABLE[name]
     model, folder = saved(name, tmp_path)
