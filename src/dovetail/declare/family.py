@@ -125,7 +125,7 @@ class ConfigKeys(NamedTuple):
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
     by dotted key, `write_roots` are sections where not the first root; both may be functions of the
-    Blueprint.
+    Blueprint. `tie_flags` are the dotted keys that say whether the head is tied.
     """
 
     model_types: tuple[str, ...] = ()
@@ -134,6 +134,7 @@ class ConfigKeys(NamedTuple):
     architecture: str = ""
     constants: Mapping[str, Any] = _NONE
     write_roots: Mapping[str, Any] = _NONE
+    tie_flags: tuple[str, ...] = ("tie_word_embeddings",)
 
 
 _NO_CONFIG = ConfigKeys()

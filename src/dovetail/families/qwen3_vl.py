@@ -196,6 +196,8 @@ FAMILY = Family(
             "vision_config.model_type": "qwen3_vl",
             "vision_config.deepstack_visual_indexes": vision_layers,
         },
+        # transformers 4.57 reads the flag from the text's section, 5.x from the top
+        tie_flags=("tie_word_embeddings", "text_config.tie_word_embeddings"),
         roots={
             "text": ("text_config",),
             "head": ("text_config",),

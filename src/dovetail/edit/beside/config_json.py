@@ -49,8 +49,8 @@ def config_json(
     for setting in plan.family.settings:
         for dotted in _places(config, setting) if setting.name in settings else ():
             _put(config, dotted, settings[setting.name])
-    if is_tied is not None:
-        config["tie_word_embeddings"] = is_tied
+    for dotted in () if is_tied is None else keys.tie_flags:
+        _put(config, dotted, is_tied)
     config["torch_dtype"] = dtype
     if layout is not None and layout.config is not None:
         return layout.config(plan, config)
