@@ -43,13 +43,14 @@ class LanguageInputs(ABC):
     """Makes the inputs of a model that reads tokens, and perhaps images.
 
     `vocab` is the number of rows of the token table; `image_token` and `video_token` stand for images and
-    may lie outside of it, None where the family has none.
+    may lie outside of it, None where the family has none. `prompt` is how the family is asked.
     """
 
     takes_videos: ClassVar[bool] = False
 
     def __init__(self, values: Values, decoder: str = "text") -> None:
         self.family = values.family.id
+        self.prompt = values.family.prompt
         self.vocab = values.integer(f"{decoder}.vocab")
         self.takes_images = values.has("vision")
         self.image_token = values.integer("image_token") if "image_token" in values.values else None
@@ -107,13 +108,13 @@ class LanguageInputs(ABC):
         batch = Batch(ids, valid, whole, after, seen, sizes, pad)
         return {"tokens": ids, "valid": valid, **self.more(batch)}
 
-    def checked(self, row: Any, where: str = "the row") -> list[int]:
-        """The token ids of a row, all of which the model has.
+    def checked(self, row: Any, where: str | None = None) -> list[int]:
+        """The token ids of a row, all of which the model has; `where` names it in an error.
 
         Raises:
             UsageError: one is outside the vocabulary and stands for no image, or it is no row of ids.
         """
-        ids = token_ids(row, where)
+        ids = token_ids(row, where or "the prompt")
         placeholders = (self.image_token, self.video_token)
         wrong = [id for id in ids if not 0 <= id < self.vocab and id not in placeholders]
         if wrong:

@@ -9,7 +9,6 @@ from torch import nn
 from dovetail.errors import UsageError
 from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
-from dovetail.run.prompt import image_token, takes_images
 
 # Pixels of the edges of the image: neither square nor a multiple of a patch, so that both are tried.
 HEIGHT, WIDTH = 210, 294
@@ -35,10 +34,9 @@ def example_inputs(model: nn.Module, *, seed: int = 0, tokens: int = _TOKENS) ->
 
 
 def _language(model: LanguageModel, random: np.random.Generator, tokens: int) -> dict[str, Any]:
-    vocab = model.head_weight.shape[0]
-    image = image_token(model)
+    vocab, image = model.inputs.vocab, model.inputs.image_token
     row = [int(token) for token in random.integers(1, vocab, tokens) if token != image]
-    if not takes_images(model):
+    if not model.inputs.takes_images:
         return model.prepare([row])
     if image is not None:
         row.insert(min(1, len(row)), image)

@@ -17,6 +17,8 @@ import torch
 
 from dovetail.checkpoint import Path
 from dovetail.errors import UsageError
+from dovetail.inputs.language import no_images
+from dovetail.inputs.prompt import Prompter
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.loading.load import Dtype, load
 from dovetail.models.language import LanguageModel
@@ -24,7 +26,6 @@ from dovetail.models.stage import Stage
 from dovetail.report import Value
 from dovetail.run.engine import answers
 from dovetail.run.fast import Weights, is_worth_packing, made_fast
-from dovetail.run.prompt import Prompter, image_token, no_images, takes_images
 from dovetail.run.sampling import Sampling, chooser
 from dovetail.store.open import open_checkpoint
 
@@ -109,16 +110,15 @@ class Generator:
             UsageError: there is no tokenizer for a text, or the model takes no images.
         """
         if not isinstance(prompt, str):
-            if images and not takes_images(self.model):
+            if images and not self.model.inputs.takes_images:
                 raise no_images(self.family)
-            self._check_ids(prompt)
-            return list(prompt)
+            return self.model.inputs.checked(prompt)
         if self.tokenizer is None:
             raise UsageError(
                 "there is no tokenizer beside the weights",
                 hint="put tokenizer.json into the folder, or give token ids: --tokens 1,2,3",
             )
-        prompter = Prompter(self.model, self.family, self.tokenizer, self._config)
+        prompter = Prompter(self.model.inputs, self.tokenizer, self._config)
         return prompter.tokens(prompt, len(images), is_raw=is_raw)
 
     def answer(self, prompt: Prompt, images: Images = (), **options: Any) -> Answer:
@@ -190,13 +190,6 @@ class Generator:
                 yield piece
         if text is not None and (rest := text.rest()):
             yield rest
-
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        """Every id is a row of the table, or stands for an image."""
-        rows = len(self.model.decoder.table)
-        wrong = [id for id in ids if not 0 <= id < rows and id != image_token(self.model)]
-        if wrong:
-            raise UsageError(f"token {wrong[0]} is none of the model's {rows}", hint="ids count from 0")
 
     def _check_length(self, prompt: int, new: int) -> None:
         if self.context is not None and prompt + new > self.context:
