@@ -20,6 +20,7 @@ import pickle, sys
 from inputs.every_family import CASES, arrays_of, inputs_for
 for case in CASES:
     arrays_of(pickle.loads(pickle.dumps(inputs_for(*case))))
+import dovetail.inputs.prompt, dovetail.inputs.robot, dovetail.inputs.statistics
 print(len(CASES), *sorted(set(sys.modules) & {"torch", "transformers", "numpy"}))
 """
 

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 import dovetail
 from dovetail.errors import CheckpointError, UsageError
+from dovetail.inputs.framed import cleaned
 from dovetail.inputs.images import HALF, normalize
-from dovetail.inputs.instruction import cleaned, steps
+from dovetail.inputs.instruction import steps
 from dovetail.run.act import Actor
 from files import MODELS
 from inputs.golden_images import noise
@@ -148,7 +149,7 @@ def test_a_chunk_is_that_of_transformers(pair: Pair, monkeypatch: pytest.MonkeyP
     pictures = [noise(28, 28), noise(28, 28, seed=1)]
     inputs = pair.processor(
         images=[[Image.fromarray(one) for one in pictures]],
-        text=[cleaned(TASK)],
+        text=[cleaned(TASK, "one_line")],
         state=[STATE],
         return_tensors="pt",
     )
@@ -249,7 +250,7 @@ def test_the_cameras_of_a_lerobot_folder(tmp_path: Path) -> None:
     step["config"] = {"rename_map": {"observation.images.wrist": "observation.images.grip"}}
     (folder / "policy_preprocessor.json").write_text(json.dumps({"steps": [step]}))
     actor = Actor.load(folder)
-    assert actor.beside.cameras == ("top", "grip")
+    assert actor.robot.cameras == ("top", "grip")
     chunk = actor.act({"wrist": THREE["right_wrist"], "top": THREE["base"]}, TASK, STATE, num_steps=1)
     assert np.array_equal(chunk.actions, expected.actions)
     with pytest.raises(UsageError, match="`base` is no camera of this policy") as error:
@@ -266,8 +267,8 @@ def test_missing_cameras_are_masked_and_said(tmp_path: Path) -> None:
     whole = actor.model.prepare(  # as lerobot feeds it: -1 everywhere, and a mask
         [[THREE["base"]], [np.zeros((35, 35, 3), np.uint8)], [THREE["right_wrist"]]],
         [[True], [False], [True]],
-        [actor._tokens(TASK, np.array(STATE))],
-        torch.ones(1, len(actor._tokens(TASK, np.array(STATE)))).bool(),
+        [actor.robot._tokens(TASK, np.array(STATE))],
+        torch.ones(1, len(actor.robot._tokens(TASK, np.array(STATE)))).bool(),
         [STATE],
     )
     expected = actor.model.sample_actions(whole, noise=actor._noise(None, 0), num_steps=1)[0]
@@ -419,7 +420,7 @@ def test_the_statistics_among_the_weights(tmp_path: Path) -> None:
     assert chunk.actions.shape == (50, 4)
     assert chunk.statistics == "normalizer among the weights (mean and deviation)"
     state = actor.model.normalizer.state(torch.tensor([STATE]))
-    tokens = actor._tokens(TASK, state[0].double().numpy())
+    tokens = actor.robot._tokens(TASK, state[0].double().numpy())
     inputs = actor.model.prepare([[BASE["base"]]], [[True]], [tokens], [[True] * len(tokens)], state)
     own = actor.model.sample_actions(inputs, noise=actor._noise(None, 0), num_steps=1)
     expected = actor.model.normalizer.actions(own)[0].detach()

@@ -24,14 +24,16 @@ class PolicyInputs:
     """Makes the inputs of pi0 and pi0.5.
 
     `vocab` is the number of rows of the token table; `d_state` is the width of the state, 0 where the text
-    says it.
+    says it; `d_action` is the width of an action; `prompt` is how the policy is told what to do.
     """
 
     def __init__(self, values: Values) -> None:
         self.family = values.family.id
         self.vocab = values.integer("vlm.vocab")
         self.square = fill(Square, values, "vision")
-        self.is_state_text = "{state}" in values.family.prompt.frame
+        self.prompt = values.family.prompt
+        self.d_action = values.integer("heads.d_action")
+        self.is_state_text = "{state}" in self.prompt.frame
         self.d_state = 0 if self.is_state_text else values.integer("heads.d_state")
 
     def num_features(self, height: int, width: int) -> int:

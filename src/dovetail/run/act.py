@@ -9,29 +9,25 @@ policy's own where it has none; `chunk.notes` says which, and what is padded, ma
 that a robot takes as changes stay changes: no file says which those are.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from dovetail.checkpoint import Path
 from dovetail.errors import UsageError
-from dovetail.inputs.cameras import cameras_of, renames_of, sorted_cameras
-from dovetail.inputs.instruction import LENGTHS, check_length, pi0_tokens, pi05_tokens
-from dovetail.inputs.tokenizer import Tokenizer, read_json, read_side_values, read_tokenizer, tokenizer_at
+from dovetail.inputs.robot import Instruction, RobotInputs, read_robot
+from dovetail.inputs.statistics import MeanStd, Statistics, statistics_at, statistics_of_weights
+from dovetail.inputs.tokenizer import tokenizer_at
 from dovetail.loading.load import Dtype, load
+from dovetail.models.arrays import tensors
 from dovetail.models.policies.policy import Policy
-from dovetail.report import counted
 from dovetail.run.fast import Weights, made_fast
-from dovetail.run.statistics import Scale, Statistics, read_statistics, statistics_at
 from dovetail.store.open import open_checkpoint
-
-Instruction = str | Sequence[int]
-Numbers = Float64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +51,12 @@ class Chunk:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What lies beside the weights of a policy."""
-
-    tokenizer: Tokenizer | None
-    statistics: Statistics | None
-    cameras: tuple[str, ...]
-    renames: Mapping[str, str]
-    config: Mapping[str, Any]
-
-
 class Actor:
     """A policy with what lies beside its weights."""
 
-    def __init__(self, model: Policy, beside: Surroundings) -> None:
+    def __init__(self, model: Policy, robot: RobotInputs) -> None:
         self.model = model
-        self.beside = beside
-        self.family: str = model.report.family  # type: ignore[union-attr, assignment]
+        self.robot = robot
 
     @classmethod
     def load(
@@ -102,27 +86,15 @@ class Actor:
                 f"{type(model).__name__} does not act", hint="`dovetail generate` runs language models"
             )
         made_fast(model, weights)
+        given = None if statistics is None else statistics_at(statistics, is_quantiles=model.d_state == 0)
         with open_checkpoint(checkpoint) as store:
-            values = read_side_values(store)
-            pipeline = read_json(store, "policy_preprocessor.json")
-            is_quantiles = model.d_state == 0
-            beside = Surroundings(
-                tokenizer=read_tokenizer(store, values),
-                statistics=read_statistics(store, model, is_quantiles=is_quantiles)
-                if statistics is None
-                else statistics_at(statistics, is_quantiles=is_quantiles),
-                cameras=cameras_of(values.config),
-                renames=renames_of(pipeline),
-                config=values.config,
+            robot = read_robot(
+                store,
+                model.inputs,
+                tokenizer=None if tokenizer is None else tokenizer_at(tokenizer),
+                statistics=given or _among_weights(model),
             )
-        if tokenizer is not None:
-            beside = replace(beside, tokenizer=tokenizer_at(tokenizer))
-        return cls(model, beside)
-
-    @property
-    def is_state_text(self) -> bool:
-        """Whether the state is part of the text (pi0.5)."""
-        return self.model.d_state == 0
+        return cls(model, robot)
 
     def act(
         self,
@@ -144,108 +116,20 @@ class Actor:
         """
         if num_steps < 1:
             raise UsageError(f"actions cannot be made in {num_steps} steps", hint="--steps is at least 1")
-        notes: list[str] = []
-        seen = sorted_cameras(cameras, self.beside.cameras, self.beside.renames)
-        missing = tuple(name for name in self.beside.cameras if name not in seen)
-        numbers = self._state(state, notes)
-        tokens = self._tokens(instruction, numbers)
-        inputs = self.model.prepare(
-            _images(list(seen.values())),
-            [[True]] * len(seen),
-            [tokens],
-            [[True] * len(tokens)],
-            None if numbers is None or self.is_state_text else torch.from_numpy(numbers[None]).float(),
-        )
+        seen = self.robot(cameras, instruction, state)
+        inputs = tensors(seen.arrays, self.model.vision.patch_embed.weight.device)
         begin = self._noise(noise, seed).to(inputs["tokens"].device)
         found = self.model.sample_actions(inputs, noise=begin, num_steps=num_steps)[0]
-        actions = self._actions(found.double().cpu().numpy(), notes)
-        if missing:
-            notes.append(f"no image of {', '.join(missing)}: masked")
-        statistics = self.beside.statistics
+        actions = self.robot.actions(found.double().cpu().numpy())
+        masked = [f"no image of {', '.join(seen.missing)}: masked"] if seen.missing else []
+        statistics = self.robot.statistics
         return Chunk(
-            actions=actions.astype(np.float32),
-            cameras=tuple(seen),
-            missing=missing,
+            actions=actions.values.astype(np.float32),
+            cameras=seen.cameras,
+            missing=seen.missing,
             statistics=statistics.source if statistics else None,
-            notes=tuple(notes),
+            notes=(*seen.notes, *actions.notes, *masked),
         )
-
-    def _state(self, state: Any, notes: list[str]) -> Numbers | None:
-        """The state as the policy wants it, normalised; its notes."""
-        if state is None:
-            return None
-        numbers = np.asarray(state, dtype=np.float64)
-        if numbers.ndim == 2 and len(numbers) == 1:
-            numbers = numbers[0]
-        if numbers.ndim != 1 or not np.isfinite(numbers).all():
-            raise UsageError(
-                "the state is no row of finite numbers", expected="(width,)", found=str(numbers.shape)
-            )
-        scale = self._scale("state")
-        most = scale.width if scale else self.state_width
-        if len(numbers) > most:
-            raise UsageError(
-                f"the state has {len(numbers)} numbers, {'its statistics' if scale else 'the policy'} {most}",
-                hint="give the numbers that the policy was trained with, in their order",
-            )
-        if scale:
-            numbers = scale.normalized(numbers)
-            if len(numbers) < most:
-                notes.append(f"the state has {len(numbers)} of the {most} numbers of its statistics")
-        else:
-            notes.append("no statistics of the state: it is taken as it is given")
-        return self._padded(numbers, notes)
-
-    def _padded(self, numbers: Numbers, notes: list[str]) -> Numbers:
-        """The state with zeros behind, up to the policy's width; openpi leaves pi0.5's as it is."""
-        if self.is_state_text and "max_state_dim" not in self.beside.config:
-            return numbers
-        lack = self.state_width - len(numbers)
-        if lack <= 0:
-            return numbers
-        notes.append(f"{counted(lack, 'zero')} behind the state's {len(numbers)} numbers")
-        return np.pad(numbers, (0, lack))
-
-    @property
-    def state_width(self) -> int:
-        """How many numbers a state has at most."""
-        said = self.beside.config.get("max_state_dim")
-        return self.model.d_state or (said if isinstance(said, int) else self.model.action_shape[1])
-
-    def _tokens(self, instruction: Instruction, state: Numbers | None) -> list[int]:
-        if state is None and (not self.is_state_text or isinstance(instruction, str)):
-            raise UsageError(
-                "this policy needs the state of the robot",
-                expected=f"at most {self.state_width} numbers",
-                hint="--state FILE.npy, or --state 0.1,0.2,…",
-            )
-        if not isinstance(instruction, str):
-            return self._checked(list(instruction))
-        tokenizer = self.beside.tokenizer
-        if tokenizer is None:
-            raise UsageError(
-                "there is no tokenizer beside the weights",
-                hint="pi0 was made with PaliGemma's: --tokenizer FOLDER, or --tokens 2,1234,108",
-            )
-        if self.is_state_text:
-            assert state is not None
-            tokens = pi05_tokens(tokenizer, instruction, state)
-        else:
-            tokens = pi0_tokens(tokenizer, instruction)
-        said = self.beside.config.get("tokenizer_max_length")
-        check_length(tokens, said if isinstance(said, int) else LENGTHS[self.family])
-        return self._checked(tokens)
-
-    def _checked(self, tokens: list[int]) -> list[int]:
-        """Token ids that the table has."""
-        rows = len(self.model.vlm.table)
-        wrong = [id for id in tokens if not 0 <= id < rows]
-        if wrong or not tokens:
-            raise UsageError(
-                f"token {wrong[0]} is none of the policy's {rows}" if wrong else "the instruction is empty",
-                hint="the tokenizer is of another model, or --tokens is wrong" if wrong else None,
-            )
-        return tokens
 
     def _noise(self, noise: Any, seed: int) -> Float[Tensor, "1 t a"]:
         shape = self.model.action_shape
@@ -258,32 +142,13 @@ class Actor:
             raise UsageError("the noise does not fit", expected=str(shape), found=str(tuple(given.shape)))
         return given[None]
 
-    def _actions(self, found: Float64[np.ndarray, "t a"], notes: list[str]) -> Float64[np.ndarray, "t width"]:
-        """Actions as the robot wants them."""
-        scale = self._scale("actions")
-        if scale is None:
-            notes.append("no statistics of the actions: they are as the policy puts them out")
-            return found
-        if scale.width > found.shape[1]:
-            raise UsageError(
-                f"the statistics are of {scale.width} actions, the policy has {found.shape[1]}",
-                source=self.beside.statistics.source if self.beside.statistics else None,
-            )
-        if scale.width < found.shape[1]:
-            notes.append(
-                f"{scale.width} of {found.shape[1]} action columns are the robot's; the rest is padding"
-            )
-        return scale.unnormalized(found)
 
-    def _scale(self, name: str) -> Scale | None:
-        statistics = self.beside.statistics
-        if statistics is None:
-            return None
-        return statistics.state if name == "state" else statistics.actions
-
-
-def _images(images: list[np.ndarray]) -> Any:
-    """One row of images for each camera; pixels as one tensor."""
-    if all(image.dtype == np.float32 and image.ndim == 3 for image in images):
-        return torch.from_numpy(np.stack(images))[:, None]
-    return [[image] for image in images]
+def _among_weights(model: Policy) -> Statistics | None:
+    """The statistics that a policy keeps among its weights, None if it keeps none."""
+    if model.normalizer is None:
+        return None
+    state, actions = (
+        MeanStd(*(part.detach().double().cpu().numpy() for part in (one.mean, one.std)))
+        for one in (model.normalizer.state_in, model.normalizer.action_out)
+    )
+    return statistics_of_weights(state, actions)

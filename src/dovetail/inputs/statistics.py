@@ -17,14 +17,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from dovetail.errors import CheckpointError, UsageError, listed
 from dovetail.inputs.tokenizer import read_json
-from dovetail.models.policies.policy import Policy
 from dovetail.store.folder import LocalFolder
 from dovetail.store.safetensors.read import read_safetensors
 from dovetail.store.store import Store
@@ -54,11 +53,13 @@ class Scale:
 
     def normalized(self, x: Numbers) -> Numbers:
         """A robot's numbers as the policy wants them; there may be fewer than the scale has."""
-        return (x - self.center[: len(x)]) / self.spread[: len(x)]
+        normal: Numbers = (x - self.center[: len(x)]) / self.spread[: len(x)]
+        return normal
 
     def unnormalized(self, x: Float64[np.ndarray, "t a"]) -> Float64[np.ndarray, "t width"]:
         """The policy's numbers as the robot wants them; what the robot does not have is left out."""
-        return x[:, : self.width] * self.out + self.center
+        own: Float64[np.ndarray, "t width"] = x[:, : self.width] * self.out + self.center
+        return own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,15 @@ class Statistics:
     actions: Scale | None
 
 
-def read_statistics(store: Store, model: Policy, *, is_quantiles: bool) -> Statistics | None:
-    """The statistics of a checkpoint, None if there are none.
+class MeanStd(NamedTuple):
+    """The mean and the standard deviation of each number."""
+
+    mean: Numbers
+    std: Numbers
+
+
+def read_statistics(store: Store, *, is_quantiles: bool) -> Statistics | None:
+    """The statistics that lie in files beside the weights, None if there are none.
 
     `is_quantiles` is for openpi's, which hold both and do not say which to use.
 
@@ -79,7 +87,16 @@ def read_statistics(store: Store, model: Policy, *, is_quantiles: bool) -> Stati
         CheckpointError: a file of statistics is damaged or lacks what it promises.
         UsageError: there are several.
     """
-    return _among_weights(model) or _lerobot(store) or _openpi(store, is_quantiles) or _transformers(store)
+    return _lerobot(store) or _openpi(store, is_quantiles) or _transformers(store)
+
+
+def statistics_of_weights(state: MeanStd, actions: MeanStd) -> Statistics:
+    """The statistics that lerobot 0.1-0.3 kept among the weights."""
+    return Statistics(
+        source="normalizer among the weights (mean and deviation)",
+        state=_mean_std(*state),
+        actions=_mean_std(*actions),
+    )
 
 
 def read_openpi(text: bytes, name: str, *, is_quantiles: bool) -> Statistics:
@@ -115,19 +132,6 @@ def statistics_at(path: str | os.PathLike[str], *, is_quantiles: bool) -> Statis
     whole = os.path.join(place, "norm_stats.json") if os.path.isdir(place) else place
     folder, name = os.path.split(whole)
     return read_openpi(LocalFolder(folder or ".").read(name), whole, is_quantiles=is_quantiles)
-
-
-def _among_weights(model: Policy) -> Statistics | None:
-    if model.normalizer is None:
-        return None
-    both = model.normalizer.state_in, model.normalizer.action_out
-    state, actions = (
-        _mean_std(_numbers(one.mean.detach().float().cpu()), _numbers(one.std.detach().float().cpu()))
-        for one in both
-    )
-    return Statistics(
-        source="normalizer among the weights (mean and deviation)", state=state, actions=actions
-    )
 
 
 def _lerobot(store: Store) -> Statistics | None:
