@@ -168,7 +168,9 @@ class Family:
     """One architecture, declared once.
 
     `joints` are equalities between dims of two parts, separated by `;`. `ties` maps a role that may be
-    absent to the leaf whose tensor it then shares. `optional` roles may be absent altogether.
+    absent to the leaf whose tensor it then shares. `tied_heads` maps roles of heads to the decoders whose
+    token table they share where they are absent: their joints and ties follow. `optional` roles may be
+    absent altogether.
     `is_component` marks families that live inside others (a decoder, a vision tower): they are only
     claimed for files that hold nothing else. `variants` maps a `model_type` to the variant it names.
     `sizes` are published sizes: dims by `role.dim`, kinds by role (`"vision": "dinov2"`).
@@ -189,6 +191,7 @@ class Family:
         layouts: tuple[Layout, ...],
         joints: str = "",
         ties: Mapping[str, str] = _NONE,
+        tied_heads: Mapping[str, str] = _NONE,
         optional: tuple[str, ...] = (),
         is_component: bool = False,
         config: ConfigKeys = _NO_CONFIG,
@@ -207,9 +210,10 @@ class Family:
         self.title = title
         self.parts = parts
         self.layouts = layouts
-        self.joints = joints
-        self.ties = ties
-        self.optional = optional
+        met = [f"{a}.{dim} = {b}.{dim}" for a, b in tied_heads.items() for dim in ("vocab", "d_model")]
+        self.joints = "; ".join([*filter(None, [joints.strip()]), *met])
+        self.ties = {**ties, **{head: f"{text}.embed.weight" for head, text in tied_heads.items()}}
+        self.optional = (*optional, *tied_heads)
         self.is_component = is_component
         self.config = config
         self.variants = variants

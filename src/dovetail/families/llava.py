@@ -14,8 +14,9 @@ from dovetail.declare.part import Setting
 from dovetail.families.clip import CLIP
 from dovetail.families.clip import SIZES as CLIP_SIZES
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES
+from dovetail.families.history import llava_layouts
 from dovetail.families.llava_onevision import PROJECTOR
-from dovetail.families.siglip import image_settings
+from dovetail.families.siglip import CLIP_PIXELS, image_settings
 
 _WHY = "llava 1.5 convention"
 _SELECT = ("vision_feature_select_strategy", "mm_vision_select_feature")
@@ -24,9 +25,7 @@ SETTINGS = (
     Setting("image_token", ("image_token_index", "image_token_id"), 32000, _WHY),
     Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -2, _WHY),
     Setting("feature_select", _SELECT, "default", _WHY),
-    *image_settings(
-        [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711], "clip convention"
-    ),
+    *image_settings(*CLIP_PIXELS, "clip convention"),
 )
 
 
@@ -42,74 +41,23 @@ FAMILY = Family(
     joints="""
     projector.d_in = vision.d_vision
     projector.d_out = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    tied_heads={"head": "text"},
     is_component=True,  # of LLaVA-NeXT, whose files hold all of it and a newline
-    layouts=(
-        layout(
-            "hf",
-            {
-                "vision": "vision_tower.vision_model.",
-                "projector": "multi_modal_projector.",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="llava-hf on the hub; save_pretrained of transformers 4.36-5.0",
-        ),
-        layout(
-            "llava",
-            {
-                "vision": "model.vision_tower.vision_tower.vision_model.",
-                "projector": Mount("model.mm_projector.", "lmms"),
-                "text": "model.",
-                "head": "lm_head.",
-            },
-            optional=("vision",),
-            note="haotian-liu/LLaVA; no vision if the tower was frozen",
-        ),
-        layout(
-            "hf-4.52",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 4.52-5.5",
-        ),
-        layout(
-            "hf-5.5.4",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.",
-                "text": "model.language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            writable=False,
-            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
-        ),
-        layout(
-            "hf-5.23",
-            {
-                "vision": "vision_tower.",
-                "projector": "multi_modal_projector.",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
-        ),
-        layout(
-            "hf-5.23-mem",
-            {
-                "vision": "model.vision_tower.",
-                "projector": "model.multi_modal_projector.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 5.23",
+    layouts=llava_layouts(
+        since="4.36",
+        others=(
+            layout(
+                "llava",
+                {
+                    "vision": "model.vision_tower.vision_tower.vision_model.",
+                    "projector": Mount("model.mm_projector.", "lmms"),
+                    "text": "model.",
+                    "head": "lm_head.",
+                },
+                optional=("vision",),
+                note="haotian-liu/LLaVA; no vision if the tower was frozen",
+            ),
         ),
     ),
     config=ConfigKeys(

@@ -15,6 +15,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
+from dovetail.families.history import llava_layouts
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
@@ -103,85 +104,30 @@ FAMILY = Family(
     projector.d_in = vision.d_vision
     projector.d_out = text.d_model
     newline.d_model = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    tied_heads={"head": "text"},
     variants={
         "llava_onevision": "base",
         "llava_qwen": "base",
         "llava_qwen_with_alternating_attn": "alternating",
         "llava_qwen_with_alternating_cross_attn": "alternating_cross",
     },
-    layouts=(
-        layout(
-            "hf",
-            {
-                "vision": "vision_tower.vision_model.",
-                "projector": "multi_modal_projector.",
-                "newline": "",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="llava-hf on the hub; save_pretrained of transformers 4.45-5.0",
-        ),
-        layout(
-            "lmms",
-            {
-                "vision": "model.vision_tower.vision_tower.vision_model.",
-                "projector": Mount("model.mm_projector.", "lmms"),
-                "newline": "model.",
-                "text": "model.",
-                "head": "lm_head.",
-            },
-            note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
-            config=lmms_config,
-        ),
-        layout(
-            "hf-4.52",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.",
-                "newline": "model.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 4.52-5.5",
-        ),
-        layout(
-            "hf-5.5.4",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.",
-                "newline": "model.",
-                "text": "model.language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            writable=False,
-            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
-        ),
-        layout(
-            "hf-5.23",
-            {
-                "vision": "vision_tower.",
-                "projector": "multi_modal_projector.",
-                "newline": "",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
-        ),
-        layout(
-            "hf-5.23-mem",
-            {
-                "vision": "model.vision_tower.",
-                "projector": "model.multi_modal_projector.",
-                "newline": "model.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 5.23",
+    layouts=llava_layouts(
+        newline=True,
+        since="4.45",
+        others=(
+            layout(
+                "lmms",
+                {
+                    "vision": "model.vision_tower.vision_tower.vision_model.",
+                    "projector": Mount("model.mm_projector.", "lmms"),
+                    "newline": "model.",
+                    "text": "model.",
+                    "head": "lm_head.",
+                },
+                note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
+                config=lmms_config,
+            ),
         ),
     ),
     config=ConfigKeys(

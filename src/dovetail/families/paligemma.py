@@ -4,10 +4,11 @@ Sources: transformers 4.45.2-5.23.0 `modeling_paligemma.py`, saved and read back
 arXiv:2407.07726.
 """
 
-from dovetail.declare.family import ConfigKeys, Family, layout, scoped
+from dovetail.declare.family import ConfigKeys, Family, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import GEMMA, GEMMA_SIZES, HEAD
+from dovetail.families.history import llava_layouts
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
@@ -26,64 +27,9 @@ FAMILY = Family(
     joints="""
     projector.d_in = vision.d_vision
     projector.d_out = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
-    layouts=(
-        layout(
-            "hf",
-            {
-                "vision": "vision_tower.vision_model.",
-                "projector": "multi_modal_projector.linear.",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="the hub; save_pretrained of transformers 4.41-5.0",
-        ),
-        layout(
-            "hf-4.52",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.linear.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 4.52-5.5",
-        ),
-        layout(
-            "hf-5.5.4",
-            {
-                "vision": "model.vision_tower.vision_model.",
-                "projector": "model.multi_modal_projector.linear.",
-                "text": "model.language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            writable=False,
-            note="mixed prefixes, a save bug of transformers 5.5.4; 4.57 leaves 20-64 tensors of it random",
-        ),
-        layout(
-            "hf-5.23",
-            {
-                "vision": "vision_tower.",
-                "projector": "multi_modal_projector.linear.",
-                "text": "language_model.model.",
-                "head": "language_model.lm_head.",
-            },
-            note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
-        ),
-        layout(
-            "hf-5.23-mem",
-            {
-                "vision": "model.vision_tower.",
-                "projector": "model.multi_modal_projector.linear.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory in transformers 5.23",
-        ),
-    ),
+    tied_heads={"head": "text"},
+    layouts=llava_layouts(projector="multi_modal_projector.linear.", since="4.41", hub="the hub"),
     config=ConfigKeys(
         model_types=("paligemma",),
         architecture="PaliGemmaForConditionalGeneration",

@@ -337,11 +337,9 @@ FAMILY = Family(
     projector.d_out = text.d_model
     vicreg.d_in = resampler.out_dim
     text_projection.d_model = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("vision_norm", "head", "vicreg", "text_projection"),
+    tied_heads={"head": "text"},
+    optional=("vision_norm", "vicreg", "text_projection"),
     layouts=(
         _panovlm(
             "legacy",

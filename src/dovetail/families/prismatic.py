@@ -159,11 +159,9 @@ FAMILY = Family(
     joints="""
     projector.d_in = vision.d_vision + fused.d_vision
     projector.d_out = llm.d_model
-    head.vocab = llm.vocab
-    head.d_model = llm.d_model
     """,
-    ties={"head": "llm.embed.weight"},
-    optional=("fused", "head"),
+    tied_heads={"head": "llm"},
+    optional=("fused",),
     layouts=(
         layout(
             "native",

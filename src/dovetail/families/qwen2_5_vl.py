@@ -9,11 +9,12 @@ Sources: transformers 4.57.6-5.24.0 `modeling_qwen2_5_vl.py`, saved and read bac
 arXiv:2502.13923 sec. 2.1 and table 1 for the sizes.
 """
 
-from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.family import ConfigKeys, Family, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2_OF_VL, QWEN2_SIZES
+from dovetail.families.history import litgpt_layout, qwen_vl_layouts
+from dovetail.families.qwen2_vl import HUB_VISION, mrope
 from dovetail.families.qwen2_vl import SETTINGS as QWEN2_VL_SETTINGS
-from dovetail.families.qwen2_vl import mrope
 
 _WHY = "qwen2_5_vl convention"
 
@@ -109,50 +110,11 @@ FAMILY = Family(
     joints="""
     merger.d_in = vision.d_vision
     merger.d_out = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    tied_heads={"head": "text"},
     layouts=(
-        layout(
-            "hf",
-            {"vision": "visual.", "merger": "visual.merger.", "text": "model.", "head": "lm_head."},
-            note="the hub; save_pretrained of transformers 4.57-5.3 and 5.6-5.24",
-        ),
-        layout(
-            "hf-4.52",
-            {
-                "vision": "model.visual.",
-                "merger": "model.visual.merger.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory since transformers 4.52: torch.save, FSDP, DeepSpeed, merged adapters",
-        ),
-        layout(
-            "hf-5.5.4",
-            {
-                "vision": "model.visual.",
-                "merger": "model.visual.merger.",
-                "text": "model.",
-                "head": "lm_head.",
-            },
-            writable=False,
-            note="mixed prefixes, a save bug of transformers 5.4.0-5.5.4",
-        ),
-        layout(
-            "litgpt",
-            {
-                "text": Mount("transformer.", "litgpt"),
-                "head": "lm_head.",
-                "vision": "visual.",
-                "merger": "visual.merger.",
-            },
-            stores_ties=True,
-            container=LITGPT,
-            note="LitGPT >= 0.5 names, attn.qkv = q | k | v; vision as on the hub",
-        ),
+        *qwen_vl_layouts(saved="4.57-5.3 and 5.6-5.24", bug="5.4.0-5.5.4"),
+        litgpt_layout("litgpt", HUB_VISION),
     ),
     config=ConfigKeys(
         model_types=("qwen2_5_vl",),

@@ -9,10 +9,11 @@ arXiv:2409.12191.
 """
 
 from dovetail.declare.blueprint import Blueprint
-from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.family import ConfigKeys, Family, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2_OF_VL, QWEN2_SIZES
-from dovetail.families.siglip import image_settings
+from dovetail.families.history import litgpt_layout, qwen_vl_layouts
+from dovetail.families.siglip import CLIP_PIXELS, image_settings
 
 VIT = Part(
     id="qwen2_vit",
@@ -130,14 +131,10 @@ SETTINGS = (
     *token_settings(_WHY),
     Setting("mrope_section", mrope_keys("mrope_section"), [16, 24, 24], _WHY),
     *pixel_settings(56 * 56, 28 * 28 * 1280, "Qwen2VLImageProcessor default"),
-    *image_settings(
-        [0.48145466, 0.4578275, 0.40821073],
-        [0.26862954, 0.26130258, 0.27577711],
-        "CLIP's, qwen2_vl convention",
-    ),
+    *image_settings(*CLIP_PIXELS, "CLIP's, qwen2_vl convention"),
 )
 
-_LITGPT = {"head": "lm_head.", "vision": "visual.", "merger": "visual.merger."}
+HUB_VISION = {"vision": "visual.", "merger": "visual.merger."}
 
 FAMILY = Family(
     id="qwen2_vl",
@@ -146,38 +143,10 @@ FAMILY = Family(
     joints="""
     merger.d_in = vision.d_vision
     merger.d_out = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    tied_heads={"head": "text"},
     layouts=(
-        layout(
-            "hf",
-            {"vision": "visual.", "merger": "visual.merger.", "text": "model.", "head": "lm_head."},
-            note="the hub; save_pretrained of transformers 4.45-5.0 and 5.23",
-        ),
-        layout(
-            "hf-4.52",
-            {
-                "vision": "model.visual.",
-                "merger": "model.visual.merger.",
-                "text": "model.language_model.",
-                "head": "lm_head.",
-            },
-            note="in memory since transformers 4.52: torch.save, FSDP, DeepSpeed, merged adapters",
-        ),
-        layout(
-            "hf-5.5.4",
-            {
-                "vision": "model.visual.",
-                "merger": "model.visual.merger.",
-                "text": "model.",
-                "head": "lm_head.",
-            },
-            writable=False,
-            note="mixed prefixes, a save bug of transformers 5.5.4",
-        ),
+        *qwen_vl_layouts(saved="4.45-5.0 and 5.23", bug="5.5.4"),
         layout(
             "hf-5.5.3-bug",
             {
@@ -189,27 +158,7 @@ FAMILY = Family(
             writable=False,
             note="vision under the language model, a save bug of transformers 5.5.0-5.5.3 (transformers#45357)",
         ),
-        layout(
-            "litgpt",
-            {"text": Mount("transformer.", "litgpt"), **_LITGPT},
-            stores_ties=True,
-            container=LITGPT,
-            note="LitGPT >= 0.5 names, attn.qkv = q | k | v; vision as on the hub",
-        ),
-        layout(
-            "litgpt-legacy",
-            {"text": Mount("transformer.", "litgpt-legacy"), **_LITGPT},
-            stores_ties=True,
-            container=LITGPT,
-            note="LitGPT < 0.5 names, attn.attn interleaved by kv group; vision as on the hub",
-        ),
-        layout(
-            "litgpt-fork",
-            {"text": Mount("transformer.", "litgpt-fork"), **_LITGPT},
-            stores_ties=True,
-            container=LITGPT,
-            note="a fork of MDI-LLM (LitGPT over several machines): q_proj, c_proj, ln_1",
-        ),
+        *(litgpt_layout(naming, HUB_VISION) for naming in ("litgpt", "litgpt-legacy", "litgpt-fork")),
     ),
     config=ConfigKeys(
         model_types=("qwen2_vl",),

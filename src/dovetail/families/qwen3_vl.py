@@ -13,11 +13,12 @@ arXiv:2511.21631; arXiv:2406.04334 (DeepStack).
 """
 
 from dovetail.declare.blueprint import Blueprint
-from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.family import ConfigKeys, Family, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN3_OF_VL, QWEN3_SIZES
+from dovetail.families.history import litgpt_layout
 from dovetail.families.qwen2_vl import mrope_keys, pixel_settings, token_settings
-from dovetail.families.siglip import image_settings
+from dovetail.families.siglip import HALF_PIXELS, image_settings
 
 _WHY = "qwen3_vl convention"
 
@@ -135,7 +136,7 @@ SETTINGS = (
     *pixel_settings(65_536, 16_777_216, "the published preprocessor_config.json"),
     Setting("mrope_section", mrope_keys("mrope_section"), [24, 20, 20], _WHY),
     Setting("mrope_interleaved", mrope_keys("mrope_interleaved"), True, _WHY),
-    *image_settings([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "the published preprocessor_config.json"),
+    *image_settings(*HALF_PIXELS, "the published preprocessor_config.json"),
 )
 
 
@@ -166,11 +167,8 @@ FAMILY = Family(
     deepstack.d_in = vision.d_vision
     deepstack.d_out = text.d_model
     deepstack.merge_area = merger.merge_area
-    head.vocab = text.vocab
-    head.d_model = text.d_model
     """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    tied_heads={"head": "text"},
     pipeline=Pipeline(carried=("deepstack",)),
     layouts=(
         layout(
@@ -178,13 +176,7 @@ FAMILY = Family(
             {**_VISION, **_DEEPSTACK, "text": "model.language_model.", "head": "lm_head."},
             note="the hub; transformers 4.57-5.24, on disk and in memory",
         ),
-        layout(
-            "litgpt",
-            {**_VISION, **_DEEPSTACK, "text": Mount("transformer.", "litgpt"), "head": "lm_head."},
-            stores_ties=True,
-            container=LITGPT,
-            note="LitGPT >= 0.5 names, attn.qkv = q | k | v; vision as on the hub",
-        ),
+        litgpt_layout("litgpt", {**_VISION, **_DEEPSTACK}),
     ),
     config=ConfigKeys(
         model_types=("qwen3_vl",),

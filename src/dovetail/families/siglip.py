@@ -138,12 +138,17 @@ SETTINGS = (
 )
 
 
+# Mean and standard deviation of each colour, as OpenAI trained CLIP and as SigLIP was trained.
+CLIP_PIXELS = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+HALF_PIXELS = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+
+
 def image_settings(mean: list[float], std: list[float], why: str) -> tuple[Setting, ...]:
     """How pixels are normalised, as `preprocessor_config.json` says it."""
     return Setting("image_mean", ("image_mean",), mean, why), Setting("image_std", ("image_std",), std, why)
 
 
-IMAGE_SETTINGS = image_settings([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "siglip convention")
+IMAGE_SETTINGS = image_settings(*HALF_PIXELS, "siglip convention")
 
 _FACTS = Facts(
     spellings=SPELLINGS,

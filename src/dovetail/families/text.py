@@ -50,9 +50,7 @@ def _family(
         id=id,
         title=title,
         parts={"text": (part,), "head": (HEAD,)},
-        joints="head.vocab = text.vocab; head.d_model = text.d_model",
-        ties={"head": "text.embed.weight"},
-        optional=("head",),
+        tied_heads={"head": "text"},
         is_component=True,
         layouts=LAYOUTS,
         config=ConfigKeys(
