@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
     from dovetail.loading.load import load, load_part
+    from dovetail.loading.stage import load_stage
     from dovetail.report import Finding, Report
     from dovetail.run.act import Actor
     from dovetail.run.generate import Generator
@@ -47,6 +48,7 @@ _HOMES = {
     "inspect": "dovetail.verbs",
     "load": "dovetail.loading.load",
     "load_part": "dovetail.loading.load",
+    "load_stage": "dovetail.loading.stage",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",
@@ -70,6 +72,7 @@ __all__ = [
     "inspect",
     "load",
     "load_part",
+    "load_stage",
     "make",
     "merge",
     "open_checkpoint",

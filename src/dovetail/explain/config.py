@@ -7,6 +7,7 @@ settles is listed as undetermined.
 
 from collections.abc import Iterator, Mapping
 
+from dovetail.declare.family import Family
 from dovetail.declare.part import Derived, Part, Setting
 from dovetail.dims import Size, Solver, Source
 from dovetail.errors import listed
@@ -31,20 +32,34 @@ def fill_config(
     values: dict[str, Value] = {}
     findings: list[Finding] = []
     for part in parts:
-        values |= part.dims() | part.constants() | part.derived() | part.settings() | part.subsets()
+        values |= (
+            part.dims()
+            | part.derived()
+            | part.subsets()
+            | part_settings(part.role, part.part, one.family, documents)
+        )
         part.check_equations()
         findings += part.findings
-    return values | _family_settings(one, documents), findings
+    is_cut_out = len(one.roles) == 1 < len(one.family.parts) - len(one.family.optional)
+    return values | ({} if is_cut_out else family_settings(one.family, documents)), findings
 
 
-def _family_settings(one: Explanation, documents: Documents) -> dict[str, Value]:
-    """What no weight shows and no single part owns; nothing of a part that was cut out."""
-    family = one.family
-    if len(one.roles) == 1 < len(family.parts) - len(family.optional):
-        return {}
-    return {
-        setting.name: _setting(setting, setting.name, documents, ("",)) for setting in one.family.settings
+def family_settings(family: Family, documents: Documents) -> dict[str, Value]:
+    """What no weight shows and no single part owns."""
+    return {setting.name: _setting(setting, setting.name, documents, ("",)) for setting in family.settings}
+
+
+def part_settings(role: str, part: Part, family: Family, documents: Documents) -> dict[str, Value]:
+    """What the kind of a part says by itself, and what no weight shows of it."""
+    evidence = f"the names of a {part.id}"
+    values = {
+        f"{role}.{name}": Value(value, "weights", evidence) for name, value in part.facts.constants.items()
     }
+    named = [(f"{role}.{setting.name}", setting) for setting in part.facts.settings]
+    if "vocab" in part.dims and documents.stamped(f"{role}.{USED.name}"):
+        named.append((f"{role}.{USED.name}", USED))
+    roots = family.config.roots.get(role, ("",))
+    return values | {name: _setting(setting, name, documents, roots) for name, setting in named}
 
 
 def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str, ...]) -> Value:
@@ -170,14 +185,6 @@ class _PartConfig:
                     self.findings.append(self._contradiction(dim, size, found, source))
         return values
 
-    def constants(self) -> dict[str, Value]:
-        """What the kind of the part says by itself."""
-        evidence = f"the names of a {self.part.id}"
-        return {
-            f"{self.role}.{name}": Value(value, "weights", evidence)
-            for name, value in self.part.facts.constants.items()
-        }
-
     def derived(self) -> dict[str, Value]:
         """Values that follow from sizes, such as Mamba's `expand`."""
         sizes = {dim: size.value for dim in self.part.dims if (size := self.size(dim))}
@@ -191,13 +198,6 @@ class _PartConfig:
             if found and not rule.agrees(found.value, sizes):
                 self.findings.append(self._derived_conflict(rule, value, found))
         return values
-
-    def settings(self) -> dict[str, Value]:
-        """What no weight shows."""
-        named = [(f"{self.role}.{setting.name}", setting) for setting in self.part.facts.settings]
-        if "vocab" in self.part.dims and self.documents.stamped(f"{self.role}.{USED.name}"):
-            named.append((f"{self.role}.{USED.name}", USED))
-        return {name: _setting(setting, name, self.documents, self.roots) for name, setting in named}
 
     def subsets(self) -> dict[str, Value]:
         """Which layers have the leaves that only some layers have."""

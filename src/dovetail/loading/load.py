@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.dtypes import dtype_of
 from dovetail.errors import CheckpointError, FormatError, UsageError, listed
-from dovetail.inputs.values import values_of
+from dovetail.inputs.values import Values, values_of
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
 from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
-from dovetail.report import Report, Tie
+from dovetail.report import Report, Tie, Value
 from dovetail.weights.leaf import Leaf
 
 Dtype = str | torch.dtype
@@ -60,8 +60,8 @@ def load_opened(
 ) -> nn.Module:
     """The model of an opened checkpoint; raises what `load` raises."""
     place = usable_device(device)
-    with _no_collection():
-        weights = _Weights(checkpoint)
+    with no_collection():
+        weights = StoredWeights(checkpoint, compares_ties=True)
         model = build(weights.values)
         weights.assign(model, weights.leaves, prefix="", dtype=dtype)
     model.report = checkpoint.report  # type: ignore[assignment]
@@ -87,8 +87,8 @@ def load_part(
         UsageError: the model has no such part, or no such layers.
     """
     place = usable_device(device)
-    with _no_collection(), opened(checkpoint, as_=as_, given=settings) as found:
-        weights = _Weights(found)
+    with no_collection(), opened(checkpoint, as_=as_, given=settings) as found:
+        weights = StoredWeights(found, compares_ties=True)
         part, leaves = weights.part(role)
         if layers is not None:
             if not isinstance(part, Decoder):
@@ -101,7 +101,7 @@ def load_part(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """No search for garbage while thousands of objects are made: one search of all that torch has made
     takes as long as the whole load (80 ms)."""
     was_enabled = gc.isenabled()
@@ -130,17 +130,21 @@ def usable_device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _check_whole(checkpoint: Checkpoint) -> None:
-    """Refuses a checkpoint that is not whole, and values that its family does not have."""
+def check_whole(checkpoint: Checkpoint, config: Mapping[str, Value] | None = None) -> None:
+    """Refuses a checkpoint that is not whole, and values that its family does not have.
+
+    `config` has all values of a model of which only a part is here.
+    """
     report = checkpoint.report
     if not report.is_whole:
         raise _not_whole(report)
-    if unknown := [name for name in checkpoint.documents.given if name not in report.config]:
+    known = report.config if config is None else config
+    if unknown := [name for name in checkpoint.documents.given if name not in known]:
         role = unknown[0].partition(".")[0]
-        near = [name for name in report.config if name.partition(".")[0] == role]
+        near = [name for name in known if name.partition(".")[0] == role]
         raise UsageError(
             f"{report.family} has no value `{unknown[0]}`",
-            hint=f"it has {listed(near or report.config, 40)}",
+            hint=f"it has {listed(near or known, 40)}",
         )
 
 
@@ -160,17 +164,19 @@ def _not_whole(report: Report) -> CheckpointError:
     )
 
 
-class _Weights:
-    """What a checkpoint has for a model."""
+class StoredWeights:
+    """What a checkpoint has for a model; `compares_ties` reads a stored head and the table it is tied to."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        _check_whole(checkpoint)
+    def __init__(
+        self, checkpoint: Checkpoint, values: Values | None = None, *, compares_ties: bool = False
+    ) -> None:
+        check_whole(checkpoint, None if values is None else values.values)
         self._family = checkpoint.family
         self._files = MappedFiles(checkpoint.store)
         leaves = checkpoint.leaves
         self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.spec.is_dead}
-        self.values = values_of(checkpoint)
-        for tie in checkpoint.report.ties:
+        self.values = values_of(checkpoint) if values is None else values
+        for tie in checkpoint.report.ties if compares_ties else ():
             if tie.is_stored and tie.flag is not False and self._is_copy(tie):
                 self.leaves = {name: leaf for name, leaf in self.leaves.items() if leaf.role != tie.role}
                 kinds = {role: part for role, part in self.values.kinds.items() if role != tie.role}

@@ -107,16 +107,21 @@ def sight_of(columns: Columns, rule: Rule | None = None) -> Sight:
     valid, block, modality, _ = columns
     if rule is not None:
         return Sight(open_empty_rows(block_mask(block, block, valid) & rule(modality, modality)))
-    if bool(valid.all()) and bool((block.diff(dim=1) > 0).all()) and block.shape[1] > 1:
+    if block.shape[1] > 1 and _holds(valid.all() & (block.diff(dim=1) > 0).all()):
         return Sight(is_causal=True)
     return sight_among(block, block, valid)
 
 
 def sight_among(query: Int[Tensor, "b q"], key: Int[Tensor, "b k"], valid: Bool[Tensor, "b k"]) -> Sight:
     """What queries in some blocks see of keys in others, of which some are padding."""
-    if bool(valid.all()) and bool((query.amin(dim=1) >= key.amax(dim=1)).all()):
+    if _holds(valid.all() & (query.amin(dim=1) >= key.amax(dim=1)).all()):
         return Sight()
     return Sight(open_empty_rows(block_mask(query, key, valid)))
+
+
+def _holds(condition: Bool[Tensor, ""]) -> bool:
+    """Whether a condition holds; on `meta`, where nobody knows, it does not."""
+    return not condition.is_meta and bool(condition)
 
 
 def sight_after(
