@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dovetail.edit.split import split
     from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
-    from dovetail.loading.load import load, load_part
+    from dovetail.loading.load import load
+    from dovetail.loading.part import load_part
     from dovetail.loading.stage import load_stage
     from dovetail.report import Finding, Report
     from dovetail.run.act import Actor
@@ -47,7 +48,7 @@ _HOMES = {
     "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
     "load": "dovetail.loading.load",
-    "load_part": "dovetail.loading.load",
+    "load_part": "dovetail.loading.part",
     "load_stage": "dovetail.loading.stage",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
