@@ -40,7 +40,7 @@ def move_unsynced(source: Path, out: Path) -> None:
     """Hashes what it reads, and has the system move it meanwhile; nothing waits for the disk."""
     digest, buffer = blake3(), memoryview(bytearray(MOVED))
     file = LocalSource(str(source))
-    with BlockFile(str(out), SIZE, is_synced=False) as target:
+    with BlockFile(str(out), SIZE, sync=False) as target:
         for offset in range(0, file.size, MOVED):
             piece = buffer[: file.read_into(offset, buffer)]
             digest.update(piece)

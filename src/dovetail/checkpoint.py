@@ -23,8 +23,10 @@ from dovetail.explain.sizes import Inference
 from dovetail.families import built_in, family, third_party
 from dovetail.names import star
 from dovetail.report import Finding, Report
+from dovetail.store.content import check_copies
 from dovetail.store.open import open_checkpoint
-from dovetail.store.store import Store
+from dovetail.store.store import Store, local_sources
+from dovetail.weights.hashes import LeafContent, Progress, check_unchanged, contents_of
 from dovetail.weights.leaf import Init, Leaf
 from dovetail.weights.stored_leaves import stored_leaves
 
@@ -37,12 +39,18 @@ class Checkpoint:
     What is said of its family, parts and leaves can only be asked of one that `is_known`.
     """
 
-    def __init__(self, examination: Examination, allowed: Sequence[Finding] = ()) -> None:
+    def __init__(
+        self,
+        examination: Examination,
+        allowed: Sequence[Finding] = (),
+        leaves: Mapping[str, Leaf] | None = None,
+    ) -> None:
         self.report: Report = examination.report
         self.store: Store = examination.store
         self.documents: Documents = examination.documents
         self.examination = examination
         self.allowed = tuple(allowed)
+        self._in_memory = leaves
 
     @property
     def is_known(self) -> bool:
@@ -102,11 +110,65 @@ class Checkpoint:
             CheckpointError: a shape is not what its family declares.
             UsageError: where a leaf's bytes are depends on a size that nothing decides.
         """
+        if self._in_memory is not None:
+            return self._in_memory
         leaves = stored_leaves(self.explanation, self.inference, self.store)
         for name, tag in self._stamped("init", dict).items():
             if name in leaves and isinstance(tag, str) and tag != "tied":
                 leaves[name] = leaves[name]._replace(init=cast(Init, tag))
         return leaves
+
+    def with_leaves(self, leaves: Mapping[str, Leaf]) -> "Checkpoint":
+        """The same with leaves from elsewhere, of a model in memory, in the place of those in the files.
+
+        A tied part is tied exactly if it is not among them.
+        """
+        roles = {leaf.role for leaf in leaves.values()}
+        ties = tuple(tie._replace(flag=tie.role not in roles) for tie in self.report.ties)
+        report = self.report.replace(ties=ties)
+        return Checkpoint(self.examination._replace(report=report), self.allowed, leaves)
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """What the files hold beside the leaves, by the rule that says why it is left."""
+        if self._in_memory is not None:
+            return {}
+        left = {rule: list(names) for rule, names in self.explanation.inventory.set_aside.items()}
+        for match in self.explanation.roles.values():
+            for name, reason in match.ignored:
+                left.setdefault(reason, []).append(name)
+            if match.duplicates:
+                why = "a second name of a tensor that is kept; compared before writing"
+                left.setdefault(why, []).extend(name for name, _ in match.duplicates)
+        if self.explanation.unexplained:
+            left["unexpected, let pass with --allow"] = list(self.explanation.unexplained)
+        return left
+
+    @property
+    def copies(self) -> tuple[tuple[Store, str, str], ...]:
+        """Second names of tensors in the files, each with the name that is kept: they must be equal."""
+        if self._in_memory is not None:
+            return ()
+        matches = self.explanation.roles.values()
+        return tuple((self.store, *pair) for match in matches for pair in match.duplicates)
+
+    def contents(self, progress: Progress | None = None) -> dict[str, LeafContent]:
+        """The content of every leaf. `progress` is told the bytes read and the bytes in all.
+
+        Raises:
+            CheckpointError: the input holds no values, two copies of a tensor differ, or a file changed
+                while it was read.
+        """
+        if not self.store.has_bytes:
+            raise CheckpointError(
+                "this input holds names and shapes only, no values",
+                checkpoint=self.report.path,
+                hint="give the weights themselves",
+            )
+        check_copies(self.copies)
+        contents = contents_of(self.store, self.leaves, progress=progress)
+        check_unchanged(local_sources(self.store))
+        return contents
 
     @property
     def let_pass_before(self) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from blake3 import blake3
 from safetensors.torch import load_file, save_file
 
 import dovetail
-from dovetail.edit.convert import Changes
 from dovetail.names import star
 from dovetail.report import Finding, Report
 from files import MODELS
@@ -59,8 +58,8 @@ def test_what_convert_writes_fits_its_certificate(family: str, number: int, tmp_
     first, *others = homes(family, number)
     dovetail.make(family, tmp_path / "a", layout=first, sizes=MODELS[family][number], dtype="float32", seed=3)
     for layout in (first, *others):
-        changes = Changes(dtypes=["*norm*=float64"]) if layout == first else Changes(max_shard_size=90_000)
-        dovetail.convert(tmp_path / "a", tmp_path / layout, to=layout, changes=changes)
+        changes = {"dtype": ["*norm*=float64"]} if layout == first else {"max_shard_size": 90_000}
+        dovetail.convert(tmp_path / "a", tmp_path / layout, to=layout, **changes)
         report = dovetail.validate(tmp_path / layout, values=True)
         assert errors(report) == []
         assert report.unchecked == ()
@@ -68,8 +67,8 @@ def test_what_convert_writes_fits_its_certificate(family: str, number: int, tmp_
 
 def test_a_part_that_was_left_out_is_no_other_checkpoint(tmp_path: Path) -> None:
     dovetail.make("qwen2_vl", tmp_path / "a", sizes=MODELS["qwen2_vl"][0])
-    changes = Changes(without=["vision", "merger"])
-    dovetail.convert(tmp_path / "a", tmp_path / "b", changes=changes)
+    changes = {"without": ["vision", "merger"]}
+    dovetail.convert(tmp_path / "a", tmp_path / "b", **changes)
     report = dovetail.validate(tmp_path / "b", values=True)
     assert "other-certificate" not in {finding.code for finding in report.findings}
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 import dovetail as package
 from commands import dovetail
-from dovetail.edit.convert import Changes
 from dovetail.errors import CheckpointError, UsageError
 from files import MODELS
 
@@ -70,7 +70,7 @@ def test_damage_that_is_let_pass_is_carried_on_and_shown(tmp_path: Path) -> None
 
 
 def test_tags_survive_two_conversions(tmp_path: Path) -> None:
-    package.convert(made(tmp_path), tmp_path / "b", to="litgpt", changes=Changes(pad_vocab=64))
+    package.convert(made(tmp_path), tmp_path / "b", to="litgpt", pad_vocab=64)
     stamp = certificate(tmp_path / "b")
     stamp["init"] = {"text.norm.weight": "random"} | stamp["init"]  # type: ignore[operator]
     (tmp_path / "b" / "dovetail.json").write_text(json.dumps(stamp))
@@ -159,16 +159,16 @@ def test_numbers_that_would_become_infinite_stop_the_run_with_their_names(
     state[UP][0, 0] = float("inf")
     changed(source, **{NORM: state[NORM], UP: state[UP]})
     with pytest.raises(CheckpointError, match="would become infinite") as raised:
-        package.convert(source, tmp_path / "out", changes=Changes(dtypes=[dtype]))
+        package.convert(source, tmp_path / "out", dtype=[dtype])
     assert "`text.norm.weight` (1)" in str(raised.value)
     assert "`text.blocks.1.mlp.up.weight` (1)" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
-    kept = Changes(dtypes=[dtype, "*norm*=float32", "*.up.*=float32"])
-    assert package.convert(source, tmp_path / "kept", changes=kept).overflowed == {}
+    kept = {"dtype": [dtype, "*norm*=float32", "*.up.*=float32"]}
+    assert package.convert(source, tmp_path / "kept", **kept).overflowed == {}
 
     allow = ["text.norm.weight", "*mlp.up*"]
-    done = package.convert(source, tmp_path / "out", changes=Changes(dtypes=[dtype]), allow=allow)
+    done = package.convert(source, tmp_path / "out", dtype=[dtype], allow=allow)
     assert done.overflowed == {"text.norm.weight": 1, "text.blocks.1.mlp.up.weight": 1}
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert bool(after[NORM][2].isinf())
@@ -187,7 +187,7 @@ def test_numbers_that_would_become_infinite_stop_the_run_with_their_names(
 )
 def test_a_cast_that_cannot_be_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message.replace("*", r"\*")):
-        package.convert(made(tmp_path), tmp_path / "out", to="litgpt", changes=Changes(dtypes=words))
+        package.convert(made(tmp_path), tmp_path / "out", to="litgpt", dtype=words)
 
 
 # -- parts, rows, sizes
@@ -195,10 +195,10 @@ def test_a_cast_that_cannot_be_is_refused(words: list[str], message: str, tmp_pa
 
 def test_a_part_is_left_out_when_asked_for(tmp_path: Path) -> None:
     package.make("qwen2_vl", tmp_path / "a", sizes=MODELS["qwen2_vl"][0])
-    changes = Changes(without=["vision", "merger"])
-    package.convert(tmp_path / "a", tmp_path / "out", to="litgpt", changes=changes)
+    changes = {"without": ["vision", "merger"]}
+    package.convert(tmp_path / "a", tmp_path / "out", to="litgpt", **changes)
     with pytest.raises(UsageError, match="has no part `audio`"):
-        package.convert(tmp_path / "a", tmp_path / "x", changes=Changes(without=["audio"]))
+        package.convert(tmp_path / "a", tmp_path / "x", without=["audio"])
     names = torch.load(tmp_path / "out" / "lit_model.pth", weights_only=True).keys()
     assert not any(name.startswith("visual.") for name in names)
     reasons = [one["reason"] for one in certificate(tmp_path / "out")["dropped"]]  # type: ignore[attr-defined]
@@ -208,14 +208,14 @@ def test_a_part_is_left_out_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (Changes(without=["text"]), "nothing is left without text"),
-        (Changes(pad_vocab=0), "--pad-vocab 0 is no multiple"),
-        (Changes(pad_vocab=-3), "--pad-vocab -3 is no multiple"),
+        ({"without": ["text"]}, "nothing is left without text"),
+        ({"pad_vocab": 0}, "--pad-vocab 0 is no multiple"),
+        ({"pad_vocab": -3}, "--pad-vocab -3 is no multiple"),
     ],
 )
-def test_what_cannot_be_asked_for(changes: Changes, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_for(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        package.convert(made(tmp_path), tmp_path / "out", changes=changes)
+        package.convert(made(tmp_path), tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
 
 
@@ -223,7 +223,7 @@ def test_padded_rows_are_zeros_and_everybody_is_told(tmp_path: Path) -> None:
     import yaml
 
     source = made(tmp_path)
-    package.convert(source, tmp_path / "out", to="litgpt", changes=Changes(pad_vocab=64))
+    package.convert(source, tmp_path / "out", to="litgpt", pad_vocab=64)
     state = torch.load(tmp_path / "out" / "lit_model.pth", weights_only=True)
     before = load_file(source / "model.safetensors")["model.embed_tokens.weight"]
     for name in ("transformer.wte.weight", "lm_head.weight"):
@@ -246,12 +246,12 @@ def test_no_byte_depends_on_a_convention(tmp_path: Path) -> None:
     answer = dovetail("convert", tmp_path / "q", tmp_path / "out", "--to", "litgpt-legacy")
     assert (answer.code, "--set text.kv_heads=NUMBER" in answer.err) == (2, True)
     given = {"text.kv_heads": 2}
-    package.convert(tmp_path / "q", tmp_path / "out", to="litgpt-legacy", given=given)
+    package.convert(tmp_path / "q", tmp_path / "out", to="litgpt-legacy", set=given)
     for file in ("config.json", "model_config.yaml", "dovetail.json"):
         (tmp_path / "out" / file).unlink()
     with pytest.raises(UsageError, match="can only be taken apart when kv_heads is known"):
         package.convert(tmp_path / "out", tmp_path / "back", to="hf")
-    package.convert(tmp_path / "out", tmp_path / "back", to="hf", given=given)
+    package.convert(tmp_path / "out", tmp_path / "back", to="hf", set=given)
     before, after = (
         load_file(tmp_path / "q" / "model.safetensors"),
         load_file(tmp_path / "back" / "model.safetensors"),

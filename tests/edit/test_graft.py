@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import dovetail
-from dovetail.edit.graft import Wanted, opened_graft
+from dovetail.edit.graft import Filling, opened_graft
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.weights.interpolate import cubic_weights
 from files import MODELS
@@ -98,7 +98,7 @@ def test_transformers_loads_what_was_grafted_and_finds_the_donors_in_it(
         [tmp_path / "backbone", tmp_path / "tower"],
         tmp_path / "out",
         config=target,
-        wanted=Wanted(interpolate=True),
+        interpolate=True,
     )
     model, info = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
         done.path, output_loading_info=True, dtype=torch.float32
@@ -134,7 +134,7 @@ def test_both_sides_are_accounted_for(
     backbone: dict[str, torch.Tensor], tower: dict[str, torch.Tensor], target: Path, tmp_path: Path
 ) -> None:
     donors = [tmp_path / "backbone", tmp_path / "tower"]
-    with opened_graft(donors, target, wanted=Wanted(interpolate=True)) as graft:
+    with opened_graft(donors, target, filling=Filling(interpolate=True)) as graft:
         mine = [row for row in graft.rows if row.side == "target"]
         left = [row for row in graft.rows if row.side == "donor"]
         assert sum(row.leaves for row in mine) == len(graft.plan.tensors)
@@ -161,7 +161,8 @@ def test_token_rows_are_cut_or_filled(
         [tmp_path / "backbone"],
         tmp_path / "out",
         config=target,
-        wanted=Wanted(resize_vocab=rows, only=["text"]),
+        resize_vocab=rows,
+        only=["text"],
     )
     assert json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]["vocab_size"] == rows
     model = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
@@ -182,9 +183,7 @@ def test_a_part_that_no_donor_has_is_an_error_if_it_was_named(
     backbone: dict[str, torch.Tensor], target: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="no donor has anything for the part vision"):
-        dovetail.graft(
-            [tmp_path / "backbone"], tmp_path / "out", config=target, wanted=Wanted(only=["text", "vision"])
-        )
+        dovetail.graft([tmp_path / "backbone"], tmp_path / "out", config=target, only=["text", "vision"])
 
 
 def test_grafting_nothing_is_an_error(tower: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -230,7 +229,7 @@ def test_an_older_model_with_a_head_of_its_own_gives_it(tmp_path: Path) -> None:
 def test_tags_of_a_donor_are_carried_on(tmp_path: Path) -> None:
     sizes = MODELS["qwen2"][0]
     dovetail.make("qwen2", tmp_path / "a", sizes=sizes, seed=1)
-    dovetail.graft([tmp_path / "a"], tmp_path / "b", config=tmp_path / "a", wanted=Wanted(resize_vocab=300))
+    dovetail.graft([tmp_path / "a"], tmp_path / "b", config=tmp_path / "a", resize_vocab=300)
     dovetail.convert(tmp_path / "b", tmp_path / "c", to="litgpt")
     assert certificate(tmp_path / "c")["init"]["text.embed.weight"] == "resized"
     dovetail.graft([tmp_path / "c"], tmp_path / "d", config=tmp_path / "b")
@@ -242,7 +241,7 @@ def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> Non
     dovetail.make("llava_onevision", tmp_path / "like", sizes=MODELS["llava_onevision"][0], sparse=True)
     prints = [
         dovetail.graft(
-            [tmp_path / "lm"], tmp_path / f"out{i}", config=tmp_path / "like", wanted=Wanted(seed=seed)
+            [tmp_path / "lm"], tmp_path / f"out{i}", config=tmp_path / "like", seed=seed
         ).fingerprint
         for i, seed in enumerate((5, 5, 6))
     ]
@@ -265,17 +264,17 @@ def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("filling", "message"),
     [
-        (Wanted(resize_vocab=0), "--resize-vocab 0 leaves no rows"),
-        (Wanted(resize_vocab=-4), "--resize-vocab -4 leaves no rows"),
-        (Wanted(seed=-1), "--seed -1 is no seed"),
+        ({"resize_vocab": 0}, "--resize-vocab 0 leaves no rows"),
+        ({"resize_vocab": -4}, "--resize-vocab -4 leaves no rows"),
+        ({"seed": -1}, "--seed -1 is no seed"),
     ],
 )
-def test_numbers_that_mean_nothing(wanted: Wanted, message: str, tmp_path: Path) -> None:
+def test_numbers_that_mean_nothing(filling: dict[str, Any], message: str, tmp_path: Path) -> None:
     dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
     with pytest.raises(UsageError, match=message):
-        dovetail.graft([tmp_path / "lm"], tmp_path / "out", config="qwen2/qwen2-0.5b", wanted=wanted)
+        dovetail.graft([tmp_path / "lm"], tmp_path / "out", config="qwen2/qwen2-0.5b", **filling)
 
 
 @pytest.mark.parametrize(("old", "new"), [(16, 27), (27, 16), (4, 4), (3, 7)])
@@ -294,9 +293,7 @@ def test_a_large_grid_is_interpolated_as_torch_does_it(dtype: str, tmp_path: Pat
     sizes = {"vision.layers": 1, "vision.d_vision": 768, "vision.heads": 4, "vision.d_ff": 61}
     for name, positions in (("tower", 30 * 30), ("like", 37 * 37)):
         dovetail.make("siglip", tmp_path / name, sizes={**sizes, "vision.positions": positions}, dtype=dtype)
-    dovetail.graft(
-        [tmp_path / "tower"], tmp_path / "out", config=tmp_path / "like", wanted=Wanted(interpolate=True)
-    )
+    dovetail.graft([tmp_path / "tower"], tmp_path / "out", config=tmp_path / "like", interpolate=True)
     tables = {}
     for name in ("tower", "out"):
         state = load_file(tmp_path / name / "model.safetensors")

@@ -6,7 +6,8 @@ import pytest
 
 import dovetail
 from dovetail.checkpoint import Checkpoint, opened
-from dovetail.edit.convert import plan_convert
+from dovetail.edit.conversion import Conversion
+from dovetail.edit.convert import conversion_plan
 from dovetail.families import built_in
 from dovetail.store.open import open_checkpoint
 from dovetail.store.write.tensor_data import Skip, held
@@ -26,7 +27,7 @@ def contents(path: Path) -> Contents:
 def planned(source: Checkpoint, layout: str) -> Contents:
     """Every tensor that a conversion would write, without a file written."""
     found: Contents = {}
-    for tensor in plan_convert(source, to=layout).tensors:
+    for tensor in conversion_plan(source, Conversion(to=layout)).tensors:
         blocks = (held(chunk) for _, chunk in tensor.chunks())  # each is overwritten by the next
         data = b"".join(bytes(one.size if isinstance(one, Skip) else one) for one in blocks)
         found |= dict.fromkeys((tensor.name, *tensor.aliases), (tensor.dtype, tensor.shape, data))

@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import dovetail
-from dovetail.edit.convert import Changes
 from dovetail.errors import UsageError
 from dovetail.families import family
 from files import MODELS
@@ -165,7 +164,7 @@ def test_transformers_loads_what_was_litgpt_s_with_its_yaml_only(name: str, tmp_
 def test_transformers_loads_shards_with_their_index(name: str, tmp_path: Path) -> None:
     _, _, home, inputs = LOADABLE[name]
     model, folder = saved(name, tmp_path)
-    dovetail.convert(folder, tmp_path / "out", to=home, changes=Changes(max_shard_size=30_000))
+    dovetail.convert(folder, tmp_path / "out", to=home, max_shard_size=30_000)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     shards = sorted(path.name for path in (tmp_path / "out").glob("model-*.safetensors"))
     assert len(shards) > 3
@@ -180,7 +179,7 @@ def test_transformers_loads_shards_with_their_index(name: str, tmp_path: Path) -
 
 def test_transformers_loads_a_torch_file(tmp_path: Path) -> None:
     model, folder = saved("qwen3", tmp_path)
-    dovetail.convert(folder, tmp_path / "out", changes=Changes(format="pth"))
+    dovetail.convert(folder, tmp_path / "out", format="pth")
     assert (tmp_path / "out" / "pytorch_model.bin").exists()
     assert_loads(model, tmp_path / "out", {"input_ids": WORDS})
 
@@ -341,7 +340,7 @@ def test_timm_loads_its_layout(model: str, tmp_path: Path) -> None:
     tower = trained(lambda: import_timm().create_model(model, **sizes))
     save_file(tower.state_dict(), tmp_path / "model.safetensors")
     given = {"vision.heads": 3}
-    dovetail.convert(tmp_path / "model.safetensors", tmp_path / "there", to="hf", given=given)
+    dovetail.convert(tmp_path / "model.safetensors", tmp_path / "there", to="hf", set=given)
     dovetail.convert(tmp_path / "there", tmp_path / "back", to="timm")
     again = import_timm().create_model(model, **sizes).eval()
     from safetensors.torch import load_file

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import dovetail
-from dovetail.edit.convert import Changes
 from dovetail.store.open import open_checkpoint
 from files import safetensors_bytes
 
@@ -43,12 +42,12 @@ def test_the_hub_s_file_becomes_what_a_library_was_seen_to_write_and_back(
     hub.mkdir()
     (hub / "model.safetensors").write_bytes(safetensors_bytes(golden["hub"]))
     (hub / "config.json").write_text(json.dumps(golden["config"]))
-    plain = Changes(format="safetensors")
-    dovetail.convert(hub, tmp_path / "there", to=WRITTEN[model][written], changes=plain)
+    plain = {"format": "safetensors"}
+    dovetail.convert(hub, tmp_path / "there", to=WRITTEN[model][written], **plain)
     found, expected = names(tmp_path / "there"), {there[name] for name in golden["hub"]}
     assert expected <= found
     assert all("lm_head" in name for name in found - expected), "only a tied head may be stored as well"
     dovetail.convert(
-        tmp_path / "there", tmp_path / "back", changes=plain, to="openpi" if "pi" in model[:2] else "hf"
+        tmp_path / "there", tmp_path / "back", **plain, to="openpi" if "pi" in model[:2] else "hf"
     )
     assert names(tmp_path / "back") == {*golden["hub"]}

@@ -68,7 +68,7 @@ def test_a_stamped_checkpoint_fits_its_stamp(family: str, number: int, tmp_path:
 @pytest.mark.parametrize("layout", ["legacy", "cora"])
 def test_the_resampler_of_system_4(layout: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", sizes=SYSTEM_4, layout=layout, dtype="bfloat16")
-    done = dovetail.stamp(folder, given={"norm_first": True, "dropout": 0.05})
+    done = dovetail.stamp(folder, set={"norm_first": True, "dropout": 0.05})
     config = read(folder / "dovetail.json")["config"]
     assert {name: config[f"resampler.{name}"]["value"] for name in NUMBERS} == NUMBERS
     assert {config[f"resampler.{name}"]["source"] for name in NUMBERS} == {"weights"}
@@ -164,7 +164,7 @@ def test_half_a_metadata_file_is_not_replaced_unasked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="that is there cannot be read"):
         dovetail.stamp(folder)
     assert not (folder / "dovetail.json").exists()
-    dovetail.stamp(folder, replace=True)
+    dovetail.stamp(folder, overwrite=True)
     assert read(folder / "checkpoint_metadata.json")["model_config"]["resampler_config"]["d_inner"] == 89
 
 
@@ -193,15 +193,15 @@ def test_metadata_of_another_resampler_is_refused(tmp_path: Path) -> None:
 )
 def test_what_contradicts_the_weights_is_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
-    for replace in (False, True):
+    for overwrite in (False, True):
         with pytest.raises(CheckpointError, match=message):
-            dovetail.stamp(folder, given=given, replace=replace)
+            dovetail.stamp(folder, set=given, overwrite=overwrite)
     assert not (folder / "dovetail.json").exists()
 
 
 def test_an_expand_that_means_the_same_is_taken(tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
-    dovetail.stamp(folder, given={"expand": 89.4 / 47})
+    dovetail.stamp(folder, set={"expand": 89.4 / 47})
     assert read(folder / "dovetail.json")["config"]["resampler.d_inner"]["value"] == 89
 
 
@@ -218,31 +218,31 @@ def test_an_expand_that_means_the_same_is_taken(tmp_path: Path) -> None:
 def test_what_cannot_be_said_is_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
     with pytest.raises(UsageError, match=message):
-        dovetail.stamp(folder, given=given)
+        dovetail.stamp(folder, set=given)
 
 
 def test_a_config_that_says_otherwise_wins_unless_overwritten(tmp_path: Path) -> None:
     hyper = {"resampler_norm_first": False}
     folder = lightning(tmp_path / "it", hyper_parameters=hyper)
     with pytest.raises(UsageError, match=r"is False in hyper_parameters .* and True in --set"):
-        dovetail.stamp(folder, given={"norm_first": True})
-    dovetail.stamp(folder, given={"norm_first": True}, replace=True)
+        dovetail.stamp(folder, set={"norm_first": True})
+    dovetail.stamp(folder, set={"norm_first": True}, overwrite=True)
     assert dovetail.inspect(folder).config["resampler.norm_first"].value is True
 
 
 def test_a_stamp_that_agrees_is_added_to(tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
-    dovetail.stamp(folder, given={"norm_first": True})
+    dovetail.stamp(folder, set={"norm_first": True})
     first = read(folder / "dovetail.json")
-    dovetail.stamp(folder, given={"dropout": 0.1})
+    dovetail.stamp(folder, set={"dropout": 0.1})
     second = read(folder / "dovetail.json")
     added = {"value": 0.1, "source": "stamp", "evidence": "--set: resampler.dropout"}
     assert second["config"] == {**first["config"], "resampler.dropout": added}
     with pytest.raises(
         UsageError, match=r"is True in dovetail.json: config.resampler.norm_first and False in --set"
     ):
-        dovetail.stamp(folder, given={"norm_first": False})
-    dovetail.stamp(folder, given={"norm_first": False}, replace=True)
+        dovetail.stamp(folder, set={"norm_first": False})
+    dovetail.stamp(folder, set={"norm_first": False}, overwrite=True)
     third = read(folder / "dovetail.json")["config"]
     assert (third["resampler.norm_first"]["value"], third["resampler.dropout"]["value"]) == (False, 0.1)
 
@@ -255,7 +255,7 @@ def test_values_that_changed_need_overwriting(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UsageError, match=r"other hashes for 1 tensor: `text.norm.weight`"):
         dovetail.stamp(folder)
-    done = dovetail.stamp(folder, replace=True)
+    done = dovetail.stamp(folder, overwrite=True)
     assert done.fingerprint == dovetail.fingerprint(folder)
 
 
@@ -266,7 +266,7 @@ def test_the_stamp_of_another_size_is_replaced_only_when_asked(tmp_path: Path) -
     (folder / "dovetail.json").write_bytes((tmp_path / "other" / "dovetail.json").read_bytes())
     with pytest.raises(UsageError, match=r"dovetail.json does not fit the weights"):
         dovetail.stamp(folder)
-    done = dovetail.stamp(folder, replace=True)
+    done = dovetail.stamp(folder, overwrite=True)
     assert done.notes == ("nothing was taken from the older dovetail.json: it did not fit the weights",)
     assert dovetail.validate(folder, values=True).is_whole
 
@@ -288,13 +288,13 @@ def test_tags_and_the_past_are_kept(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "it" / "model.safetensors")
     tensors["model.norm.weight"] += 1
     save_file(tensors, tmp_path / "it" / "model.safetensors")
-    dovetail.stamp(tmp_path / "it", replace=True)
+    dovetail.stamp(tmp_path / "it", overwrite=True)
     assert read(path)["init"] == {"text.embed.weight": "random"}
 
 
 def test_a_stamp_is_carried_on_by_convert(tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
-    done = dovetail.stamp(folder, given={"norm_first": True})
+    done = dovetail.stamp(folder, set={"norm_first": True})
     converted = dovetail.convert(folder, tmp_path / "cora", to="cora")
     assert converted.fingerprint == done.fingerprint
     assert dovetail.inspect(tmp_path / "cora").config["resampler.norm_first"].value is True
@@ -303,7 +303,7 @@ def test_a_stamp_is_carried_on_by_convert(tmp_path: Path) -> None:
 def test_one_file_among_others_has_a_stamp_of_its_own(tmp_path: Path) -> None:
     folder = made(tmp_path / "it", "panovlm", layout="legacy")
     (folder / "last.ckpt").rename(folder / "epoch=3.ckpt")
-    done = dovetail.stamp(folder / "epoch=3.ckpt", given={"norm_first": True})
+    done = dovetail.stamp(folder / "epoch=3.ckpt", set={"norm_first": True})
     assert [Path(path).name for path in done.files] == ["epoch=3.dovetail.json", "checkpoint_metadata.json"]
     report = dovetail.validate(folder / "epoch=3.ckpt", values=True)
     assert report.config["resampler.norm_first"].evidence.startswith("epoch=3.dovetail.json: ")
@@ -319,7 +319,7 @@ def test_it_may_be_written_elsewhere(tmp_path: Path) -> None:
     assert sorted(folder.iterdir()) == before
     with pytest.raises(UsageError, match=r"dovetail.json` exists"):
         dovetail.stamp(folder, out=tmp_path / "a" / "b")
-    dovetail.stamp(folder, out=tmp_path / "a" / "b", replace=True)
+    dovetail.stamp(folder, out=tmp_path / "a" / "b", overwrite=True)
 
 
 def test_headers_alone_can_be_stamped(tmp_path: Path) -> None:
@@ -367,22 +367,22 @@ def test_half_a_stamp_is_an_error_and_replaced_only_when_asked(tmp_path: Path) -
     ]
     with pytest.raises(UsageError, match=r"dovetail.json cannot be read"):
         dovetail.stamp(folder)
-    dovetail.stamp(folder, replace=True)
+    dovetail.stamp(folder, overwrite=True)
     assert dovetail.validate(folder, values=True).is_whole
 
 
 def test_a_stamp_from_the_future_is_not_replaced(tmp_path: Path) -> None:
     folder = made(tmp_path / "it")
     (folder / "dovetail.json").write_text('{"schema": 9}')
-    for replace in (False, True):
+    for overwrite in (False, True):
         with pytest.raises(CheckpointError, match="schema 9"):
-            dovetail.stamp(folder, replace=replace)
+            dovetail.stamp(folder, overwrite=overwrite)
 
 
 def test_a_place_that_cannot_be_written_to_is_left_as_it_was(tmp_path: Path) -> None:
     folder = made(tmp_path / "it")
     (folder / "dovetail.json").mkdir()  # even root cannot rename a file over a folder
     with pytest.raises((WriteError, UsageError)):
-        dovetail.stamp(folder, replace=True)
+        dovetail.stamp(folder, overwrite=True)
     assert [one.name for one in folder.iterdir() if "partial" in one.name] == []
     assert stat.S_ISDIR((folder / "dovetail.json").stat().st_mode)

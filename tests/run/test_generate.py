@@ -19,7 +19,6 @@ from PIL import Image
 
 import dovetail
 from commands import dovetail as command
-from dovetail.edit.convert import Changes
 from dovetail.errors import DovetailError, UsageError
 from dovetail.families import family
 from dovetail.run.generate import Generator
@@ -120,7 +119,7 @@ def test_every_layout_of_a_variant(variant: str, saved: Callable[[str], Saved], 
 @pytest.mark.parametrize("name", ["qwen2", "paligemma"])
 def test_padded_rows_are_never_chosen(name: str, saved: Callable[[str], Saved], tmp_path: Path) -> None:
     one = saved(name)
-    dovetail.convert(one.folder, tmp_path / "padded", changes=Changes(pad_vocab=2048))
+    dovetail.convert(one.folder, tmp_path / "padded", pad_vocab=2048)
     generator = Generator.load(tmp_path / "padded")
     rows = generator.model.head_weight.shape[0]
     assert rows == 2048

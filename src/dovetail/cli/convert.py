@@ -39,9 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the checkpoint, or prints what would be written."""
     from dovetail.checkpoint import opened
-    from dovetail.edit.convert import Changes, plan_convert
+    from dovetail.edit.conversion import Conversion
+    from dovetail.edit.convert import conversion_plan
 
-    changes = Changes(
+    asked = Conversion(
+        to=options.to,
         format=options.format,
         max_shard_size=parse_size(options.max_shard_size),
         dtypes=options.dtype,
@@ -52,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
     with opened(
         options.checkpoint,
         as_=options.as_,
-        allow=options.allow,
+        allow=asked.allow,
         given=assignments(options.given),
         to_be="changed",
     ) as source:
-        return carry_out(plan_convert(source, to=options.to, changes=changes), options)
+        return carry_out(conversion_plan(source, asked), options)

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             values=options.values,
             tolerance=options.tolerance,
             as_=options.as_,
-            given=assignments(options.given),
+            set=assignments(options.given),
             progress=progress,
         )
     if options.json:

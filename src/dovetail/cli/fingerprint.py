@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
         found = identify(
             options.checkpoint,
             as_=options.as_,
-            given=assignments(options.given),
+            set=assignments(options.given),
             progress=progress,
         )
     if options.json:

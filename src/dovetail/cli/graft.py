@@ -51,24 +51,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the account of both sides; writes the model unless something does not fit."""
     from dovetail.cli.output import print_json
-    from dovetail.edit.graft import Wanted, checked, opened_graft
+    from dovetail.edit.conversion import Conversion
+    from dovetail.edit.graft import Filling, checked, opened_graft
     from dovetail.render.graft_page import graft_page
     from dovetail.render.page import Line
     from dovetail.render.plan_page import needs
     from dovetail.render.terminal import show
 
-    wanted = Wanted(
+    filling = Filling(
         only=options.only,
         interpolate=options.interpolate,
         resize_vocab=options.resize_vocab,
         seed=options.seed,
+    )
+    asked = Conversion(
         to=options.to,
-        dtypes=options.dtype,
         format=options.format,
         max_shard_size=parse_size(options.max_shard_size),
+        dtypes=options.dtype,
+        allow=options.allow,
     )
     with opened_graft(
-        options.donors, options.config, wanted=wanted, given=assignments(options.given), allow=options.allow
+        options.donors, options.config, filling=filling, asked=asked, given=assignments(options.given)
     ) as graft:
         if options.dry_run:
             if options.json:

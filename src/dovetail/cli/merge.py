@@ -23,10 +23,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the model, or prints what would be written."""
     from dovetail.checkpoint import opened
-    from dovetail.edit.convert import Changes
-    from dovetail.edit.merge import plan_merge
+    from dovetail.edit.conversion import Conversion
+    from dovetail.edit.merge import merge_plan
 
-    changes = Changes(format=options.format, max_shard_size=parse_size(options.max_shard_size))
+    asked = Conversion(
+        to=options.to,
+        format=options.format,
+        max_shard_size=parse_size(options.max_shard_size),
+        allow=options.allow,
+    )
     with opened(
         options.directory,
         as_=options.as_,
@@ -34,4 +39,4 @@ def run(options: argparse.Namespace) -> int:
         given=assignments(options.given),
         to_be="changed",
     ) as source:
-        return carry_out(plan_merge(source, to=options.to, changes=changes), options)
+        return carry_out(merge_plan(source, asked), options)

@@ -39,12 +39,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the nodes, or prints what would be written."""
     from dovetail.checkpoint import opened
-    from dovetail.edit.convert import Changes
-    from dovetail.edit.split import plan_split
+    from dovetail.edit.conversion import Conversion
+    from dovetail.edit.split import split_plan
 
     layers = parse_layers(options.layers) if options.layers else None
-    changes = Changes(
-        format=options.format, max_shard_size=parse_size(options.max_shard_size), dtypes=options.dtype
+    asked = Conversion(
+        to=options.to,
+        format=options.format,
+        max_shard_size=parse_size(options.max_shard_size),
+        dtypes=options.dtype,
+        allow=options.allow,
     )
     with opened(
         options.checkpoint,
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         given=assignments(options.given),
         to_be="changed",
     ) as source:
-        plan = plan_split(source, nodes=options.nodes, layers=layers, to=options.to, changes=changes)
+        plan = split_plan(source, asked, nodes=options.nodes, layers=layers)
         return carry_out(plan, options)
 
 

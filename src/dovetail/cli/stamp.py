@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     with ProgressBar("hashing") as progress:
         found = stamp(
             options.checkpoint,
-            given=assignments(options.given),
+            set=assignments(options.given),
             out=options.out,
             values=not options.no_values,
-            replace=options.overwrite,
+            overwrite=options.overwrite,
             dry_run=options.dry_run,
             as_=options.as_,
             allow=options.allow,

@@ -45,7 +45,7 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT once the result is complete")
     parser.add_argument(
         "--no-sync",
-        dest="is_synced",
+        dest="sync",
         action="store_false",
         help="do not wait for the disk, as cp does not; a power cut soon after may damage OUT",
     )
@@ -75,10 +75,10 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
         foretell(plan, options)
         return 0
     from dovetail.edit.write.destination import check_place
-    from dovetail.edit.write.execute import execute
+    from dovetail.edit.write.execute import Writing, execute
     from dovetail.render.page import quantity
 
-    check_place(options.out, plan.stores, replaces=options.overwrite)
+    check_place(options.out, plan.stores, overwrite=options.overwrite)
     print(
         f"writing {quantity(plan.size, 'B')} with at most {plan.memory >> 20} MiB of memory", file=sys.stderr
     )
@@ -86,10 +86,8 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
         done = execute(
             plan,
             options.out,
-            is_resumed=options.resume,
-            replaces=options.overwrite,
-            is_synced=options.is_synced,
-            progress=progress,
+            Writing(options.overwrite, options.resume, options.sync),
+            progress,
         )
     if options.json:
         print_json(done.as_json())
@@ -106,6 +104,6 @@ def foretell(plan: "Plan", options: argparse.Namespace) -> None:
     from dovetail.edit.write.destination import check_place
 
     try:
-        check_place(options.out, plan.stores, replaces=options.overwrite)
+        check_place(options.out, plan.stores, overwrite=options.overwrite)
     except UsageError as error:
         print(f"\nwithout --dry-run this stops: {error}", file=sys.stderr)

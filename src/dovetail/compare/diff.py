@@ -1,8 +1,6 @@
 """`diff`: two checkpoints tensor by tensor, whatever layout, container and shards each is in."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
@@ -10,9 +8,9 @@ from dovetail.compare.comparand import Comparand, Tensor, by_canonical_name, by_
 from dovetail.compare.difference import Change, Difference, Distance, Kind, Setting
 from dovetail.errors import UsageError, listed
 from dovetail.report import counted
+from dovetail.store.readers import readers
 
 Progress = Callable[[int, int], None]
-_THREADS = 4  # more do not read faster
 
 
 def diff(
@@ -22,19 +20,19 @@ def diff(
     values: bool = False,
     tolerance: float = 0.0,
     as_: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Difference:
     """What two checkpoints have in common and what not, by canonical name.
 
     `values` compares the data too. A tensor whose differences have a norm of at most `tolerance` times
-    its own is close, and not different. `as_` and `given` hold for both sides.
+    its own is close, and not different. `as_` and `set` hold for both sides.
 
     Raises:
         UsageError: there is nothing to open, or values are asked for where there are none.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
     """
-    with opened(a, as_=as_, given=given) as one, opened(b, as_=as_, given=given) as other:
+    with opened(a, as_=as_, given=set) as one, opened(b, as_=as_, given=set) as other:
         pair = _under_the_same_names(one, other)
         return compare(*pair, values=values or tolerance > 0, tolerance=tolerance, progress=progress)
 
@@ -136,13 +134,10 @@ def _distances(pairs: list[tuple[Tensor, Tensor]], progress: Progress | None) ->
     from dovetail.compare.distance import distance
 
     readable = [(one.leaf, other.leaf) for one, other in pairs if one.leaf and other.leaf]
-    for leaf in {id(one.store): one for pair in readable for one in pair}.values():
-        assert leaf.store is not None
-        for file in range(len(leaf.store.files)):
-            leaf.store.source(file)  # opened before the threads ask for it
+    stores = {id(one.store): one.store for pair in readable for one in pair if one.store is not None}
     done, total = 0, sum(one.size for one, _ in readable)
     found = {}
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    with readers(*stores.values()) as pool:
         for (one, _), away in zip(readable, pool.map(lambda pair: distance(*pair), readable), strict=True):
             found[one.name] = away
             done += one.size

@@ -1,12 +1,12 @@
 """`fingerprint`: which model a checkpoint is, whatever layout, container and shards it is in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Path, opened
-from dovetail.edit.contents import leaf_contents
-from dovetail.edit.write.certificate import fingerprint as fingerprint_of
 from dovetail.store.content import ALGORITHM
+from dovetail.weights.hashes import Progress
+from dovetail.weights.hashes import fingerprint as fingerprint_of
 
 
 class Identity(NamedTuple):
@@ -29,22 +29,28 @@ class Identity(NamedTuple):
         return {"schema": 1, **self._asdict(), "layout": layout, "hash": ALGORITHM}
 
 
-def fingerprint(checkpoint: Path, **options: Any) -> str:
-    """The fingerprint of a checkpoint: equal exactly when the weights are. Options as in `identify`.
+def fingerprint(
+    checkpoint: Path,
+    *,
+    as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """The fingerprint of a checkpoint: equal exactly when the weights are.
 
     Raises:
         CheckpointError: it is of no known family, damaged, or holds no values.
         UsageError: there is nothing to open, or something must be known that no file says.
     """
-    return identify(checkpoint, **options).fingerprint
+    return identify(checkpoint, as_=as_, set=set, progress=progress).fingerprint
 
 
 def identify(
     checkpoint: Path,
     *,
     as_: str | None = None,
-    given: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    set: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Identity:
     """Reads all values of a checkpoint and says which model it is.
 
@@ -52,8 +58,8 @@ def identify(
         CheckpointError: it is of no known family, damaged, or holds no values.
         UsageError: there is nothing to open, or something must be known that no file says.
     """
-    with opened(checkpoint, as_=as_, given=given, to_be="fingerprinted") as source:
-        contents = leaf_contents(source, progress=progress)
+    with opened(checkpoint, as_=as_, given=set, to_be="fingerprinted") as source:
+        contents = source.contents(progress)
         stamp = source.documents.stamp
         certified = stamp.values.get("fingerprint") if stamp else None
         return Identity(

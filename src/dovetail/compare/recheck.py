@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint
-from dovetail.edit.contents import contents_of
-from dovetail.edit.write.certificate import LeafContent, fingerprint
 from dovetail.errors import DovetailError
 from dovetail.explain.certificate import is_about
 from dovetail.report import Finding, Report, counted, more
+from dovetail.weights.hashes import LeafContent, contents_of, fingerprint
 from dovetail.weights.leaf import Leaf
 
 Progress = Callable[[int, int], None]

@@ -55,10 +55,10 @@ def _is_alike(value: Any, default: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_given(given: Mapping[str, Any], source: Checkpoint, *, replace: bool) -> None:
+def check_given(given: Mapping[str, Any], source: Checkpoint, *, overwrite: bool) -> None:
     """Refuses a value that the weights contradict, and one that a document says otherwise.
 
-    `replace` lets what is given win over documents.
+    `overwrite` lets what is given win over documents.
 
     Raises:
         CheckpointError: the weights say otherwise.
@@ -74,7 +74,7 @@ def check_given(given: Mapping[str, Any], source: Checkpoint, *, replace: bool) 
                 checkpoint=source.report.path,
                 hint=f"leave the {GIVEN} out: what the weights show needs no saying",
             )
-        if known.source in ("config", "stamp") and not replace:
+        if known.source in ("config", "stamp") and not overwrite:
             raise UsageError(
                 f"{name} is {known.value} in {known.evidence} and {value} in {GIVEN}: {name}",
                 hint="find out which is right; --overwrite lets --set win",

@@ -15,10 +15,10 @@ from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.blueprint import Blueprint, PlannedLeaf
 from dovetail.declare.family import Family, Layout
 from dovetail.edit.beside.carried import CONFIG, travelling
-from dovetail.edit.beside.config_json import config_json
-from dovetail.edit.convert import cast_leaves, format_of
+from dovetail.edit.beside.config_json import adapted, config_json
+from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, words_of, writable_layout
 from dovetail.edit.plan import Output, Plan
-from dovetail.edit.write.execute import Done, Progress, execute
+from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import CheckpointError, UsageError, listed
 from dovetail.explain.documents import Documents, config_documents
@@ -37,21 +37,17 @@ from dovetail.weights.leaf import Leaf
 _BESIDE = (".json", ".jinja", ".model")
 
 
-class Wanted(NamedTuple):
-    """What the user allows beyond plain copies.
+class Filling(NamedTuple):
+    """How the new model is filled, beyond plain copies.
 
     `only` are the parts that donors fill (all by default), `resize_vocab` the rows of the token tables,
-    `interpolate` whether position tables may be made to fit.
+    `interpolate` whether position tables may be made to fit; `seed` is that of what no donor has.
     """
 
     only: Collection[str] = ()
     interpolate: bool = False
     resize_vocab: int | None = None
     seed: int = 0
-    to: str | None = None
-    dtypes: Sequence[str] = ()
-    format: str | None = None
-    max_shard_size: int = DEFAULT_SHARD
 
 
 class Row(NamedTuple):
@@ -86,7 +82,7 @@ class Graft(NamedTuple):
         }
 
 
-_PLAIN = Wanted()
+_PLAIN, _NO_CHANGES = Filling(), Conversion()
 
 
 def graft(
@@ -94,32 +90,64 @@ def graft(
     out: Path,
     *,
     config: Path,
-    wanted: Wanted = _PLAIN,
-    given: Mapping[str, Any] | None = None,
-    allow: Collection[str] = (),
+    only: Words = (),
+    interpolate: bool = False,
+    resize_vocab: int | None = None,
+    seed: int = 0,
+    to: str | None = None,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
+    dtype: Words = (),
+    set: Mapping[str, Any] | None = None,
+    allow: Words = (),
+    overwrite: bool = False,
     resume: bool = False,
-    replace: bool = False,
     sync: bool = True,
     progress: Progress | None = None,
 ) -> Done:
     """Writes a new model with what donors have of it; the rest begins fresh and is tagged.
 
-    Without `sync` it is left to the system when the bytes reach the disk, as `cp` leaves it.
+    `config` is a config.json or a folder with one, here or elsewhere, or a published size as
+    FAMILY/SIZE; `set` are sizes and settings that it does not say. `only` are the parts that donors fill,
+    `seed` is that of the rest. `interpolate` makes position tables of images fit, `resize_vocab` cuts or
+    fills token rows. All other words are those of `convert`.
 
     Raises:
         CheckpointError: a donor is damaged, nothing of it is wanted, or something does not fit.
         UsageError: the target is not known, or its sizes are not.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened_graft(donors, config, wanted=wanted, given=given, allow=allow) as planned:
-        return execute(
-            checked(planned),
-            os.fspath(out),
-            is_resumed=resume,
-            replaces=replace,
-            is_synced=sync,
-            progress=progress,
-        )
+    filling = Filling(words_of(only), interpolate, resize_vocab, seed)
+    asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
+    with opened_graft(donors, config, filling=filling, asked=asked, given=set) as planned:
+        return execute(checked(planned), os.fspath(out), Writing(overwrite, resume, sync), progress)
+
+
+def plan_graft(
+    donors: Sequence[Path],
+    *,
+    config: Path,
+    only: Words = (),
+    interpolate: bool = False,
+    resize_vocab: int | None = None,
+    seed: int = 0,
+    to: str | None = None,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
+    dtype: Words = (),
+    set: Mapping[str, Any] | None = None,
+    allow: Words = (),
+) -> Graft:
+    """What `graft` would write, and what would become of each leaf, from headers alone.
+
+    Raises:
+        CheckpointError: a donor is of no known family or damaged.
+        UsageError: the target is not known, or its sizes are not.
+    """
+    filling = Filling(words_of(only), interpolate, resize_vocab, seed)
+    asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
+    with opened_graft(donors, config, filling=filling, asked=asked, given=set) as planned:
+        return planned
 
 
 @contextmanager
@@ -127,9 +155,9 @@ def opened_graft(
     donors: Sequence[Path],
     config: Path,
     *,
-    wanted: Wanted = _PLAIN,
+    filling: Filling = _PLAIN,
+    asked: Conversion = _NO_CHANGES,
     given: Mapping[str, Any] | None = None,
-    allow: Collection[str] = (),
 ) -> Iterator[Graft]:
     """Opens donors and target and says what would go where.
 
@@ -141,33 +169,42 @@ def opened_graft(
         UsageError: the target is not known, or its sizes are not.
     """
     with ExitStack() as stack:
-        sources = [stack.enter_context(opened(one, allow=allow, to_be="changed")) for one in donors]
-        yield _planned(sources, os.fspath(config), wanted, given or {})
+        sources = [stack.enter_context(opened(one, allow=asked.allow, to_be="changed")) for one in donors]
+        yield _planned(sources, os.fspath(config), filling, asked, given=given or {})
 
 
-def _planned(donors: Sequence[Checkpoint], config: str, wanted: Wanted, given: Mapping[str, Any]) -> Graft:
-    if wanted.resize_vocab is not None and wanted.resize_vocab < 1:
-        raise UsageError(f"--resize-vocab {wanted.resize_vocab} leaves no rows", hint="give a number above 0")
+def _planned(
+    donors: Sequence[Checkpoint],
+    config: str,
+    filling: Filling,
+    asked: Conversion,
+    *,
+    given: Mapping[str, Any],
+) -> Graft:
+    if filling.resize_vocab is not None and filling.resize_vocab < 1:
+        raise UsageError(
+            f"--resize-vocab {filling.resize_vocab} leaves no rows", hint="give a number above 0"
+        )
     one, documents, published = _target(config, given)
-    if wanted.resize_vocab:
-        given = {**given, **{f"{role}.vocab": wanted.resize_vocab for role in _with_vocab(one)}}
+    if filling.resize_vocab:
+        given = {**given, **{f"{role}.vocab": filling.resize_vocab for role in _with_vocab(one)}}
         documents = documents._replace(given=given)
     model = described(one, documents, donated=_donated(one, donors), published=published)
-    work = _Work(donors, model, wanted)
+    work = _Work(donors, model, filling)
     for leaf in model.plan.leaves():
         work.fill(leaf)
-    leaves, lossy = cast_leaves(work.leaves, wanted.dtypes)
-    layout = _layout(one, wanted.to)
+    leaves, lossy = cast_leaves(work.leaves, asked.dtypes, allow=asked.allow)
+    layout = _layout(one, asked.to)
     target = Target(
         one, layout, model.plan.kinds, {role: KnownSizes(model.plan.dims(role)) for role in model.plan.kinds}
     )
     files = output_files(
         lay_out(leaves, target),
         layout.container,
-        format=format_of(wanted.format),
-        max_shard_size=wanted.max_shard_size,
+        format=format_of(asked.format),
+        max_shard_size=asked.max_shard_size,
     )
-    texts = _side_files(config, model, leaves, donors, wanted)
+    texts = _side_files(config, model, leaves, donors, filling)
     plan = Plan(
         verb="graft",
         source=" + ".join(donor.report.path for donor in donors),
@@ -248,10 +285,7 @@ def _donated(one: Family, donors: Sequence[Checkpoint]) -> dict[str, dict[str, i
 def _layout(one: Family, to: str | None) -> Layout:
     if to is None:
         return next(layout for layout in one.layouts if layout.is_writable)
-    layout = one.layout(to)
-    if not layout.is_writable:
-        raise UsageError(f"layout {layout.id} is only read: {layout.note}")
-    return layout
+    return writable_layout(one, to)
 
 
 class _Misfit(NamedTuple):
@@ -274,16 +308,16 @@ def _way_out(planned: PlannedLeaf, leaf: Leaf) -> str:
 class _Work:
     """The new model's leaves, as they are found."""
 
-    def __init__(self, donors: Sequence[Checkpoint], model: Described, wanted: Wanted) -> None:
+    def __init__(self, donors: Sequence[Checkpoint], model: Described, filling: Filling) -> None:
         self.leaves: list[Leaf] = []
         self._donors = donors
         self._model = model
-        self._wanted = wanted
+        self._filling = filling
         self._fates: dict[tuple[str, str, str, str | None], list[str]] = {}
         self._used: list[set[str]] = [set() for _ in donors]
         self._misfits: dict[tuple[str, str], list[_Misfit]] = {}
         self._filled: dict[str, int] = dict.fromkeys(model.plan.kinds, 0)
-        if unknown := [role for role in wanted.only if role not in model.plan.kinds]:
+        if unknown := [role for role in filling.only if role not in model.plan.kinds]:
             raise UsageError(
                 f"the new model has no part `{unknown[0]}`", hint=f"its parts: {', '.join(model.plan.kinds)}"
             )
@@ -293,7 +327,7 @@ class _Work:
         name = canonical_name(planned.role, planned.leaf, planned.indices)
         found = self._found(planned)
         if found is None:
-            self._keep(fresh(planned, self._dtype(), self._wanted.seed), "fresh", None)
+            self._keep(fresh(planned, self._dtype(), self._filling.seed), "fresh", None)
             return
         number, leaf = found
         donor = self._donors[number].report.path
@@ -308,15 +342,15 @@ class _Work:
 
     def _fit(self, planned: PlannedLeaf, leaf: Leaf, donor: str) -> None:
         """What to do about another shape, if the user said it."""
-        if self._wanted.resize_vocab and _is_table(planned, leaf, "vocab"):
-            made = resized(leaf, fresh(planned, leaf.dtype, self._wanted.seed))
+        if self._filling.resize_vocab and _is_table(planned, leaf, "vocab"):
+            made = resized(leaf, fresh(planned, leaf.dtype, self._filling.seed))
             self._keep(made, f"resized from {leaf.shape[0]} rows", donor)
-        elif self._wanted.interpolate and _is_grid(planned, leaf):
+        elif self._filling.interpolate and _is_grid(planned, leaf):
             self._keep(interpolated(leaf, planned.shape[0]), f"interpolated from {leaf.shape[0]}", donor)
         else:
             misfit = _Misfit(leaf.name, leaf.shape, planned.shape, _way_out(planned, leaf))
             self._misfits.setdefault((planned.role, donor), []).append(misfit)
-            self._keep(fresh(planned, leaf.dtype, self._wanted.seed), "does not fit", donor)
+            self._keep(fresh(planned, leaf.dtype, self._filling.seed), "does not fit", donor)
 
     def _keep(self, leaf: Leaf, fate: str, donor: str | None) -> None:
         self.leaves.append(leaf)
@@ -325,7 +359,7 @@ class _Work:
 
     def _found(self, planned: PlannedLeaf) -> tuple[int, Leaf] | None:
         """The first donor's leaf for a planned one: of the same role, else of the same kind of part."""
-        if self._wanted.only and planned.role not in self._wanted.only:
+        if self._filling.only and planned.role not in self._filling.only:
             return None
         inside = planned.leaf.template.format(**planned.indices)
         for number, donor in enumerate(self._donors):
@@ -378,7 +412,7 @@ class _Work:
             yield f"{many} not fit from {donor}: {shapes}; {one.hint}"
         if not any(self._filled.values()):
             yield "no donor has anything that the new model takes"
-        for role in self._wanted.only:
+        for role in self._filling.only:
             if not self._filled[role]:
                 yield f"no donor has anything for the part {role}, which was asked for by --only"
 
@@ -407,7 +441,7 @@ def _side_files(
     model: Described,
     leaves: Sequence[Leaf],
     donors: Sequence[Checkpoint],
-    wanted: Wanted,
+    filling: Filling,
 ) -> dict[str, bytes]:
     """The target's own files, then what a donor of the language model has of a tokenizer."""
     texts: dict[str, bytes] = {}
@@ -421,20 +455,12 @@ def _side_files(
         names = [CONFIG] if name else [one for one in folder.files() if one.endswith(_BESIDE)]
         texts |= {one: folder.read(name or one) for one in names if not one.endswith("index.json")}
     if CONFIG in texts:
-        texts[CONFIG] = _adapted(texts[CONFIG], wanted)
+        changes = {"vocab_size": filling.resize_vocab} if filling.resize_vocab else {}
+        texts[CONFIG] = adapted(texts[CONFIG], changes)
     else:
         dtype = max({one.dtype for one in leaves}, key=[one.dtype for one in leaves].count)
         texts[CONFIG] = _generated(model.plan, dtype)
     return texts
-
-
-def _adapted(text: bytes, wanted: Wanted) -> bytes:
-    values = json.loads(text)
-    if wanted.resize_vocab:
-        for section in (values, *(values[key] for key in ("text_config", "llm_config") if key in values)):
-            if "vocab_size" in section:
-                section["vocab_size"] = wanted.resize_vocab
-    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def _generated(plan: Blueprint, dtype: str) -> bytes:

@@ -6,16 +6,18 @@ layers are numbered by the order of the files, and the config beside them says h
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
-from dovetail.edit.convert import Changes, plan_convert
+from dovetail.edit.conversion import Conversion, Words, words_of
+from dovetail.edit.convert import conversion_plan
 from dovetail.edit.plan import Plan
-from dovetail.edit.write.execute import Done, execute
+from dovetail.edit.write.execute import Done, Progress, Writing, execute
+from dovetail.edit.write.files import DEFAULT_SHARD
 from dovetail.errors import UsageError
 
-_NO_CHANGES = Changes()
+_NO_CHANGES = Conversion()
 
 
 def merge(
@@ -23,33 +25,33 @@ def merge(
     out: Path,
     *,
     to: str | None = None,
-    changes: Changes = _NO_CHANGES,
-    allow: Collection[str] = (),
-    given: Mapping[str, Any] | None = None,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
     as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    allow: Words = (),
+    overwrite: bool = False,
     resume: bool = False,
-    replace: bool = False,
     sync: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Done:
     """Writes one model from the nodes in a folder, in the layout that it was split from or in another.
 
-    Without `sync` it is left to the system when the bytes reach the disk, as `cp` leaves it.
+    All words are those of `convert`.
 
     Raises:
         CheckpointError: nodes are missing, of different models, overlap or have gaps.
         UsageError: the folder holds no nodes, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened(directory, as_=as_, allow=allow, given=given, to_be="changed") as source:
-        plan = plan_merge(source, to=to, changes=changes)
-        return execute(
-            plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
-        )
+    asked = Conversion(to, format, max_shard_size, allow=words_of(allow))
+    with opened(directory, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+        plan = merge_plan(source, asked)
+        return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 
 
-def plan_merge(source: Checkpoint, *, to: str | None = None, changes: Changes = _NO_CHANGES) -> Plan:
-    """What `merge` would write.
+def merge_plan(source: Checkpoint, asked: Conversion = _NO_CHANGES) -> Plan:
+    """What a merge of opened nodes writes.
 
     Raises:
         UsageError: the source is no split model.
@@ -62,10 +64,12 @@ def plan_merge(source: Checkpoint, *, to: str | None = None, changes: Changes = 
     stamp = source.documents.stamp.values if source.documents.stamp else {}
     origin = stamp.get("source")
     split_from = origin.get("layout") if isinstance(origin, dict) else None
-    layout = to or (split_from if isinstance(split_from, str) and _is_writable(source, split_from) else None)
-    plan = plan_convert(source, to=layout, changes=changes)
+    layout = asked.to or (
+        split_from if isinstance(split_from, str) and _is_writable(source, split_from) else None
+    )
+    plan = conversion_plan(source, asked._replace(to=layout))
     promised = stamp.get("fingerprint")
-    is_exact = not plan.lossy and not changes.without and changes.pad_vocab == 1 and not source.allowed
+    is_exact = not plan.lossy and not asked.without and asked.pad_vocab == 1 and not source.allowed
     return plan._replace(verb="merge", promised=promised if is_exact else None)
 
 

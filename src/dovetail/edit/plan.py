@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from dovetail.declare.family import Family
 from dovetail.edit.write.files import OutputFile, index_of
 from dovetail.explain.documents import STAMP
-from dovetail.report import Finding, Value
+from dovetail.report import Finding, Value, counted
 from dovetail.store.content import ALGORITHM, hash_of
 from dovetail.store.safetensors.write import INDEX
 from dovetail.store.source import LocalSource
-from dovetail.store.store import Store
+from dovetail.store.store import Store, local_sources
 from dovetail.weights.lay_out import OutputTensor
 from dovetail.weights.leaf import Leaf, Span
 
@@ -95,6 +95,11 @@ class Plan(NamedTuple):
     promised: str | None = None
     inherited: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        layouts = " and ".join(sorted({output.layout for output in self.outputs}))
+        moved = f"{counted(len(self.tensors), 'tensor')}, {self.size:,} bytes"
+        return f"<Plan: {self.verb} {self.source} as {self.family.id}/{layouts}: {moved}>"
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -233,11 +238,3 @@ def _word_of_one(tensor: OutputTensor, leaf: Leaf, span: Span) -> str:
     if stored is not None and stored.shape != leaf.shape and span.length != stored.bytes:
         return "take apart"
     return "copy" if span.tensor == tensor.name else "rename"
-
-
-def local_sources(store: Store) -> list[LocalSource]:
-    """The files of a store that are on this machine."""
-    if store.folder is None or not store.has_bytes:
-        return []
-    sources = [store.source(file) for file in range(len(store.files))]
-    return [source for source in sources if isinstance(source, LocalSource)]

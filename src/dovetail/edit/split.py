@@ -9,32 +9,34 @@ Source of the chunk names: MDI-LLM@d647b97 `prepare_model.py` and system 2's for
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout, Pipeline
 from dovetail.edit.beside.carried import side_files
-from dovetail.edit.convert import (
-    Changes,
+from dovetail.edit.conversion import (
+    Conversion,
+    Words,
     cast_leaves,
     format_of,
     kept_leaves,
-    plan_of,
     target,
     target_layout,
-    tied_copies,
+    words_of,
 )
+from dovetail.edit.convert import plan_of
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.write.certificate import certificate_name
-from dovetail.edit.write.execute import Done, execute
-from dovetail.edit.write.files import OutputFile, output_files
+from dovetail.edit.write.execute import Done, Progress, Writing, execute
+from dovetail.edit.write.files import DEFAULT_SHARD, OutputFile, output_files
 from dovetail.errors import UsageError
 from dovetail.weights.lay_out import lay_out
 from dovetail.weights.leaf import Leaf
+from dovetail.weights.ties import tied_copies
 
-_NO_CHANGES = Changes()
+_NO_CHANGES = Conversion()
 
 
 class Stage(NamedTuple):
@@ -73,48 +75,72 @@ def split(
     nodes: int | None = None,
     layers: Sequence[int] | None = None,
     to: str | None = None,
-    changes: Changes = _NO_CHANGES,
-    allow: Collection[str] = (),
-    given: Mapping[str, Any] | None = None,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
+    dtype: Words = (),
     as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    allow: Words = (),
+    overwrite: bool = False,
     resume: bool = False,
-    replace: bool = False,
     sync: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Done:
     """Writes a model as one folder for each node, or as LitGPT chunks.
 
-    `nodes` are balanced by bytes; `layers` says instead how many layers each node has. Without `sync`
-    it is left to the system when the bytes reach the disk, as `cp` leaves it.
+    `nodes` are balanced by bytes; `layers` says instead how many layers each node has. All other words
+    are those of `convert`.
 
     Raises:
         CheckpointError: the source is of no known family, damaged, or changes meanwhile.
         UsageError: the numbers do not fit the model, or `out` exists.
         WriteError: there is no room or no permission; nothing is left behind.
     """
-    with opened(checkpoint, as_=as_, allow=allow, given=given, to_be="changed") as source:
-        plan = plan_split(source, nodes=nodes, layers=layers, to=to, changes=changes)
-        return execute(
-            plan, os.fspath(out), is_resumed=resume, replaces=replace, is_synced=sync, progress=progress
-        )
+    asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
+    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+        plan = split_plan(source, asked, nodes=nodes, layers=layers)
+        return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 
 
 def plan_split(
-    source: Checkpoint,
+    checkpoint: Path,
     *,
     nodes: int | None = None,
     layers: Sequence[int] | None = None,
     to: str | None = None,
-    changes: Changes = _NO_CHANGES,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
+    dtype: Words = (),
+    as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    allow: Words = (),
 ) -> Plan:
-    """What `split` would write.
+    """What `split` would write, from headers alone.
+
+    Raises:
+        CheckpointError: the source is of no known family, or damaged.
+        UsageError: the numbers do not fit the model.
+    """
+    asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
+    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+        return split_plan(source, asked, nodes=nodes, layers=layers)
+
+
+def split_plan(
+    source: Checkpoint,
+    asked: Conversion = _NO_CHANGES,
+    *,
+    nodes: int | None = None,
+    layers: Sequence[int] | None = None,
+) -> Plan:
+    """What a split of an opened checkpoint writes.
 
     Raises:
         UsageError: the numbers do not fit the model.
     """
-    layout = target_layout(source, to)
-    leaves, dropped = kept_leaves(source, layout, changes.without)
-    leaves, lossy = cast_leaves(leaves, changes.dtypes)
+    layout = target_layout(source, asked.to)
+    leaves, dropped = kept_leaves(source, layout, asked.without)
+    leaves, lossy = cast_leaves(leaves, asked.dtypes, allow=asked.allow)
     stages = staged(source, leaves, nodes=nodes, layers=layers)
     is_chunked = layout.container.has_litgpt_config
     outputs = [_chunk(source, layout, stage) for stage in stages] if is_chunked else []
@@ -122,7 +148,7 @@ def plan_split(
         outputs.append(Output((), layout.id, side_files(source, layout, leaves), certificate=""))
     else:
         texts = side_files(source, layout, leaves)
-        outputs = [_node(source, layout, stage, changes)._replace(side_files=texts) for stage in stages]
+        outputs = [_node(source, layout, stage, asked)._replace(side_files=texts) for stage in stages]
     return plan_of("split", source, tuple(outputs), config=source.report.config, dropped=dropped, lossy=lossy)
 
 
@@ -150,7 +176,7 @@ def staged(
     if not per_layer:
         raise UsageError(f"{source.family.id} has no layers here that could be dealt out")
     if len(layers or (1,) * (nodes or 0)) > 1:
-        last += tied_copies(source, leaves)
+        last += tied_copies(source.family, leaves)
     sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]
     ends = sum(one.size for one in first), sum(one.size for one in last)
     if not layers and nodes is None:
@@ -233,13 +259,13 @@ def balanced(sizes: Sequence[int], first: int, last: int, nodes: int) -> list[in
     return [stop - start for start, stop in pairwise(cuts)]
 
 
-def _node(source: Checkpoint, layout: Layout, stage: Stage, changes: Changes) -> Output:
+def _node(source: Checkpoint, layout: Layout, stage: Stage, asked: Conversion) -> Output:
     """A folder with the names of the layout."""
     files = output_files(
         lay_out(stage.leaves, target(source, layout)),
         layout.container,
-        format=format_of(changes.format),
-        max_shard_size=changes.max_shard_size,
+        format=format_of(asked.format),
+        max_shard_size=asked.max_shard_size,
     )
     flat = tuple(file._replace(name=os.path.basename(file.name)) for file in files)
     return Output(flat, layout.id, folder=f"node{stage.number}", facts=_facts(stage))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, examined
-from dovetail.declare.reference import referenced
-from dovetail.edit.contents import leaf_contents
+from dovetail.edit.beside.panovlm import FAMILIES, NAME, checkpoint_metadata, parsed
+from dovetail.edit.conversion import Words, words_of
 from dovetail.edit.given import check_given, resolved
-from dovetail.edit.write.certificate import LeafContent, as_text, certificate, certificate_name
+from dovetail.edit.write.certificate import as_text, certificate, certificate_name
 from dovetail.edit.write.fetch import commit_of
 from dovetail.errors import UsageError, listed
 from dovetail.explain.documents import STAMP, Document
@@ -23,6 +23,7 @@ from dovetail.store.folder import LocalFolder
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store
 from dovetail.store.write.replace import replace_file
+from dovetail.weights.hashes import LeafContent, content_of
 
 Progress = Callable[[int, int], None]
 _OPEN = ("default", "undetermined")
@@ -62,34 +63,33 @@ class Stamped(NamedTuple):
 def stamp(
     checkpoint: Path,
     *,
-    given: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,
     out: Path | None = None,
     values: bool = True,
-    replace: bool = False,
+    overwrite: bool = False,
     dry_run: bool = False,
     as_: str | None = None,
-    allow: Collection[str] = (),
+    allow: Words = (),
     progress: Progress | None = None,
 ) -> Stamped:
     """Writes `dovetail.json` beside a checkpoint, or into the folder `out`.
 
-    `given` are values that no file says (`{"norm_first": True}`); without `values` the tensors are not
-    hashed. An older stamp that says otherwise is replaced only with `replace`.
+    `set` are values that no file says (`{"norm_first": True}`); without `values` the tensors are not
+    hashed. An older stamp that says otherwise is replaced only with `overwrite`.
 
     Raises:
-        CheckpointError: it is of no known family, damaged beyond `allow`, or contradicts what is given.
-        UsageError: a name in `given` is not known, or a stamp or config says otherwise.
+        CheckpointError: it is of no known family, damaged beyond `allow`, or contradicts what is set.
+        UsageError: a name in `set` is not known, or a stamp or config says otherwise.
         WriteError: the place cannot be written to; what was there is as it was.
     """
     with open_checkpoint(checkpoint) as store:
-        source, old, notes = _examined(store, as_, given or {}, allow=allow, replace=replace)
-        place, name = _place(store, os.fspath(checkpoint), out, replace=replace)
+        source, old, notes = _examined(store, as_, set or {}, allow=words_of(allow), overwrite=overwrite)
+        place, name = _place(store, os.fspath(checkpoint), out, overwrite=overwrite)
         contents = _contents(source, old, values=values and not dry_run, progress=progress)
-        _check_hashes(contents, old, name, replace=replace)
+        _check_hashes(contents, old, name, overwrite=overwrite)
         texts = {name: as_text(_stamp(source, contents, old))}
-        if source.family.side_file is not None:
-            file, maker = source.family.side_file
-            texts[file] = _side_file(source, place, file, maker, replace=replace)
+        if source.family.id in FAMILIES:
+            texts[NAME] = _metadata(source, place, overwrite=overwrite)
         files = {os.path.join(place, name): data for name, data in texts.items()}
         for path, data in () if dry_run else files.items():
             replace_file(path, data)
@@ -107,7 +107,7 @@ def stamp(
 
 
 def _examined(
-    store: Store, as_: str | None, given: Mapping[str, Any], *, allow: Collection[str], replace: bool
+    store: Store, as_: str | None, given: Mapping[str, Any], *, allow: Collection[str], overwrite: bool
 ) -> tuple[Checkpoint, Document | None, list[str]]:
     """The checkpoint with what is given, its older stamp, and what had to be left out of that."""
     first = examined(store, as_=as_)
@@ -121,7 +121,7 @@ def _examined(
     if against:
         name = old.name if old else STAMP
         why = "it did not fit the weights" if old else "it could not be read"
-        if not replace:
+        if not overwrite:
             said = listed([one.message for one in against], 3)
             raise UsageError(
                 f"{name} does not fit the weights: {said}" if old else said,
@@ -132,7 +132,7 @@ def _examined(
     source = first.usable(allow=allow, to_be="stamped")
     if given:
         full = resolved(given, source.report.config)
-        check_given(full, source, replace=replace)
+        check_given(full, source, overwrite=overwrite)
         again = examined(store, as_=as_, given=full, ignores_stamp=bool(against))
         source = again.usable(allow=allow, to_be="stamped")
     return source, old, notes
@@ -142,14 +142,14 @@ def _is_same(a: str, b: str) -> bool:
     return os.path.realpath(a) == os.path.realpath(b)
 
 
-def _place(store: Store, checkpoint: str, out: Path | None, *, replace: bool) -> tuple[str, str]:
+def _place(store: Store, checkpoint: str, out: Path | None, *, overwrite: bool) -> tuple[str, str]:
     """The folder that the stamp goes into, and its name: of the folder, or of one file in it."""
     is_one_file = os.path.isfile(checkpoint) and len(store.files) == 1
     name = certificate_name(os.path.basename(checkpoint)) if is_one_file else STAMP
     if out is not None:
         there = os.path.join(out, name)
         is_beside = isinstance(store.folder, LocalFolder) and _is_same(os.fspath(out), store.folder.name)
-        if os.path.exists(there) and not is_beside and not replace:
+        if os.path.exists(there) and not is_beside and not overwrite:
             raise UsageError(f"`{there}` exists", hint="choose another folder; --overwrite replaces it")
         return os.fspath(out), name
     if not isinstance(store.folder, LocalFolder):
@@ -171,12 +171,9 @@ def _contents(
                 "this input holds names and shapes only, nothing to hash",
                 hint="--no-values stamps the header",
             )
-        return leaf_contents(source, progress=progress)
+        return source.contents(progress)
     said = _hashes(old) if source.documents.stamp else {}
-    return {
-        one.name: LeafContent(one.dtype, one.shape, said.get(one.name), one.spec.is_dead)
-        for one in source.leaves.values()
-    }
+    return {name: content_of(leaf, said.get(name)) for name, leaf in source.leaves.items()}
 
 
 def _hashes(old: Document | None) -> dict[str, str]:
@@ -191,11 +188,11 @@ def _dict(old: Document | None, key: str) -> dict[str, Any]:
 
 
 def _check_hashes(
-    contents: Mapping[str, LeafContent], old: Document | None, name: str, *, replace: bool
+    contents: Mapping[str, LeafContent], old: Document | None, name: str, *, overwrite: bool
 ) -> None:
     said = _hashes(old)
     changed = [leaf for leaf, one in contents.items() if leaf in said and one.hash not in (None, said[leaf])]
-    if changed and not replace and old is not None:
+    if changed and not overwrite and old is not None:
         raise UsageError(
             f"{old.name} has other hashes for {counted(len(changed), 'tensor')}: "
             f"{listed([f'`{leaf}`' for leaf in changed], 3)}",
@@ -252,10 +249,12 @@ def _known(source: Checkpoint, old: Document | None) -> dict[str, Value]:
     return values
 
 
-def _side_file(source: Checkpoint, place: str, name: str, maker: str, *, replace: bool) -> bytes:
-    """The side file that the project of the family itself writes, out of the one that is there."""
-    text = source.store.side_file(name)
-    if os.path.exists(os.path.join(place, name)):
-        text = LocalFolder(place).read(name)
-    made: bytes = referenced(maker)(source, _known(source, None), text, replace=replace)
-    return made
+def _metadata(source: Checkpoint, place: str, *, overwrite: bool) -> bytes:
+    """PanoVLM's own side file."""
+    path = os.path.join(place, NAME)
+    text = source.store.side_file(NAME)
+    if os.path.exists(path):
+        text = LocalFolder(place).read(NAME)
+    existing = parsed(text, overwrite=overwrite)
+    values = checkpoint_metadata(source, _known(source, None), existing)
+    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

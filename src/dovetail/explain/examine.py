@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypedDict
 
@@ -78,10 +77,10 @@ def examine(
         one = min((explain(view, as_family, layout) for view in views), key=lambda one: one.cost)
         detection = Detection(one if one.is_whole else None, one, (), one.inventory)
     else:
-        find = partial(detect, inventory, model_type=documents.model_type, is_named=documents.names)
-        detection = find(families())
+        said = {"model_type": documents.model_type, "likely": documents.likely_family}
+        detection = detect(inventory, families(), **said)
         if detection.claim is None and (extra := tuple(more_families())):
-            detection = find((*families(), *extra))
+            detection = detect(inventory, (*families(), *extra), **said)
     clock.lap("detect")
     if documents.node is not None and as_family is None:
         detection = _as_node(detection, documents.node, (*families(), *more_families()))

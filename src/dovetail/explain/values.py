@@ -6,9 +6,7 @@ tensors that have something are looked at again.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import local
 from time import perf_counter
@@ -21,6 +19,7 @@ from dovetail.explain.match import PartMatch
 from dovetail.report import Finding, Report, counted, more
 from dovetail.store.cast import to_numbers
 from dovetail.store.content import are_equal
+from dovetail.store.readers import readers
 from dovetail.store.source import LocalSource
 from dovetail.store.store import Entry, Store
 
@@ -41,7 +40,6 @@ _BITS: dict[str, tuple[Any, int, int]] = {
 }
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 14
-_THREADS = 4  # more do not read faster
 # std of the normal initialiser: `initializer_range` of every family here (transformers' configs)
 _RANGE = 0.02
 
@@ -93,11 +91,9 @@ def in_file_order(store: Store) -> list[str]:
 
 def _look_at_all(store: Store, progress: Progress | None) -> dict[str, Look]:
     """Every tensor's look, in file order; local files are read by all cores."""
-    sources = [store.source(file) for file in range(len(store.files))]
-    is_local = all(isinstance(source, LocalSource) for source in sources)
     names, looks = in_file_order(store), {}
     done, total = 0, sum(store.entries[name].bytes for name in names)
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1) if is_local else 1) as pool:
+    with readers(store) as pool:
         for name, look in zip(names, pool.map(partial(look_at, store), names), strict=True):
             looks[name] = look
             done += store.entries[name].bytes

@@ -47,7 +47,6 @@ SIZES = {
 
 CLIP = Part(
     id="clip",
-    purpose="tower",
     table=LEAVES,
     namings={"hf": HF},
     facts=Facts(

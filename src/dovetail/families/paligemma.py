@@ -14,7 +14,6 @@ from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
 LINEAR = Part(
     id="linear",
-    purpose="connector",
     table="(weight|bias)  d_out d_in | d_out",
     namings={"hf": Naming("(weight|bias)  (weight|bias)")},
     facts=Facts(spellings=parse_spellings("d_out  projection_dim")),

@@ -7,6 +7,7 @@ stands for a tensor for years must not be one that can be forged (docs/decisions
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from dovetail.errors import CheckpointError
 from dovetail.store.store import Store
 
 ALGORITHM = "blake3"
@@ -45,3 +46,19 @@ def are_equal(store: Store, a: str, b: str) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     return hash_of(store.blocks(a)) == hash_of(store.blocks(b))
+
+
+def check_copies(copies: Iterable[tuple[Store, str, str]]) -> None:
+    """Second names of tensors must say the same as the first: `store, name, kept` each.
+
+    Raises:
+        CheckpointError: one does not.
+    """
+    for store, name, kept in copies:
+        if store.has_bytes and not are_equal(store, name, kept):
+            raise CheckpointError(
+                "two tensors that should be one differ",
+                tensor=name,
+                other=kept,
+                hint="`dovetail validate --values` says more; the checkpoint is damaged",
+            )

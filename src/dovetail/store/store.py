@@ -16,7 +16,7 @@ from dovetail.dtypes import BITS
 from dovetail.errors import CheckpointError
 from dovetail.report import Finding
 from dovetail.store.folder import Folder
-from dovetail.store.source import ByteSource
+from dovetail.store.source import ByteSource, LocalSource
 
 
 class Entry(NamedTuple):
@@ -221,3 +221,11 @@ def local_path(store: Store, file: int) -> str | None:
     source = store.source(file)
     path = getattr(source, "path", None)
     return os.fspath(path) if path else None
+
+
+def local_sources(store: Store) -> list[LocalSource]:
+    """The files of a store that are on this machine."""
+    if store.folder is None or not store.has_bytes:
+        return []
+    sources = [store.source(file) for file in range(len(store.files))]
+    return [source for source in sources if isinstance(source, LocalSource)]

@@ -29,7 +29,9 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Leaf:
     if seed < 0:
         raise UsageError(f"--seed {seed} is no seed", hint="a seed is a whole number from 0 up")
     name = canonical_name(planned.role, planned.leaf, planned.indices)
-    values = partial(_values, planned.leaf.init, name, shape=planned.shape, dtype=dtype, seed=seed)
+    values = partial(
+        _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed
+    )
     return Leaf(
         name=name,
         role=planned.role,
@@ -44,31 +46,17 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Leaf:
     )
 
 
-def _values(rule: str, name: str, *, shape: tuple[int, ...], dtype: str, seed: int) -> Iterator[bytes]:
+def _values(
+    part: str, leaf: str, name: str, *, shape: tuple[int, ...], dtype: str, seed: int
+) -> Iterator[bytes]:
     import numpy as np
 
-    from dovetail.weights.initial import initial_chunks
+    from dovetail.weights.initial import initial_chunks, initial_rule
 
     key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
-    return initial_chunks(rule, shape, dtype, key)
+    return initial_chunks(initial_rule(part, leaf), shape, dtype, key)
 
 
 def fresh_model(plan: Blueprint, dtype: str, seed: int) -> list[Leaf]:
     """Every leaf of a model with initial values."""
     return [fresh(leaf, dtype, seed) for leaf in plan.leaves()]
-
-
-def with_tied_copies(leaves: list[Leaf], plan: Blueprint) -> list[Leaf]:
-    """The same and, for each tied part that is absent, a copy of what it shares."""
-    by_name = {leaf.name: leaf for leaf in leaves}
-    copies = []
-    for role, leaf in plan.family.ties.items():
-        if role not in plan.kinds and leaf in by_name:
-            part = plan.family.parts[role][0]
-            (head,) = part.leaves.values()
-            copies.append(
-                by_name[leaf]._replace(
-                    name=f"{role}.{head.name}", role=role, spec=head, indices={}, init="tied"
-                )
-            )
-    return [*leaves, *copies]

@@ -174,7 +174,7 @@ def copied(source: LocalSource, offset: int, length: int) -> Copied:
 
 
 @given(
-    is_synced=st.booleans(),
+    sync=st.booleans(),
     start=st.sampled_from([0, 0, BLOCK, 2 * BLOCK + 17]),
     steps=st.lists(
         st.tuples(
@@ -185,16 +185,14 @@ def copied(source: LocalSource, offset: int, length: int) -> Copied:
     ),
 )
 def test_what_lies_in_another_file_is_written_like_anything_else(
-    tmp_path: Path, other: LocalSource, is_synced: bool, start: int, steps: list[tuple[str, int]]
+    tmp_path: Path, other: LocalSource, sync: bool, start: int, steps: list[tuple[str, int]]
 ) -> None:
     """Behind the `start` of an earlier run too, whose bytes stay where nothing is written."""
     path, model, calls = tmp_path / "x", bytearray(), []
     there = pattern(start, seed=9)
     path.write_bytes(there)
     there = there[: start // BLOCK * BLOCK]
-    with (
-        BlockFile(str(path), 0, start=start, is_synced=is_synced) if start else _new(path, is_synced) as file
-    ):
+    with BlockFile(str(path), 0, start=start, sync=sync) if start else _new(path, sync) as file:
         for i, (kind, size) in enumerate(steps):
             begin, data = len(model), pattern(size, seed=i)
             if kind == "hole":
@@ -213,9 +211,9 @@ def test_what_lies_in_another_file_is_written_like_anything_else(
     path.unlink()
 
 
-def _new(path: Path, is_synced: bool) -> BlockFile:
+def _new(path: Path, sync: bool) -> BlockFile:
     path.unlink()
-    return BlockFile(str(path), 0, is_synced=is_synced)
+    return BlockFile(str(path), 0, sync=sync)
 
 
 def moved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -234,12 +232,12 @@ def test_the_system_moves_what_need_not_be_on_the_disk(
     tmp_path: Path, other: LocalSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = moved(monkeypatch)
-    for is_synced, expected in ((False, 2 * MIB), (True, 0)):
-        with BlockFile(str(tmp_path / f"{is_synced}"), DIRECT, is_synced=is_synced) as file:
+    for sync, expected in ((False, 2 * MIB), (True, 0)):
+        with BlockFile(str(tmp_path / f"{sync}"), DIRECT, sync=sync) as file:
             file.copy(copied(other, 7, MIB))
             file.copy(copied(other, 7, MIB))
         assert sum(counts) == expected
-        assert not (file.is_direct and not is_synced)
+        assert not (file.is_direct and not sync)
         counts.clear()
     assert (tmp_path / "True").read_bytes() == (tmp_path / "False").read_bytes()
 
@@ -252,7 +250,7 @@ def test_where_the_system_cannot_move_bytes_they_are_written(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "sendfile", refuse)
-    with BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file:
+    with BlockFile(str(tmp_path / "x"), 0, sync=False) as file:
         file.write(b"head")
         for _ in range(100):  # more than may be under way
             file.copy(copied(other, 3, MIB // 4))
@@ -265,7 +263,7 @@ def test_bytes_move_between_file_systems(other: LocalSource) -> None:
         pytest.skip("no second file system here")
     path = shm / f"dovetail-{os.getpid()}"
     try:
-        with BlockFile(str(path), 0, is_synced=False) as file:
+        with BlockFile(str(path), 0, sync=False) as file:
             file.copy(copied(other, 5, MIB))
         assert path.read_bytes() == other.exactly(5, MIB, "piece")
     finally:
@@ -279,7 +277,7 @@ def test_a_source_that_became_shorter_is_said_not_filled_up(tmp_path: Path) -> N
     os.truncate(tmp_path / "other", 1000)
     with (
         pytest.raises(FormatError, match="the file ends inside"),
-        BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file,
+        BlockFile(str(tmp_path / "x"), 0, sync=False) as file,
     ):
         file.copy(piece)
 
@@ -294,7 +292,7 @@ def test_a_full_disk_ends_the_moving_and_nobody_waits(
     piece = copied(other, 0, MIB)
 
     def give() -> None:
-        with BlockFile(str(tmp_path / "x"), 0, is_synced=False) as file:
+        with BlockFile(str(tmp_path / "x"), 0, sync=False) as file:
             for _ in range(1000):
                 file.copy(piece)
 

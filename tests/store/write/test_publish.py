@@ -113,7 +113,7 @@ def test_a_link_is_followed(target: str, tmp_path: Path) -> None:
 
 def test_a_replacement_takes_the_old_ones_place_at_the_end(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
-    with publishing(str(tmp_path / "out"), replaces=True) as folder:
+    with publishing(str(tmp_path / "out"), overwrite=True) as folder:
         (Path(folder) / "y").write_text("new")
         assert (tmp_path / "out" / "x").read_text() == "old"
     assert tree(tmp_path) == {"out/y": "new"}
@@ -122,7 +122,7 @@ def test_a_replacement_takes_the_old_ones_place_at_the_end(tmp_path: Path) -> No
 def test_a_replacement_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
     with pytest.raises(KeyError):
-        fail(tmp_path / "out", KeyError(), replaces=True)
+        fail(tmp_path / "out", KeyError(), overwrite=True)
     assert tree(tmp_path) == {"out/x": "old"}
 
 
@@ -132,7 +132,7 @@ def test_a_replacement_is_one_step_where_the_system_can(
     """At no time is there neither: nothing is renamed away first."""
     write(tmp_path / "out", "old")
     monkeypatch.setattr(os, "rename", None)
-    write(tmp_path / "out", replaces=True)
+    write(tmp_path / "out", overwrite=True)
     assert tree(tmp_path) == {"out/x": "new"}
 
 
@@ -145,7 +145,7 @@ def test_the_journal_goes_last(tmp_path: Path) -> None:
 
 def test_a_file_is_replaced_as_a_folder_is(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old")
-    write(tmp_path / "out", replaces=True)
+    write(tmp_path / "out", overwrite=True)
     assert tree(tmp_path) == {"out/x": "new"}
 
 
@@ -154,7 +154,7 @@ def test_what_stands_where_the_old_one_would_be_put_is_nobodys_to_remove(tmp_pat
     write(tmp_path / "out", "second")
     write(tmp_path / "out.old", "first")
     with pytest.raises(UsageError) as error:
-        write(tmp_path / "out", "third", replaces=True)
+        write(tmp_path / "out", "third", overwrite=True)
     assert str(error.value) == (
         f"`{tmp_path}/out.old` is in the way: what is replaced is put there first\n\n"
         "hint: an earlier run may have left it; remove it or move it away"
@@ -182,7 +182,7 @@ def test_the_old_one_comes_back_if_the_new_one_cannot_take_its_place(
     monkeypatch.setattr(os, "rename", refuse)
     monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
     with pytest.raises(WriteError, match="Input/output error"):
-        write(tmp_path / "out", replaces=True)
+        write(tmp_path / "out", overwrite=True)
     assert tree(tmp_path) == {"out/x": "old"}
 
 
@@ -212,10 +212,10 @@ def test_what_a_killed_run_wrote_already_counts_as_room(
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(WriteError, match="not enough room"):
-        write(tmp_path / "out", needed=(1 << 20) + 200_000, is_resumed=True)
+        write(tmp_path / "out", needed=(1 << 20) + 200_000, resume=True)
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "big").write_bytes(os.urandom(1 << 20))
-    write(tmp_path / "out", needed=(1 << 20) + 50, is_resumed=True)
+    write(tmp_path / "out", needed=(1 << 20) + 50, resume=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["big", "x"]
 
 
@@ -243,7 +243,7 @@ from dovetail.errors import DovetailError
 from dovetail.store.write import publish
 from dovetail.store.write.publish import publishing
 try:
-    with publishing(sys.argv[1], is_resumed="resume" in sys.argv) as folder:
+    with publishing(sys.argv[1], resume="resume" in sys.argv) as folder:
         (Path(folder) / sys.argv[2]).write_text("written")
         print("writing", flush=True)
         if "wait" in sys.argv:
@@ -291,12 +291,12 @@ def test_a_killed_run_leaves_what_it_wrote_and_the_next_must_say_so(tmp_path: Pa
         "hint: go on with --resume, or remove it"
     )
     assert tree(tmp_path) == {"out.partial/a": "written"}
-    write(tmp_path / "out", is_resumed=True)
+    write(tmp_path / "out", resume=True)
     assert tree(tmp_path) == {"out/a": "written", "out/x": "new"}
 
 
 def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
-    write(tmp_path / "out", is_resumed=True)
+    write(tmp_path / "out", resume=True)
     assert tree(tmp_path) == {"out/x": "new"}
 
 
@@ -306,9 +306,9 @@ def test_what_is_left_is_shown_to_accept_and_kept_if_it_refuses(tmp_path: Path) 
 
     killed(tmp_path / "out", "a")
     with pytest.raises(UsageError, match=r"out\.partial is of another conversion"):
-        write(tmp_path / "out", is_resumed=True, accept=accept)
+        write(tmp_path / "out", resume=True, accept=accept)
     assert tree(tmp_path) == {"out.partial/a": "written"}
-    write(tmp_path / "out", is_resumed=True, accept=lambda _: None)
+    write(tmp_path / "out", resume=True, accept=lambda _: None)
     assert tree(tmp_path) == {"out/a": "written", "out/x": "new"}
 
 

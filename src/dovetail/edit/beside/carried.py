@@ -13,14 +13,14 @@ from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.dtypes import DTYPES
-from dovetail.edit.beside.config_json import config_json, written_section
-from dovetail.edit.beside.litgpt_config import decoder_of, litgpt_config
+from dovetail.edit.beside.config_json import adapted, config_json, written_section
+from dovetail.edit.beside.litgpt_config import DECODERS, litgpt_config
 from dovetail.edit.beside.rope_scaling import from_litgpt
-from dovetail.edit.vocab import Vocab, with_vocab
 from dovetail.report import Value
 from dovetail.store.folder import Folder
 from dovetail.store.store import Store
 from dovetail.weights.leaf import Leaf
+from dovetail.weights.vocab import Vocab, with_vocab
 
 CONFIG, LITGPT_CONFIG = "config.json", "model_config.yaml"
 _TRAVELLING = (
@@ -53,7 +53,7 @@ def side_files(
     plan = _blueprint(source, config)
     made = _made(source, layout)
     if CONFIG in texts and CONFIG not in made:
-        texts[CONFIG] = _adapted(texts[CONFIG], changes)
+        texts[CONFIG] = adapted(texts[CONFIG], changes)
     elif plan is not None and CONFIG in made:
         is_tied = changes.get("tie_word_embeddings")
         written = config_json(
@@ -118,14 +118,14 @@ def _settings(source: Checkpoint) -> dict[str, Any]:
     adjustments = source.documents.find(("rope_adjustments",), ("",))
     if adjustments is not None and isinstance(adjustments.value, dict):
         scaling = from_litgpt(adjustments.value)
-        said = {f"{decoder_of(source.kinds)}.rope_scaling": scaling} | said
+        said = {f"{role}.rope_scaling": scaling for role in source.kinds if role in DECODERS} | said
     return said
 
 
 def _with_reach(written: dict[str, Any], plan: Blueprint, source: Checkpoint) -> dict[str, Any]:
     """The config with the longest sequence, where something says it."""
     said = source.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
-    role = decoder_of(plan.kinds)
+    role = next((role for role in DECODERS if role in plan.kinds), None)
     if said is not None and role is not None:
         section = written
         for key in filter(None, written_section(plan, role).split(".")):
@@ -137,7 +137,7 @@ def _with_reach(written: dict[str, Any], plan: Blueprint, source: Checkpoint) ->
 def _for_litgpt(source: Checkpoint, config: Mapping[str, Value]) -> dict[str, Value]:
     """The values, with two that only the documents beside the weights have."""
     values = dict(config)
-    role = decoder_of(source.kinds)
+    role = next((role for role in DECODERS if role in source.kinds), None)
     keys = {
         f"{role}.max_positions": ("max_position_embeddings", "block_size"),
         f"{role}.vocab_used": ("vocab_size",),
@@ -182,27 +182,6 @@ def _is_tied(source: Checkpoint, heads: Sequence[str]) -> bool:
     """Whether the model uses one matrix for tokens and logits: what the source says or shows."""
     flags = [tie.flag for tie in source.report.ties if tie.flag is not None]
     return flags[0] if flags else not heads
-
-
-def _adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
-    """A config with those of its values changed that it has and that are no longer so."""
-    try:
-        config = json.loads(text)
-    except ValueError:  # examining it has said so
-        return text
-    if not isinstance(config, dict):
-        return text
-    is_changed = False
-    sections = [
-        config,
-        *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)),
-    ]
-    for section in sections:
-        for key, value in (*changes.items(), ("dtype", changes["torch_dtype"])):
-            if key in section and section[key] != value:
-                section[key] = value
-                is_changed = True
-    return (json.dumps(config, indent=2) + "\n").encode() if is_changed else text
 
 
 def _blueprint(source: Checkpoint, config: Mapping[str, Value]) -> Blueprint | None:

@@ -1,5 +1,6 @@
 """The config.json of a model, in the spellings that transformers reads, from its sizes and settings."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -32,25 +33,25 @@ def config_json(
         config["architectures"] = [keys.architecture]
     config["model_type"] = keys.model_types[0]
     for dotted, value in keys.constants.items():
-        put(config, dotted, value(plan) if callable(value) else value)
+        _put(config, dotted, value(plan) if callable(value) else value)
     for role, part in plan.kinds.items():
         section = written_section(plan, role)
         dims = plan.dims(role)
         for dim, spellings in part.facts.spellings.items():
             if dim in dims:
                 for key, value in _spell(spellings[0], dims[dim], dims).items():
-                    put(config, _dotted(section, key), value)
+                    _put(config, _dotted(section, key), value)
         for setting in part.facts.settings:
             said = settings.get(f"{role}.{setting.name}")
             if setting.spellings and said not in (None, {}):
-                put(config, _dotted(section, setting.spellings[0]), said)
+                _put(config, _dotted(section, setting.spellings[0]), said)
             elif setting.spellings and setting.default not in (None, {}):
-                put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
+                _put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
     for setting in plan.family.settings:
         for dotted in _places(config, setting) if setting.name in settings else ():
-            put(config, dotted, settings[setting.name])
+            _put(config, dotted, settings[setting.name])
     for dotted in () if is_tied is None else keys.tie_flags:
-        put(config, dotted, is_tied)
+        _put(config, dotted, is_tied)
     config["torch_dtype"] = dtype
     if layout is not None and layout.config is not None:
         return layout.config(plan, config)
@@ -66,15 +67,12 @@ def written_section(plan: Blueprint, role: str) -> str:
 
 def _places(config: Mapping[str, Any], setting: Setting) -> Iterator[str]:
     """The spellings under which a config has a setting of the whole model."""
-    return (dotted for dotted in setting.spellings if value_at(config, dotted) is not None)
-
-
-def value_at(config: Mapping[str, Any], dotted: str) -> Any:
-    """What a config has in a place, or None."""
-    place: Any = config
-    for key in dotted.split("."):
-        place = place.get(key) if isinstance(place, dict) else None
-    return place
+    for dotted in setting.spellings:
+        place: Any = config
+        for key in dotted.split("."):
+            place = place.get(key) if isinstance(place, dict) else None
+        if place is not None:
+            yield dotted
 
 
 def _dotted(section: str, key: str) -> str:
@@ -99,10 +97,33 @@ def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
     return {spelling: size}
 
 
-def put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
-    """Writes a value in its place; with `keep` only where there is none."""
+def _put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
     *sections, key = dotted.split(".")
     for section in sections:
         config = config.setdefault(section, {})
     if not (keep and key in config):
         config[key] = value
+
+
+def adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
+    """A config with those of its values changed that it has and that are no longer so."""
+    try:
+        config = json.loads(text)
+    except ValueError:  # examining it has said so
+        return text
+    if not isinstance(config, dict):
+        return text
+    both_spellings = dict(changes)
+    if "torch_dtype" in changes:
+        both_spellings["dtype"] = changes["torch_dtype"]
+    is_changed = False
+    sections = [
+        config,
+        *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)),
+    ]
+    for section in sections:
+        for key, value in both_spellings.items():
+            if key in section and section[key] != value:
+                section[key] = value
+                is_changed = True
+    return (json.dumps(config, indent=2) + "\n").encode() if is_changed else text

@@ -17,6 +17,7 @@ from dovetail.errors import CheckpointError, UsageError
 from dovetail.report import Value
 
 NAME = "checkpoint_metadata.json"
+FAMILIES = ("panovlm",)
 _ROLE = "resampler"
 # The kinds that the project has a word for; of the others the tensors do not say which they are.
 _TYPES = ("bimamba", "qformer", "perceiver", "c_abstractor", "conv", "mlp")
@@ -30,19 +31,6 @@ _MODEL = (
     "vicreg_loss_weight",
     "overlap_ratio",
 )
-
-
-def side_file(
-    source: Checkpoint, values: Mapping[str, Value], existing: bytes | None, *, replace: bool
-) -> bytes:
-    """The text of the file, with every field of the one that is there.
-
-    Raises:
-        UsageError: the file that is there cannot be read, and may not be replaced.
-        CheckpointError: a field names another kind of resampler than the tensors are.
-    """
-    made = checkpoint_metadata(source, values, parsed(existing, replace=replace))
-    return (json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def checkpoint_metadata(
@@ -82,7 +70,7 @@ def checkpoint_metadata(
     return {key: _strict(value) for key, value in filled.items() if value != {}}
 
 
-def parsed(text: bytes | None, *, replace: bool) -> dict[str, Any]:
+def parsed(text: bytes | None, *, overwrite: bool) -> dict[str, Any]:
     """The fields of a file that is there; none of one that is not, or that may be replaced.
 
     Raises:
@@ -97,7 +85,7 @@ def parsed(text: bytes | None, *, replace: bool) -> dict[str, Any]:
         why = f"it holds a {type(values).__name__}, not an object"
     except (ValueError, RecursionError) as error:
         why = str(error)
-    if replace:
+    if overwrite:
         return {}
     raise UsageError(
         f"the {NAME} that is there cannot be read: {why}",

@@ -7,48 +7,19 @@ a tag for each leaf that was not copied from trained weights; whoever reads it l
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from dovetail import __version__
 from dovetail.declare.family import Family
 from dovetail.explain.certificate import leaf_table
 from dovetail.explain.documents import STAMP, STAMP_SCHEMA
 from dovetail.report import Value
-from dovetail.store.content import ALGORITHM, hash_of
+from dovetail.store.content import ALGORITHM
+from dovetail.weights.hashes import LeafContent, fingerprint
+from dovetail.weights.leaf import Leaf
 
 # Sources of values that may be written down: what was only assumed stays open.
 _KNOWN = ("stamp", "weights", "config")
-
-
-class LeafContent(NamedTuple):
-    """One leaf as it is in a checkpoint; `is_dead` if no computation reads it.
-
-    `hash` is None where nobody read the values.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    hash: str | None
-    is_dead: bool = False
-
-
-def fingerprint(family: Family, leaves: Mapping[str, LeafContent]) -> str:
-    """The identity of a model: the same for the same weights in every layout, sharding and container.
-
-    It is the hash of one line for each leaf, `name dtype shape hash`, sorted. Copies of tied tensors and
-    dead tensors have no line, because some layouts leave them out.
-    """
-    lines = [
-        f"{name} {leaf.dtype} {list(leaf.shape)} {leaf.hash}\n"
-        for name, leaf in leaves.items()
-        if not leaf.is_dead and not _is_tied_copy(family, name, leaf, leaves)
-    ]
-    return hash_of([f"{family.id}\n".encode(), *(line.encode() for line in sorted(lines))])
-
-
-def _is_tied_copy(family: Family, name: str, leaf: LeafContent, leaves: Mapping[str, LeafContent]) -> bool:
-    original = leaves.get(family.ties.get(name.split(".", maxsplit=1)[0], ""))
-    return original is not None and (leaf.shape, leaf.hash) == (original.shape, original.hash)
 
 
 def certificate(
@@ -114,6 +85,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def tagged(leaves: Iterable[Any]) -> dict[str, str]:
+def tagged(leaves: Iterable[Leaf]) -> dict[str, str]:
     """The leaves among leaves that were not simply copied."""
     return {one.name: one.init for one in leaves if one.init != "copied"}

@@ -12,7 +12,7 @@ from dovetail.store.store import Store
 _CHECKPOINT = re.compile(r"([^/]+\.(safetensors|bin|pth|pt|ckpt)|dovetail\.json|(node[0-9]+|chunks)/.+)")
 
 
-def check_place(out: str, stores: Iterable[Store], *, replaces: bool) -> None:
+def check_place(out: str, stores: Iterable[Store], *, overwrite: bool) -> None:
     """Refuses a place where writing would harm a source, or replace something else than a checkpoint.
 
     Raises:
@@ -23,7 +23,7 @@ def check_place(out: str, stores: Iterable[Store], *, replaces: bool) -> None:
     for store in stores:
         for source in (store.path, *_paths(store)):
             _check_source(place, os.path.realpath(source))
-    if is_there and not replaces:
+    if is_there and not overwrite:
         raise UsageError(f"`{out}` exists", hint="choose another name, or replace it with --overwrite")
     is_folder = os.path.isdir(place)
     if is_there and not (is_folder and _is_checkpoint(place)):

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from dovetail.dtypes import BITS
 from dovetail.edit.plan import Output, Plan
-from dovetail.edit.write.certificate import LeafContent, as_text, certificate, fingerprint, tagged
+from dovetail.edit.write.certificate import as_text, certificate, tagged
 from dovetail.edit.write.destination import check_place
 from dovetail.edit.write.fetch import commit_of, fetch
 from dovetail.edit.write.files import OutputFile, write_file
@@ -20,16 +20,35 @@ from dovetail.edit.write.journal import NAME as JOURNAL
 from dovetail.edit.write.journal import Entry, Journal, check_same_plan
 from dovetail.errors import CheckpointError
 from dovetail.report import counted
-from dovetail.store.content import ContentHash, content_hash, hash_of
+from dovetail.store.content import ContentHash, check_copies, content_hash
 from dovetail.store.write.block_file import BLOCK, BlockFile
 from dovetail.store.write.publish import publishing
-from dovetail.store.write.tensor_data import Block, Chunk, Skip, held
+from dovetail.store.write.tensor_data import Chunk, Skip
+from dovetail.weights.checks import TensorChecks
+from dovetail.weights.hashes import (
+    LeafContent,
+    check_unchanged,
+    fingerprint,
+)
 from dovetail.weights.lay_out import OutputTensor
-from dovetail.weights.narrowing import Overflows
 
 Progress = Callable[[int, int], None]
 _STEP = 8 << 20
-_ZEROS = bytes(1 << 20)
+
+
+class Writing(NamedTuple):
+    """How a result is written.
+
+    `overwrite` replaces what is there once the new one is whole, `resume` goes on with what a killed run
+    left; without `sync` the system puts it on the disk when it likes.
+    """
+
+    overwrite: bool = False
+    resume: bool = False
+    sync: bool = True
+
+
+_PLAIN = Writing()
 
 
 class Done(NamedTuple):
@@ -52,16 +71,8 @@ class Done(NamedTuple):
         return {**self._asdict(), "files": list(self.files), "seconds": round(self.seconds, 6)}
 
 
-def execute(
-    plan: Plan,
-    out: str,
-    *,
-    is_resumed: bool = False,
-    replaces: bool = False,
-    is_synced: bool = True,
-    progress: Progress | None = None,
-) -> Done:
-    """Writes what a plan says; unless `is_synced`, the system puts it on the disk when it likes.
+def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress | None = None) -> Done:
+    """Writes what a plan says. `progress` is told the bytes written and the bytes in all.
 
     Raises:
         CheckpointError: a source changed meanwhile, or two copies of a tensor differ.
@@ -69,32 +80,32 @@ def execute(
         WriteError: there is no room or no permission; nothing is left behind.
     """
     begin = perf_counter()
-    check_place(out, plan.stores, replaces=replaces)
+    check_place(out, plan.stores, overwrite=writing.overwrite)
     fetch(plan.stores)
-    _compare_copies(plan)
+    check_copies(plan.copies)
     digest = plan.digest
     with publishing(
         out,
         plan.room,
-        is_resumed=is_resumed,
-        replaces=replaces,
-        is_synced=is_synced,
+        resume=writing.resume,
+        overwrite=writing.overwrite,
+        sync=writing.sync,
         accept=lambda folder: check_same_plan(folder, digest),
         journal=JOURNAL,
     ) as folder:
         journal = Journal(folder, digest)
         try:
-            run = _Run(plan, folder, journal, progress, is_synced=is_synced)
+            run = _Run(plan, folder, journal, progress, sync=writing.sync)
             for output in plan.outputs:
                 for file in output.files:
                     run.write(os.path.join(output.folder, file.name), file)
-            _check_sources(plan)
-            _check_promise(plan, run.leaves)
-            names = _write_texts(plan, folder, run.leaves, run.overflows.counts)
+            check_unchanged(plan.sources)
+            _check_promise(plan, run.contents)
+            names = _write_texts(plan, folder, run.contents, run.overflows)
         finally:
             journal.close()
     files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)
-    whole = fingerprint(plan.family, run.leaves)
+    whole = fingerprint(plan.family, run.contents)
     seconds = perf_counter() - begin
     return Done(
         out,
@@ -104,8 +115,8 @@ def execute(
         whole,
         run.resumed,
         seconds,
-        run.overflows.counts,
-        is_synced,
+        run.overflows,
+        writing.sync,
     )
 
 
@@ -113,18 +124,26 @@ class _Run:
     """A plan being followed: the leaves written so far, and how many bytes they are."""
 
     def __init__(
-        self, plan: Plan, folder: str, journal: Journal, progress: Progress | None, *, is_synced: bool
+        self, plan: Plan, folder: str, journal: Journal, progress: Progress | None, *, sync: bool
     ) -> None:
-        self.leaves: dict[str, LeafContent] = {}
         self.resumed = 0
         self._folder = folder
         self._journal = journal
         self._progress = progress
-        self._is_synced = is_synced
+        self._sync = sync
         self._total = plan.size
         self._done = self._shown = 0
-        self._zero_hashes: dict[int, str] = {}
-        self.overflows = Overflows(one for tensor in plan.tensors for one in tensor.leaves)
+        self._checks = TensorChecks(plan.tensors)
+
+    @property
+    def contents(self) -> Mapping[str, LeafContent]:
+        """The leaves written so far."""
+        return self._checks.contents
+
+    @property
+    def overflows(self) -> Mapping[str, int]:
+        """The numbers of each leaf that became infinite."""
+        return self._checks.overflows.counts
 
     def write(self, name: str, file: OutputFile) -> None:
         """Writes one file, or what is missing of it."""
@@ -134,9 +153,9 @@ class _Run:
         in_place = {tensor: crc for tensor, (crc, end) in kept.items() if end <= start}
         for tensor in file.tensors:
             if tensor.name in in_place:
-                self._take(tensor, self._journal.tensors[name, tensor.name].leaves)
+                self._checks.take(tensor, self._journal.tensors[name, tensor.name].leaves)
                 for one in tensor.leaves:
-                    self.overflows.count(one)
+                    self._checks.overflows.count(one)
                 self._advance(tensor.size)
         self.resumed += len(in_place)
         if start == 0 and os.path.exists(path):
@@ -147,30 +166,14 @@ class _Run:
                 return iter([Skip(tensor.size, in_place[tensor.name])])
             return self._chunks(name, tensor, target)
 
-        write_file(path, file, chunks, start=start, is_synced=self._is_synced)
+        write_file(path, file, chunks, start=start, sync=self._sync)
 
     def _chunks(self, file: str, tensor: OutputTensor, target: BlockFile) -> Iterator[Chunk]:
-        """The bytes of one tensor, hashed on the way."""
+        """The bytes of one tensor, which goes into the journal once they are in the file."""
         start = target.tell()
-        hashes = _Hashes(self._zero_hashes)
-        for leaf, chunk in tensor.chunks():
-            block = held(chunk)
-            hashes.add(leaf, block)
-            self.overflows.watch(leaf, block)
-            yield chunk
-            self._advance(block.size if isinstance(block, Skip) else len(block))
-        digests = {one.name: hash_of(()) for one in tensor.leaves if not one.size} | hashes.digests()
-        stored = digests.pop("", None)
-        if stored is not None:
-            digests = {one.name: hash_of(one.plain()) for one in tensor.leaves}
-        self._take(tensor, digests)
-        entry = Entry(start, digests, stored)
+        digests = yield from self._checks.chunks(tensor, self._advance)
+        entry = Entry(start, *digests)
         target.when_written(lambda: self._journal.add(file, tensor.name, entry))
-
-    def _take(self, tensor: OutputTensor, digests: Mapping[str, str]) -> None:
-        for one in tensor.leaves:
-            content = LeafContent(one.dtype, one.shape, digests[one.name], one.spec.is_dead)
-            self.leaves[one.name] = content
 
     def _advance(self, count: int) -> None:
         self._done += count
@@ -192,45 +195,6 @@ class _Run:
                     break
                 kept[tensor.name] = (crc, entry.start + tensor.size)
         return kept
-
-
-class _Hashes:
-    """The hashes of the leaves of one tensor, in the making. A hole is hashed as the zeros it is."""
-
-    def __init__(self, zeros: dict[int, str]) -> None:
-        self._zeros = zeros
-        self._digests: dict[str, ContentHash] = {}
-        self._holes: dict[str, int] = {}
-
-    def add(self, leaf: str, block: Block) -> None:
-        """Takes the next bytes of a leaf."""
-        if isinstance(block, Skip) and leaf not in self._digests:
-            self._holes[leaf] = self._holes.get(leaf, 0) + block.size
-            return
-        if leaf not in self._digests:
-            self._digests[leaf] = content_hash()
-            _update_zeros(self._digests[leaf], self._holes.pop(leaf, 0))
-        if isinstance(block, Skip):
-            _update_zeros(self._digests[leaf], block.size)
-        else:
-            self._digests[leaf].update(block)
-
-    def digests(self) -> dict[str, str]:
-        """The hash of each leaf."""
-        found = {leaf: digest.hexdigest() for leaf, digest in self._digests.items()}
-        return found | {leaf: self._zero_hash(size) for leaf, size in self._holes.items()}
-
-    def _zero_hash(self, size: int) -> str:
-        if size not in self._zeros:
-            digest = content_hash()
-            _update_zeros(digest, size)
-            self._zeros[size] = digest.hexdigest()
-        return self._zeros[size]
-
-
-def _update_zeros(digest: ContentHash, size: int) -> None:
-    for start in range(0, size, len(_ZEROS)):
-        digest.update(_ZEROS[: min(len(_ZEROS), size - start)])
 
 
 def _checked(file: Any, tensor: OutputTensor, entry: Entry) -> int | None:
@@ -256,30 +220,6 @@ def _pieces(tensor: OutputTensor) -> Iterator[tuple[str, int]]:
         return
     for segment in segments:
         yield segment.leaf.name, segment.length * BITS[segment.leaf.dtype] // 8
-
-
-def _compare_copies(plan: Plan) -> None:
-    """Second names that the result leaves out must say the same as the first."""
-    from dovetail.store.content import are_equal
-
-    for store, name, kept in plan.copies:
-        if store.has_bytes and not are_equal(store, name, kept):
-            raise CheckpointError(
-                "two tensors that should be one differ",
-                tensor=name,
-                other=kept,
-                hint="`dovetail validate --values` says more; the checkpoint is damaged",
-            )
-
-
-def _check_sources(plan: Plan) -> None:
-    for source in plan.sources:
-        if source.is_changed():
-            raise CheckpointError(
-                "the source changed while it was read",
-                file=source.name,
-                hint="wait until whoever writes it is done, and run again",
-            )
 
 
 def _check_promise(plan: Plan, leaves: Mapping[str, LeafContent]) -> None:

@@ -85,9 +85,7 @@ def index_of(files: Sequence[OutputFile]) -> str | None:
     return f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {weight_map}\n}}\n'
 
 
-def write_file(
-    path: str, file: OutputFile, chunks: Chunks, *, start: int = 0, is_synced: bool = True
-) -> None:
+def write_file(path: str, file: OutputFile, chunks: Chunks, *, start: int = 0, sync: bool = True) -> None:
     """Writes one file; `chunks` gives the bytes of each tensor, None for a hole.
 
     What `chunks` leaves out before `start` is in place already.
@@ -97,7 +95,7 @@ def write_file(
         OSError: the system refuses.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with BlockFile(path, file.size, start=start, is_synced=is_synced) as target:
+    with BlockFile(path, file.size, start=start, sync=sync) as target:
         tensors = [TensorData(one.name, one.dtype, one.shape, chunks(one, target)) for one in file.tensors]
         if file.kind == "safetensors":
             from dovetail.store.safetensors.write import write_to

@@ -56,18 +56,18 @@ class BlockFile:
     """Takes bytes in order, as a binary file does. `expected` is about how many there will be.
 
     `start` is where the file of an earlier run ends: what is left out before it stays as it is. Without
-    `is_synced` the system writes to the disk when it likes, as after `cp`.
+    `sync` the system writes to the disk when it likes, as after `cp`.
 
     Raises:
         OSError: the system refuses; what the writing thread meets comes out of a later call.
     """
 
-    def __init__(self, path: str, expected: int, *, start: int = 0, is_synced: bool = True) -> None:
+    def __init__(self, path: str, expected: int, *, start: int = 0, sync: bool = True) -> None:
         self.name = path
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if start else os.O_EXCL)
         self._fd = os.open(path, flags, 0o644)
-        self._direct_fd = _open_direct(path) if is_synced and expected >= _DIRECT_FROM else -1
-        self._is_synced = is_synced
+        self._direct_fd = _open_direct(path) if sync and expected >= _DIRECT_FROM else -1
+        self._sync = sync
         self._position = 0
         self._base = start // BLOCK * BLOCK
         if self._base:
@@ -118,7 +118,7 @@ class BlockFile:
         The system moves them only through the page cache, so not where they must be on the disk.
         """
         length = len(piece.data)
-        if self._is_synced or length < _MOVED_FROM or self._position < self._base:
+        if self._sync or length < _MOVED_FROM or self._position < self._base:
             self.write(piece.data)
             return
         self._hand_over()
@@ -156,7 +156,7 @@ class BlockFile:
         try:
             self._check()
             os.ftruncate(self._fd, self._position)
-            if self._is_synced:
+            if self._sync:
                 os.fsync(self._fd)
         finally:
             self._close_files()

@@ -21,17 +21,17 @@ def publishing(
     out: str,
     needed: int = 0,
     *,
-    is_resumed: bool = False,
-    replaces: bool = False,
-    is_synced: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    sync: bool = True,
     accept: Callable[[str], None] | None = None,
     journal: str | None = None,
 ) -> Iterator[str]:
     """Gives a folder to write into; renames it to `out` at the end, removes it after an error.
 
     `needed` is the number of bytes that will be written, checked against the free space first.
-    `is_resumed` goes on with what a killed run left, if `accept` raises nothing about it; `replaces` puts
-    an existing `out` away at the end, and without `is_synced` the system puts all on the disk when it likes.
+    `resume` goes on with what a killed run left, if `accept` raises nothing about it; `overwrite` puts
+    an existing `out` away at the end, and without `sync` the system puts all on the disk when it likes.
     `journal` is a file in the folder that goes once all is done.
 
     Raises:
@@ -39,23 +39,23 @@ def publishing(
         WriteError: the place cannot be written to, or there is not enough room.
     """
     out = os.path.realpath(out)
-    _check_place(out, replaces=replaces)
+    _check_place(out, overwrite=overwrite)
     partial = f"{out}.partial"
     new_folders = _missing_folders(os.path.dirname(out))
     try:
         for folder in new_folders:
             os.mkdir(folder)
-        lock = _claim(partial, is_resumed=is_resumed, accept=accept)
+        lock = _claim(partial, resume=resume, accept=accept)
     except OSError as error:
         _remove_empty(new_folders)
         raise _cannot_write(out, error) from error
     try:
         _check_room(out, partial, needed)
         yield partial
-        if is_synced:
+        if sync:
             _sync_tree(partial)
         replaced = _move(partial, out)
-        if is_synced:
+        if sync:
             _sync(os.path.dirname(out))
         if replaced is not None:
             _remove(replaced)
@@ -72,10 +72,10 @@ def publishing(
         os.close(lock)
 
 
-def _check_place(out: str, *, replaces: bool) -> None:
+def _check_place(out: str, *, overwrite: bool) -> None:
     if not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out)):
         return
-    if not replaces:
+    if not overwrite:
         raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
     if os.path.lexists(old := _old(out)):
         raise UsageError(
@@ -84,7 +84,7 @@ def _check_place(out: str, *, replaces: bool) -> None:
         )
 
 
-def _claim(partial: str, *, is_resumed: bool, accept: Callable[[str], None] | None) -> int:
+def _claim(partial: str, *, resume: bool, accept: Callable[[str], None] | None) -> int:
     """Makes or takes over the folder and locks it; gives the descriptor that holds the lock."""
     is_new = True
     try:
@@ -97,7 +97,7 @@ def _claim(partial: str, *, is_resumed: bool, accept: Callable[[str], None] | No
     except BlockingIOError as error:
         os.close(lock)
         raise UsageError(f"another run is writing `{partial}`", hint="wait for it, or stop it") from error
-    if not is_new and not is_resumed:
+    if not is_new and not resume:
         os.close(lock)
         raise UsageError(
             f"`{partial}` is left of a run that was killed", hint="go on with --resume, or remove it"

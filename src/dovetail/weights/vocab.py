@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from dovetail.checkpoint import Checkpoint
+from dovetail.declare.part import Part
 from dovetail.dtypes import BITS
 from dovetail.errors import UsageError
 from dovetail.report import Value
@@ -32,15 +32,15 @@ class Vocab(NamedTuple):
         }
 
 
-def padded_vocab(source: Checkpoint, multiple: int) -> Vocab:
-    """The token rows of a source, filled up to a multiple.
+def padded_vocab(parts: Mapping[str, Part], leaves: Mapping[str, Leaf], multiple: int) -> Vocab:
+    """The token rows of a model, filled up to a multiple.
 
     Raises:
         UsageError: it has no table of tokens.
     """
-    for role, part in source.parts.items():
-        if "embed.weight" in part.leaves and "vocab" in part.dims and f"{role}.embed.weight" in source.leaves:
-            used = source.leaves[f"{role}.embed.weight"].shape[0]
+    for role, part in parts.items():
+        if "embed.weight" in part.leaves and "vocab" in part.dims and f"{role}.embed.weight" in leaves:
+            used = leaves[f"{role}.embed.weight"].shape[0]
             return Vocab(role, used, -(-used // multiple) * multiple)
     raise UsageError("--pad-vocab: this checkpoint has no table of tokens")
 
