@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from dovetail.compare.diff import diff
     from dovetail.compare.fingerprint import fingerprint
     from dovetail.declare.family import Family
-    from dovetail.edit.convert import convert
-    from dovetail.edit.graft import graft
+    from dovetail.edit.convert import convert, plan_convert
+    from dovetail.edit.graft import graft, plan_graft
     from dovetail.edit.make import make
     from dovetail.edit.merge import merge
-    from dovetail.edit.split import split
+    from dovetail.edit.split import plan_split, split
     from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
     from dovetail.loading.load import load
     from dovetail.loading.part import load_part
+    from dovetail.loading.save import save
     from dovetail.loading.stage import load_stage
+    from dovetail.loading.tensors import tensors
     from dovetail.report import Finding, Report
     from dovetail.run.act import Actor
     from dovetail.run.generate import Generator
@@ -53,8 +55,13 @@ _HOMES = {
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",
+    "plan_convert": "dovetail.edit.convert",
+    "plan_graft": "dovetail.edit.graft",
+    "plan_split": "dovetail.edit.split",
+    "save": "dovetail.loading.save",
     "split": "dovetail.edit.split",
     "stamp": "dovetail.edit.stamp",
+    "tensors": "dovetail.loading.tensors",
     "validate": "dovetail.verbs",
 }
 
@@ -77,8 +84,13 @@ __all__ = [
     "make",
     "merge",
     "open_checkpoint",
+    "plan_convert",
+    "plan_graft",
+    "plan_split",
+    "save",
     "split",
     "stamp",
+    "tensors",
     "validate",
 ]
 

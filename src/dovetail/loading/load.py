@@ -23,6 +23,7 @@ from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
 from dovetail.models.layers import Linear
 from dovetail.report import Report, Tie, Value
+from dovetail.weights.hashes import have_equal_values
 from dovetail.weights.leaf import Leaf
 
 Dtype = str | torch.dtype
@@ -64,6 +65,7 @@ def load_opened(
         model = build(weights.values)
         weights.assign(model, weights.leaves, prefix="", dtype=dtype)
     model.report = checkpoint.report  # type: ignore[assignment]
+    model.tags = weights.tags  # type: ignore[assignment]
     return model.eval().to(place)
 
 
@@ -142,6 +144,7 @@ class StoredWeights:
         self._files = MappedFiles(checkpoint.store)
         leaves = checkpoint.leaves
         self.leaves = {name: leaf for name, leaf in leaves.items() if not leaf.spec.is_dead}
+        self.tags = {name: leaf.init for name, leaf in leaves.items() if leaf.init != "copied"}
         self.values = values_of(checkpoint) if values is None else values
         for tie in checkpoint.report.ties if compares_ties else ():
             if tie.is_stored and tie.flag is not False and self._is_copy(tie):
@@ -151,13 +154,8 @@ class StoredWeights:
 
     def _is_copy(self, tie: Tie) -> bool:
         """Whether a stored head is byte for byte the table it is tied to."""
-        pair = [next(leaf for leaf in self.leaves.values() if leaf.role == tie.role), self.leaves[tie.leaf]]
-        if len({(leaf.dtype, leaf.shape) for leaf in pair}) > 1:
-            return False
-        is_equal = torch.equal(*(self._files.tensor(leaf) for leaf in pair))
-        for leaf in pair:
-            self._files.forget(leaf)
-        return is_equal
+        head = next(leaf for leaf in self.leaves.values() if leaf.role == tie.role)
+        return have_equal_values(head, self.leaves[tie.leaf])
 
     def part(self, role: str) -> tuple[nn.Module, dict[str, Leaf]]:
         """One part on `meta`, and its leaves.
