@@ -61,7 +61,7 @@ def main() -> None:
         folder = options.folder or f"{scratch}/q2vl"
         if options.folder is None:
             dovetail.make("qwen2_vl", folder, size="2b")
-        print(where("dovetail", "torch", "transformers"), flush=True)
+        print(where("torch", "transformers"), flush=True)
         ways, size = prepared(folder, options.weights)
         speed = 0.0
         for batch in options.batch:

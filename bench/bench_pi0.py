@@ -42,7 +42,7 @@ def main() -> None:
         folder = options.folder or f"{scratch}/pi0"
         if options.folder is None:
             dovetail.make("pi0", folder, layout="transformers", dtype="bfloat16")
-        print(where("dovetail", "torch", "transformers"), flush=True)
+        print(where("torch", "transformers"), flush=True)
         race(prepared(folder), options.turns)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         ways[name] = [make(weight, None) for weight in weights]
         ready[name] = (time.perf_counter() - begin) / (WEIGHTS * WIDE * NARROW)
     taken = race(ways)
-    print(where("dovetail", "torch"))
+    print(where("torch"))
     print(f"{THREADS} threads; a plain sum reads {read_speed() / 1e9:.0f} GB/s")
     rows: list[Row] = []
     for name in ways:

@@ -105,7 +105,9 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name in ("torch", "einops", "jaxtyping", "PIL", "tokenizers"):
-            raise ImportError(f"dovetail.{name} needs {error.name}: pip install 'dovetail[torch]'") from error
+            raise ImportError(
+                f"dovetail.{name} needs {error.name}: pip install 'dovetail-weights[torch]'"
+            ) from error
         raise
 
 

@@ -27,7 +27,7 @@ def it(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("verb", RUNNING)
 def test_what_is_missing_is_said(verb: str, it: Path) -> None:
     answer = python("-c", WITHOUT.format("torch"), *RUNNING[verb], cwd=it)
-    assert answer == (2, "", "error: this needs torch\n\nhint: pip install 'dovetail[torch]'\n")
+    assert answer == (2, "", "error: this needs torch\n\nhint: pip install 'dovetail-weights[torch]'\n")
 
 
 @pytest.mark.parametrize("name", TORCH_EXTRA)
@@ -37,7 +37,7 @@ def test_whatever_is_missing(name: str, it: Path) -> None:
     if name == "jinja2":  # is asked for when there is a template
         assert "there is no image" in answer.err
     else:
-        assert answer == (2, "", f"error: this needs {name}\n\nhint: pip install 'dovetail[torch]'\n")
+        assert answer == (2, "", f"error: this needs {name}\n\nhint: pip install 'dovetail-weights[torch]'\n")
 
 
 def test_header_verbs_need_none(it: Path) -> None:

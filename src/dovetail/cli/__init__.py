@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
         if isinstance(error, ModuleNotFoundError) and error.name in TORCH_EXTRA:
-            print(f"error: this needs {error.name}\n\nhint: pip install 'dovetail[torch]'", file=sys.stderr)
+            print(
+                f"error: this needs {error.name}\n\nhint: pip install 'dovetail-weights[torch]'",
+                file=sys.stderr,
+            )
             return 2
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             from contextlib import suppress

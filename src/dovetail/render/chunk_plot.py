@@ -22,7 +22,7 @@ def check_plot(path: str) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
-        raise UsageError("--plot needs matplotlib", hint="pip install 'dovetail[plot]'") from None
+        raise UsageError("--plot needs matplotlib", hint="pip install 'dovetail-weights[plot]'") from None
     kind = os.path.splitext(path)[1].removeprefix(".")
     kinds = FigureCanvasAgg.get_supported_filetypes()
     if kind not in kinds:

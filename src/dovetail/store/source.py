@@ -3,10 +3,16 @@
 import errno
 import os
 import stat
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from dovetail.errors import FormatError, MissingError
+from dovetail.errors import FormatError, MissingError, UsageError
+
+# What Windows has not, and what macOS has not: looked up here, so that importing works everywhere.
+_READ_INTO = getattr(os, "preadv", None)
+_ADVISE = getattr(os, "posix_fadvise", None)
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class ByteSource(ABC):
@@ -54,14 +60,19 @@ class LocalSource(ByteSource):
     Raises:
         MissingError: there is no such file, or it cannot be opened.
         FormatError: it is a folder, a pipe or a device.
+        UsageError: this is a system on which dovetail cannot read.
     """
 
     def __init__(self, path: str, *, name: str | None = None) -> None:
         self.path = path
         self.name = name or path
+        if _READ_INTO is None:
+            raise UsageError(
+                f"dovetail cannot read files on {sys.platform}", hint="run it on Linux, in WSL, or on macOS"
+            )
         try:
             # NONBLOCK, because opening a pipe waits for whoever writes into it
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = os.open(path, _FLAGS)
         except OSError as error:
             raise MissingError(
                 f"cannot open the file: {error.strerror}", file=self.name, hint=access_hint(error)
@@ -81,7 +92,9 @@ class LocalSource(ByteSource):
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fills the buffer from `offset`; gives the number of bytes read."""
-        return os.preadv(self._fd, [buffer], offset)
+        assert _READ_INTO is not None
+        count: int = _READ_INTO(self._fd, [buffer], offset)
+        return count
 
     def send(self, offset: int, length: int, target: int) -> int:
         """Has the system write bytes to another open file, from its position on; gives how many it did."""
@@ -89,11 +102,13 @@ class LocalSource(ByteSource):
 
     def fetch(self, offset: int, length: int) -> None:
         """Begins to read bytes that will be wanted soon, without waiting for them; a good many at a time."""
+        if _ADVISE is None:
+            return
         end = offset + length
         is_far = not end - 2 * length <= self._fetched <= end
         begin = offset if is_far else self._fetched
         if end - begin >= length // 4 and begin < self.size:
-            os.posix_fadvise(self._fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            _ADVISE(self._fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
             self._fetched = end
 
     def extents(self, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:

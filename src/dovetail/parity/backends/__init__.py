@@ -50,6 +50,6 @@ def backend(name: str, *, dtype: str = "float32", device: str = "cpu") -> Backen
     except ModuleNotFoundError as error:
         raise UsageError(
             f"backend {name} needs {error.name}, which is not installed",
-            hint="pip install 'dovetail[verify]'",
+            hint="pip install 'dovetail-weights[verify]'",
         ) from None
     return found

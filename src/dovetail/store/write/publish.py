@@ -5,11 +5,13 @@ however the process ends. A folder left by a killed run is continued when asked 
 """
 
 import ctypes
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from types import ModuleType
 
 from dovetail.errors import DovetailError, UsageError, WriteError
 
@@ -86,7 +88,7 @@ def _check_place(out: str, *, overwrite: bool) -> None:
 
 def _claim(partial: str, *, resume: bool, accept: Callable[[str], None] | None) -> int:
     """Makes or takes over the folder and locks it; gives the descriptor that holds the lock."""
-    is_new = True
+    fcntl, is_new = _locks(), True
     try:
         os.mkdir(partial)
     except FileExistsError:
@@ -109,6 +111,21 @@ def _claim(partial: str, *, resume: bool, accept: Callable[[str], None] | None) 
             os.close(lock)
             raise
     return lock
+
+
+def _locks() -> ModuleType:
+    """The system's locks on files.
+
+    Raises:
+        WriteError: this is a system without them.
+    """
+    try:
+        return import_module("fcntl")
+    except ImportError:
+        raise WriteError(
+            f"dovetail cannot write on {sys.platform}, where no folder can be locked",
+            hint="run it on Linux, in WSL, or on macOS",
+        ) from None
 
 
 def _missing_folders(path: str) -> list[str]:
