@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dovetail.edit.split import plan_split, split
     from dovetail.edit.stamp import stamp
     from dovetail.errors import DovetailError
+    from dovetail.inputs.load import load_inputs
     from dovetail.loading.load import load
     from dovetail.loading.part import load_part
     from dovetail.loading.save import save
@@ -50,7 +51,8 @@ _HOMES = {
     "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
     "load": "dovetail.loading.load",
-    "load_part": "dovetail.loading.part",
+    "load_inputs": "dovetail.inputs.load",
+    "load_part": "dovetail.loading.load",
     "load_stage": "dovetail.loading.stage",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
@@ -79,6 +81,7 @@ __all__ = [
     "graft",
     "inspect",
     "load",
+    "load_inputs",
     "load_part",
     "load_stage",
     "make",

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dovetail
+from dovetail.errors import UsageError
 from dovetail.families import family
+from files import MODELS, header_of, plan_of, write_listing
 from inputs.every_family import CASES, LANGUAGE, TEXT, arrays_of, inputs_for, values_for
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +95,16 @@ def test_sizes_alone_say_what_a_row_becomes(case: tuple[str, int], size: tuple[i
     assert expanded.count(inputs.image_token) == inputs.num_features(*size)
     assert inputs([row], [[image]])["tokens"].tolist() == [expanded]
     assert inputs.expanded(expanded, [size]) == expanded
+
+
+def test_a_header_is_enough(tmp_path: Path) -> None:
+    header = header_of(plan_of("paligemma", MODELS["paligemma"][0]), "hf-4.52")
+    listing = write_listing(tmp_path / "listing.json", header)
+    inputs = dovetail.load_inputs(listing, settings={"image_token": 7})
+    assert inputs.image_token == 7
+    assert inputs.expanded([5, 7], [(20, 30)]) == [5, *[7] * 49]
+    with pytest.raises(UsageError, match="no family claims the checkpoint"):
+        dovetail.load_inputs(write_listing(tmp_path / "other.json", {"a.weight": ["BF16", [3, 5]]}))
 
 
 def test_every_family_that_runs_says_what_makes_its_inputs() -> None:

@@ -26,15 +26,15 @@ _OF_MODELS = {
 }
 
 
-def refuse_arguments(names: Iterable[str]) -> None:
-    """Refuses arguments that nothing makes inputs from.
+def refuse_arguments(names: Iterable[str], known: str) -> None:
+    """Refuses arguments that nothing makes inputs from; `known` are those that there are.
 
     Raises:
         UsageError: there is one.
     """
     for name in names:
         meant = _OF_INPUTS.get(name)
-        hint = "arguments: tokens, images, pad, suffixes"
+        hint = f"arguments: {known}"
         if meant is not None:
             hint = f"what Hugging Face calls `{name}` is made from `{meant}` here"
         elif name in _OF_MODELS:

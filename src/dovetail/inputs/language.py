@@ -80,11 +80,11 @@ class LanguageInputs(ABC):
 
     def __call__(
         self,
-        tokens: Iterable[Iterable[int]] = (),
-        images: Iterable[Iterable[Any]] = (),
+        tokens: Iterable[Any] = (),
+        images: Iterable[Any] = (),
         *,
         pad: str = "left",
-        suffixes: Iterable[Iterable[int]] = (),
+        suffixes: Iterable[Any] = (),
         **foreign: object,
     ) -> Arrays:
         """The inputs for a batch: rows of token ids, and for each row its images (uint8, height x width x 3).
@@ -96,7 +96,7 @@ class LanguageInputs(ABC):
             UsageError: a row is empty, holds a token that the model does not have, or has other placeholders
                 than images; an image is not decoded; or an argument is unknown.
         """
-        refuse_arguments(foreign)
+        refuse_arguments(foreign, known="tokens, images, pad, suffixes")
         rows = [self.checked(row, f"row {i}") for i, row in enumerate(tokens)]
         seen = one_each(rows, [self._decoded(of, i) for i, of in enumerate(images)], "images")
         after = one_each(rows, [self._suffix(row, i) for i, row in enumerate(suffixes)], "suffixes")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dovetail.errors import UsageError
+from dovetail.inputs.arguments import refuse_arguments
 from dovetail.inputs.images import decoded, pi0_pixels
 from dovetail.inputs.language import Arrays
 from dovetail.inputs.square import Square
@@ -41,7 +42,13 @@ class PolicyInputs:
         return self.square.num_patches
 
     def __call__(
-        self, images: Any, image_masks: Any, tokens: Any, token_mask: Any, state: Any = None
+        self,
+        images: Any = (),
+        image_masks: Any = (),
+        tokens: Any = (),
+        token_mask: Any = (),
+        state: Any = None,
+        **foreign: object,
     ) -> Arrays:
         """The inputs for a batch.
 
@@ -52,8 +59,9 @@ class PolicyInputs:
 
         Raises:
             UsageError: the shapes do not agree, an image is not decoded, a token is outside the vocabulary,
-                or a number is not finite.
+                a number is not finite, or an argument is unknown.
         """
+        refuse_arguments(foreign, known="images, image_masks, tokens, token_mask, state")
         pixels = self._pixels(images)
         ids, mask = np.asarray(tokens, np.int64), np.asarray(token_mask, bool)
         cameras = np.asarray(image_masks, bool)
@@ -101,6 +109,10 @@ class PolicyInputs:
                 return pixels
         size = (self.square.pixels, self.square.pixels)
         rows = {len(camera) for camera in images}
+        if not rows:
+            raise UsageError(
+                "there is no camera", hint="give for each camera a list of images, one for each row"
+            )
         if len(rows) != 1:
             raise UsageError("every camera has an image for every row", found=f"rows: {sorted(rows)}")
         return np.stack(

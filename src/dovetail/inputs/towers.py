@@ -42,13 +42,13 @@ class TowerInputs(ABC):
         Raises:
             UsageError: an image is not decoded, there is none, or an argument is unknown.
         """
-        refuse_arguments(foreign)
+        refuse_arguments(foreign, known="images")
         whole = [decoded(image, f"image {i}") for i, image in enumerate(images)]
         if not whole:
             raise UsageError("there is no image", hint="give a list of decoded images")
         return self.arrays(whole)
 
-    def texts(self, rows: Iterable[Iterable[int]]) -> Arrays:
+    def texts(self, rows: Iterable[Any]) -> Arrays:
         """The tokens of texts, all of one length, for the text tower.
 
         Raises:

@@ -60,8 +60,8 @@ class LanguageModel(Trainable):
 
     def prepare(
         self,
-        tokens: Iterable[Iterable[int]] = (),
-        images: Iterable[Iterable[Any]] = (),
+        tokens: Iterable[Any] = (),
+        images: Iterable[Any] = (),
         *,
         pad: str = "left",
         **more: Any,

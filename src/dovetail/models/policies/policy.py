@@ -104,7 +104,13 @@ class Policy(Trainable):
         """The velocity that the last hidden states of the actions mean."""
 
     def prepare(
-        self, images: Any, image_masks: Any, tokens: Any, token_mask: Any, state: Any = None
+        self,
+        images: Any = (),
+        image_masks: Any = (),
+        tokens: Any = (),
+        token_mask: Any = (),
+        state: Any = None,
+        **more: Any,
     ) -> Inputs:
         """The inputs for a batch: those of `self.inputs`, which says what each may be, as tensors.
 
@@ -112,7 +118,7 @@ class Policy(Trainable):
             UsageError: what `PolicyInputs` refuses.
         """
         given = (_array(one) for one in (images, image_masks, tokens, token_mask, state))
-        return tensors(self.inputs(*given), self.vision.patch_embed.weight.device)
+        return tensors(self.inputs(*given, **more), self.vision.patch_embed.weight.device)
 
     def velocity(
         self,

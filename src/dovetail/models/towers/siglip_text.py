@@ -11,6 +11,7 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`.
 from abc import ABC
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -86,7 +87,7 @@ class WithTexts(TowerModel, ABC):
         self.text = TextTower(fill(TextConfig, values, "text")) if values.has("text") else None
         self.contrast = Contrast() if values.has("contrast") else None
 
-    def texts(self, rows: Iterable[Iterable[int]]) -> Float[Tensor, "b e"]:
+    def texts(self, rows: Iterable[Any]) -> Float[Tensor, "b e"]:
         """One vector for each text, from its tokens.
 
         Raises:
