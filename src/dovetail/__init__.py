@@ -52,7 +52,7 @@ _HOMES = {
     "inspect": "dovetail.verbs",
     "load": "dovetail.loading.load",
     "load_inputs": "dovetail.inputs.load",
-    "load_part": "dovetail.loading.load",
+    "load_part": "dovetail.loading.part",
     "load_stage": "dovetail.loading.stage",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",

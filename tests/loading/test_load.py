@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import dovetail
 from dovetail.errors import CheckpointError, DovetailError, UsageError
 from dovetail.families import family
+from dovetail.models.attention import Here, Sight
 from files import scoped
 from hubserver import hub_server
 from run.tiny import DECODER, SIZES, output
@@ -161,7 +162,7 @@ def test_stages_one_after_the_other_are_the_decoder(whole: Path, cuts: list[int]
         x = stages[0].embed(tokens)
         for stage in stages:
             mask = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
-            x = stage(x, model.rotation(stream), [mask] * len(stage.blocks))
+            x = stage(x, model.rotation(stream), [Here(Sight(mask))] * len(stage.blocks))
     assert torch.equal(x, expected)
 
 

@@ -178,6 +178,22 @@ def test_the_cache_is_bounded(qwen: Case) -> None:
     assert stage.cache[1].length == 0
 
 
+def test_a_part_of_a_node_is_the_nodes_own(qwen: Case, tmp_path: Path) -> None:
+    """A head that is elsewhere is not made of the token table."""
+    dovetail.split(qwen.folder, tmp_path / "out", layers=[2, 5])
+    nodes = [tmp_path / "out" / f"node{i}" for i in range(2)]
+    for role in ("vision", "merger"):
+        whole = dovetail.load_part(qwen.folder, role, settings=qwen.settings).state_dict()
+        found = dovetail.load_part(nodes[0], role, settings=qwen.settings).state_dict()
+        assert all(torch.equal(found[name], one) for name, one in whole.items())
+    assert list(dovetail.load_part(nodes[1], "text").blocks) == ["2", "3", "4", "5", "6"]
+    assert torch.equal(dovetail.load_part(nodes[1], "head").weight, qwen.model.head_weight)
+    with pytest.raises(UsageError, match="this node has no part `head`"):
+        dovetail.load_part(nodes[0], "head")
+    with pytest.raises(UsageError, match="this node has no part `vision`"):
+        dovetail.load_part(nodes[1], "vision")
+
+
 def test_what_a_stage_cannot_do(qwen: Case, tmp_path: Path) -> None:
     dovetail.split(qwen.folder, tmp_path / "out", nodes=2)
     with pytest.raises(UsageError, match="are not those of this node"):

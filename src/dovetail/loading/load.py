@@ -21,7 +21,6 @@ from dovetail.errors import CheckpointError, FormatError, UsageError, listed
 from dovetail.inputs.values import Values, values_of
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
-from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
 from dovetail.report import Report, Tie, Value
 from dovetail.weights.hashes import have_equal_values
@@ -68,38 +67,6 @@ def load_opened(
     model.report = checkpoint.report  # type: ignore[assignment]
     model.tags = weights.tags  # type: ignore[assignment]
     return model.eval().to(place)
-
-
-def load_part(
-    checkpoint: Path,
-    role: str,
-    *,
-    layers: range | None = None,
-    device: str | torch.device = "cpu",
-    dtype: Dtype | None = None,
-    settings: Mapping[str, Any] | None = None,
-    as_: str | None = None,
-) -> nn.Module:
-    """One part of a model (`vision`, `text`), or a range of the layers of its decoder.
-
-    Layers keep their own numbers. A tied head is a matrix of its own here, as a stage without the table
-    needs it. Raises what `load` raises, and:
-
-    Raises:
-        UsageError: the model has no such part, or no such layers.
-    """
-    place = usable_device(device)
-    with no_collection(), opened(checkpoint, as_=as_, given=settings) as found:
-        weights = StoredWeights(found, compares_ties=True)
-        part, leaves = weights.part(role)
-        if layers is not None:
-            if not isinstance(part, Decoder):
-                raise UsageError(f"{role} is no decoder: it cannot be cut into layers")
-            part.keep(layers)
-            kept = {f"{role}.{name}" for name, _ in part.named_parameters()}
-            leaves = {name: leaf for name, leaf in leaves.items() if name in kept}
-        weights.assign(part, leaves, prefix=f"{role}.", dtype=dtype)
-    return part.eval().to(place)
 
 
 @contextmanager

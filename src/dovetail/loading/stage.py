@@ -52,29 +52,37 @@ def load_stage(
     """
     place = usable_device(device)
     with no_collection(), opened(source, as_=as_, given=settings) as checkpoint:
-        node = checkpoint.documents.node
-        if node is None:
-            _check_no_chunk(checkpoint)
-            check_whole(checkpoint)
-        family = checkpoint.family
-        values = values_of(checkpoint) if node is None else _values_of_node(checkpoint, node)
-        check_whole(checkpoint, values.values)
-        here = _layers(values, node, layers)
-        model = build(values)
-        if not isinstance(model, LanguageModel):
-            raise UsageError(
-                f"{family.id} is not run in stages: it reads no tokens", hint="`dovetail.load` loads it whole"
-            )
-        weights = StoredWeights(checkpoint, values)
-        leaves = _leaves_here(checkpoint, node, weights.leaves)
-        _cut(model, family, here)
-        if model.decoder.layers.stop == model.decoder.config.layers and here.start:
-            _own_head(model, family, leaves)
-        wanted = model.state_dict(keep_vars=True).keys()
-        if node is None:
-            leaves = {name: leaf for name, leaf in leaves.items() if name in wanted}
-        weights.assign(model, leaves, prefix="", dtype=dtype)
+        model = model_of_stage(checkpoint, layers, dtype=dtype)
     return Stage(model.eval().to(place), max_tokens=max_tokens)
+
+
+def model_of_stage(
+    checkpoint: Checkpoint, layers: range | None = None, *, dtype: Dtype | None = None
+) -> LanguageModel:
+    """The model of a stage, without the parts that are not of it; raises what `load_stage` raises."""
+    node = checkpoint.documents.node
+    if node is None:
+        _check_no_chunk(checkpoint)
+        check_whole(checkpoint)
+    family = checkpoint.family
+    values = values_of(checkpoint) if node is None else _values_of_node(checkpoint, node)
+    check_whole(checkpoint, values.values)
+    here = _layers(values, node, layers)
+    model = build(values)
+    if not isinstance(model, LanguageModel):
+        raise UsageError(
+            f"{family.id} is not run in stages: it reads no tokens", hint="`dovetail.load` loads it whole"
+        )
+    weights = StoredWeights(checkpoint, values)
+    leaves = _leaves_here(checkpoint, node, weights.leaves)
+    _cut(model, family, here)
+    if model.decoder.layers.stop == model.decoder.config.layers and here.start:
+        _own_head(model, family, leaves)
+    if node is None:
+        wanted = model.state_dict(keep_vars=True).keys()
+        leaves = {name: leaf for name, leaf in leaves.items() if name in wanted}
+    weights.assign(model, leaves, prefix="", dtype=dtype)
+    return model
 
 
 def _check_no_chunk(checkpoint: Checkpoint) -> None:
