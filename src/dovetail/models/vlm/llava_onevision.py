@@ -15,6 +15,7 @@ last block, its output not normed.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +28,12 @@ from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear, activation
-from dovetail.models.masks import causal_blocks, positions_of
+from dovetail.models.masks import Rule, causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
 from dovetail.models.towers.vit import Output, unread
-from dovetail.models.vlm.alternating import schedule
+from dovetail.models.vlm.alternating import RULES, schedule
 from dovetail.models.vlm.anyres import packed, pooled
 from dovetail.models.vlm.placeholders import put
 
@@ -112,6 +113,10 @@ class LlavaOnevision(LanguageModel):
     @property
     def head_weight(self) -> Float[Tensor, "v d"]:
         return self.text.table if self.head is None else self.head.weight
+
+    @property
+    def rules(self) -> Sequence[Rule | None]:
+        return [RULES.get(kind) for kind in self.layer_masks]
 
     def seen(self, pixels: Float[Tensor, "t 3 height width"]) -> Float[Tensor, "t p d"]:
         """What the tower sees in views, projected."""
