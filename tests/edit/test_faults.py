@@ -181,8 +181,15 @@ def test_only_a_run_that_waits_for_the_disk_flushes(
 
 
 @pytest.fixture
-def left(source: Path, tmp_path: Path) -> Path:
+def left(killed: Path, tmp_path: Path) -> Path:
+    """The same for one test."""
+    return shutil.copytree(killed, tmp_path / "out.partial")
+
+
+@pytest.fixture(scope="module")
+def killed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that a run left that was killed after some tensors."""
+    tmp_path = tmp_path_factory.mktemp("killed")
     for _ in range(50):
         process = started("convert", source, tmp_path / "out", *TO["hf"])
         journal = tmp_path / "out.partial" / JOURNAL

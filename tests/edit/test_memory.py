@@ -48,9 +48,9 @@ def bound(*words: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 MB of random values, with a token table of 311 MB."""
+    """340 MB of random values, with a token table of 246 MB: held as a whole, it breaks every bound."""
     folder = tmp_path_factory.mktemp("real") / "qwen3"
-    dovetail.make("qwen3", folder, size="qwen3-0.6b", sizes={"text.layers": 9})
+    dovetail.make("qwen3", folder, size="qwen3-0.6b", sizes={"text.layers": 3, "text.vocab": 120_001})
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_large_checkpoint_takes_no_more(layout: str, sparse: Path, tmp_path: P
 
 
 def test_many_tensors_are_in_the_bound(tmp_path: Path) -> None:
-    sizes = {"text.layers": 3000, "text.d_model": 64, "text.d_ff": 64, "text.vocab": 100}
+    sizes = {"text.layers": 1500, "text.d_model": 64, "text.d_ff": 64, "text.vocab": 100}
     dovetail.make("qwen3", tmp_path / "a", sizes=sizes, sparse=True)
     promised = bound("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt")
     assert peak("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt") <= promised

@@ -27,27 +27,32 @@ def make(id: str, out: Path, number: int = 0, layout: str | None = None) -> None
     dovetail.make(id, out, layout=layout, sizes=sizes, dtype="float32", seed=5)
 
 
-@pytest.mark.parametrize("nodes", range(1, 7))
 @pytest.mark.parametrize("id", [one.id for one in built_in()])
-def test_merging_what_was_split_is_the_identity(id: str, nodes: int, tmp_path: Path) -> None:
+def test_merging_what_was_split_is_the_identity(id: str, tmp_path: Path) -> None:
+    """A vision-language model over every number of nodes up to six, the others over some of them."""
     make(id, tmp_path / "whole")
-    parted = dovetail.split(tmp_path / "whole", tmp_path / "nodes", nodes=nodes)
-    merged = dovetail.merge(tmp_path / "nodes", tmp_path / "back")
-    assert contents(tmp_path / "whole") == contents(tmp_path / "back")
-    assert parted.fingerprint == merged.fingerprint
-    assert dovetail.inspect(tmp_path / "nodes").is_whole
-    for node in range(nodes):
-        report = dovetail.inspect(tmp_path / "nodes" / f"node{node}")
-        assert report.is_whole, report.findings
+    expected = contents(tmp_path / "whole")
+    for nodes in range(1, 7) if id == "qwen2_vl" else (1, 2, 3, 6):
+        place = tmp_path / f"{nodes}"
+        parted = dovetail.split(tmp_path / "whole", place / "nodes", nodes=nodes)
+        merged = dovetail.merge(place / "nodes", place / "back")
+        assert contents(place / "back") == expected, nodes
+        assert parted.fingerprint == merged.fingerprint, nodes
+        assert dovetail.inspect(place / "nodes").is_whole, nodes
+        for node in range(nodes):
+            report = dovetail.inspect(place / "nodes" / f"node{node}")
+            assert report.is_whole, (nodes, node, report.findings)
 
 
-@pytest.mark.parametrize("layers", [[1, 6], [6, 1], [2, 1, 4], [1] * 7])
 @pytest.mark.parametrize("layout", ["hf", "litgpt", "litgpt-legacy", "litgpt-fork"])
-def test_uneven_layers(layers: list[int], layout: str, tmp_path: Path) -> None:
+def test_uneven_layers(layout: str, tmp_path: Path) -> None:
     make("qwen2_vl", tmp_path / "whole")
-    dovetail.split(tmp_path / "whole", tmp_path / "nodes", layers=layers, to=layout)
-    dovetail.merge(tmp_path / "nodes", tmp_path / "back")
-    assert contents(tmp_path / "whole") == contents(tmp_path / "back")
+    expected = contents(tmp_path / "whole")
+    for i, layers in enumerate([[1, 6], [6, 1], [2, 1, 4], [1] * 7]):
+        place = tmp_path / f"{i}"
+        dovetail.split(tmp_path / "whole", place / "nodes", layers=layers, to=layout)
+        dovetail.merge(place / "nodes", place / "back")
+        assert contents(place / "back") == expected, layers
 
 
 def test_chunks_have_the_names_of_system_2(tmp_path: Path) -> None:
