@@ -42,13 +42,17 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "unknown name": (
         "make qwen2_vl OUT --set text.depth=2",
         2,
-        "qwen2_vl has no size `text.depth`\n\n"
-        "hint: sizes of text: layers, vocab, d_model, head_dim, q_heads, kv_heads, d_ff",
+        "qwen2_vl has no size or setting `text.depth`\n\n"
+        "hint: text has layers, vocab, d_model, head_dim, q_heads, kv_heads, d_ff, rope_theta, rope_scaling, "
+        "norm_eps, activation, use_sliding_window",
     ),
     "unknown part": (
         "make qwen2_vl OUT --set ears=2",
         2,
-        "qwen2_vl has no size `ears`\n\nhint: parts: vision, merger, text",
+        "qwen2_vl has no size or setting `ears`\n\n"
+        "hint: parts: vision, merger, text, head; settings: image_token, video_token, mrope_section, "
+        "min_pixels, max_pixels, image_mean, image_std, vision.norm_eps, vision.activation, text.rope_theta, "
+        "text.rope_scaling, text.norm_eps, text.activation, text.use_sliding_window",
     ),
     "no number": (
         "make qwen2_vl OUT --set text.layers=two",

@@ -289,7 +289,27 @@ def test_the_result_says_what_was_written(tmp_path: Path) -> None:
         ({"dtype": "F4"}, "cannot make values of dtype F4: they share bytes"),
         ({"dtype": "int64"}, "cannot make values of dtype I64"),
         ({"dtype": "float8_e4m3fn"}, "cannot make values of dtype F8_E4M3"),
-        ({"sizes": {"text.layer": 3}}, "qwen3 has no size `text.layer`"),
+        (
+            {"sizes": {"text.layer": 3}},
+            "qwen3 has no size or setting `text.layer`; did you mean text.layers?",
+        ),
+        ({"sizes": {"ears": 3}}, "qwen3 has no size or setting `ears`"),
+        (
+            {"sizes": {"rope_teta": 3}},
+            "qwen3 has no size or setting `rope_teta`; did you mean rope_theta?",
+        ),
+        ({"sizes": {"rope_theta": "high"}}, "text.rope_theta cannot be 'high'"),
+        ({"sizes": {"use_sliding_window": 1}}, "text.use_sliding_window cannot be 1"),
+        ({"sizes": {"dtype": "int99"}}, "unknown dtype `int99`"),
+        ({"family": "panovlm", "sizes": {"norm_eps": 1e-6}}, "several parts have a norm_eps"),
+        (
+            {"family": "panovlm", "sizes": {"resampler.pool_size": 2}},
+            "the resampler, a bimamba here, has no setting `pool_size`",
+        ),
+        (
+            {"family": "prismatic", "sizes": {"vision.antialias": False}},
+            "vision.antialias stands in no config",
+        ),
         ({"sizes": {"text.layers": 0}}, "text.layers cannot be `0`"),
         ({"sizes": {"text.layers": "many"}}, "text.layers cannot be `many`"),
         (
@@ -306,3 +326,73 @@ def test_what_cannot_be_made_is_said_before_anything_is_written(
     assert error.value.message == message
     assert error.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def other(value: Any) -> Any:
+    """A value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}x"
+        case list():
+            return [*value, 7]
+        case None:
+            return 3
+        case _:
+            return {"rope_type": "linear", "factor": 2.5}
+
+
+SETTINGS = [
+    pytest.param(one.id, number, layout.id, id=f"{one.id}-{number}-{layout.id}")
+    for one in built_in()
+    for number in range(min(len(MODELS[one.id]), 2))
+    for layout in one.layouts
+    if len(layout.mounts) > 1 and declared(one.id, number, layout.id)
+]
+
+
+@pytest.mark.parametrize(("id", "number", "layout"), SETTINGS)
+def test_settings_land_in_the_config_and_in_what_inspect_says(
+    id: str, number: int, layout: str, tmp_path: Path
+) -> None:
+    plan = plan_of(id, sizes_of(id, number))
+    named = {setting.name: setting for setting in plan.family.settings}
+    for role, part in plan.kinds.items():
+        named |= {f"{role}.{setting.name}": setting for setting in part.facts.settings}
+    for whole in (True, False):  # a map, and what may stand in it
+        given = {
+            name: other(setting.default)
+            for name, setting in named.items()
+            if setting.spellings and isinstance(setting.default, dict) <= whole
+        }
+        out = tmp_path / str(whole)
+        dovetail.make(id, out, layout=layout, sizes={**MODELS[id][number], **given}, sparse=True)
+        config = dovetail.validate(out, as_=f"{id}/{layout}").config
+        for name, value in given.items():
+            if not whole or not isinstance(value, dict):
+                assert config[name].value == value, name
+                assert config[name].source == "config"
+
+
+def test_a_setting_runs(tmp_path: Path) -> None:
+    given = {"rope_theta": 5e5, "text.layers": 1, "vision.layers": 1, "image_token": 7, "dtype": "float16"}
+    made = dovetail.make("qwen2_vl", tmp_path / "vlm", sizes={**MODELS["qwen2_vl"][0], **given})
+    config = json.loads((tmp_path / "vlm" / "config.json").read_text())
+    assert (config["rope_theta"], config["image_token_id"], config["torch_dtype"]) == (5e5, 7, "float16")
+    assert made.bytes == 2 * made.parameters
+    model = dovetail.load(tmp_path / "vlm")
+    assert (model.text.config.rope_theta, model.config.image_token) == (5e5, 7)
+    assert model.text.embed.weight.dtype == torch.float16
+    dovetail.make("pi0", tmp_path / "policy", sizes={"action_horizon": 9, "heads.d_action": 6}, sparse=True)
+    assert dovetail.load(tmp_path / "policy").action_shape == (9, 6)
+
+
+def test_the_declaration_stays_as_it_is(tmp_path: Path) -> None:
+    for out, section in (("a", [1, 2, 3]), ("b", None)):
+        given = {} if section is None else {"mrope_section": section}
+        dovetail.make("qwen2_vl", tmp_path / out, sizes=given, sparse=True)
+    scaling = json.loads((tmp_path / "b" / "config.json").read_text())["rope_scaling"]
+    assert scaling["mrope_section"] == [16, 24, 24]

@@ -17,7 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="change a size (text.layers=2) or a kind (vision=siglip+pool); may be repeated",
+        help="change a size (text.layers=2), a kind (vision=siglip+pool) or a setting "
+        "(text.rope_theta=1e6); may be repeated",
     )
     parser.add_argument(
         "--dtype", default="bfloat16", metavar="DTYPE", help="bfloat16 (default), float16, float32"

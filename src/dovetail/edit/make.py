@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.declare.family import Family, Layout
 from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.beside.config_json import config_json
+from dovetail.edit.settings import sorted_out, with_settings
 from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError
 from dovetail.explain.part_sizes import KnownSizes
@@ -38,7 +39,7 @@ def make(
     *,
     size: str | None = None,
     layout: str | None = None,
-    sizes: Mapping[str, int | str] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     dtype: str = "bfloat16",
     sparse: bool = False,
     seed: int = 0,
@@ -46,24 +47,26 @@ def make(
 ) -> Made:
     """Writes a checkpoint with random weights; `sparse` writes true headers and no data.
 
-    `size` is a published size (`2b`), `sizes` changes single ones (`{"text.layers": 2}`) or kinds
-    (`{"vision": "siglip+pool"}`). The folder appears whole or not at all.
+    `size` is a published size (`2b`), `sizes` changes single ones (`{"text.layers": 2}`), kinds
+    (`{"vision": "siglip+pool"}`) or what config.json says of the model beside its sizes
+    (`{"text.rope_theta": 1e6}`). The folder appears whole or not at all.
 
     Raises:
-        UsageError: the family, layout, size or dtype does not exist, or `out` does.
+        UsageError: the family, layout, size, setting or dtype does not exist, or `out` does.
         WriteError: there is no room or no permission.
     """
     one = family_of(family)
     if size is not None and size not in one.sizes:
         raise UsageError(f"{family} has no size `{size}`", hint=f"published sizes: {', '.join(one.sizes)}")
     chosen = one.sizes[size or next(iter(one.sizes))]
-    plan = blueprint(one, _changed(one, chosen, sizes or {}))
+    told = sorted_out(one, sizes or {})
+    plan = blueprint(one, _changed(one, chosen, told.sizes))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
-    spelled = _whole_bytes(dtype)
+    spelled = _whole_bytes(told.dtype or dtype)
+    side = _side_files(plan, target, spelled, told.settings)
     tensors = _laid_out(plan, target, spelled.name, seed)
     files = output_files(tensors, target.container, max_shard_size=max_shard_size)
     total = sum(file.size for file in files)
-    side = _side_files(plan, target, spelled)
     if index := index_of(files):
         side[INDEX] = index
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
@@ -97,9 +100,10 @@ def _hole(_: OutputTensor, __: BlockFile) -> None:
     return None
 
 
-def _side_files(plan: Blueprint, layout: Layout, dtype: Dtype) -> dict[str, str]:
+def _side_files(plan: Blueprint, layout: Layout, dtype: Dtype, settings: Mapping[str, Any]) -> dict[str, str]:
     is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
     config = config_json(plan, dtype=dtype.torch, is_tied=is_tied, layout=layout)
+    config = with_settings(config, plan, settings)
     return {"config.json": json.dumps(config, indent=2) + "\n"} if config else {}
 
 

@@ -33,25 +33,25 @@ def config_json(
         config["architectures"] = [keys.architecture]
     config["model_type"] = keys.model_types[0]
     for dotted, value in keys.constants.items():
-        _put(config, dotted, value(plan) if callable(value) else value)
+        put(config, dotted, value(plan) if callable(value) else value)
     for role, part in plan.kinds.items():
         section = written_section(plan, role)
         dims = plan.dims(role)
         for dim, spellings in part.facts.spellings.items():
             if dim in dims:
                 for key, value in _spell(spellings[0], dims[dim], dims).items():
-                    _put(config, _dotted(section, key), value)
+                    put(config, _dotted(section, key), value)
         for setting in part.facts.settings:
             said = settings.get(f"{role}.{setting.name}")
             if setting.spellings and said not in (None, {}):
-                _put(config, _dotted(section, setting.spellings[0]), said)
+                put(config, _dotted(section, setting.spellings[0]), said)
             elif setting.spellings and setting.default not in (None, {}):
-                _put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
+                put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
     for setting in plan.family.settings:
         for dotted in _places(config, setting) if setting.name in settings else ():
-            _put(config, dotted, settings[setting.name])
+            put(config, dotted, settings[setting.name])
     for dotted in () if is_tied is None else keys.tie_flags:
-        _put(config, dotted, is_tied)
+        put(config, dotted, is_tied)
     config["torch_dtype"] = dtype
     if layout is not None and layout.config is not None:
         return layout.config(plan, config)
@@ -67,12 +67,15 @@ def written_section(plan: Blueprint, role: str) -> str:
 
 def _places(config: Mapping[str, Any], setting: Setting) -> Iterator[str]:
     """The spellings under which a config has a setting of the whole model."""
-    for dotted in setting.spellings:
-        place: Any = config
-        for key in dotted.split("."):
-            place = place.get(key) if isinstance(place, dict) else None
-        if place is not None:
-            yield dotted
+    return (dotted for dotted in setting.spellings if value_at(config, dotted) is not None)
+
+
+def value_at(config: Mapping[str, Any], dotted: str) -> Any:
+    """What a config has in a place, or None."""
+    place: Any = config
+    for key in dotted.split("."):
+        place = place.get(key) if isinstance(place, dict) else None
+    return place
 
 
 def _dotted(section: str, key: str) -> str:
@@ -97,7 +100,8 @@ def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
     return {spelling: size}
 
 
-def _put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
+def put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
+    """Writes a value in its place; with `keep` only where there is none."""
     *sections, key = dotted.split(".")
     for section in sections:
         config = config.setdefault(section, {})
