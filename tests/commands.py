@@ -26,6 +26,8 @@ class Answer(NamedTuple):
 def surroundings(**settings: str) -> dict[str, str]:
     """The environment of a command: a line is 80 columns long."""
     kept = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+    if "PYTHONPATH" in settings and "PYTHONPATH" in kept:  # the tests may run from a tree of their own
+        settings["PYTHONPATH"] += os.pathsep + kept["PYTHONPATH"]
     return {**kept, "COLUMNS": "80", "TERM": "xterm-256color", **settings}
 
 

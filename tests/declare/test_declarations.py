@@ -102,7 +102,9 @@ def test_a_declaration_that_contradicts_itself_is_refused(family: object, messag
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("a", "a leaf row has a name, a shape and at most one mark: ['a']"),
+        ("a", "a leaf row has a name, a shape and marks: ['a']"),
+        ("a  d  init sometimes", "`init sometimes` is no mark of a leaf"),
+        ("a  d  if eyes,dead", "`if eyes,dead` is no mark of a leaf"),
         ("a  d  sometimes", "`sometimes` is no mark of a leaf"),
         ("a  d\na  d", "leaf `a` is declared twice"),
         ("a  (d", "unclosed parenthesis in the shape `(d`"),
@@ -135,6 +137,7 @@ def test_an_unknown_op_is_refused() -> None:
     [
         ({"model": "package.Class"}, "model = `package.Class` is not of the form package.module:Name"),
         ({"inputs": ":Class"}, "inputs = `:Class` is not of the form package.module:Name"),
+        ({"side_file": ("a.json", "a.b")}, "side_file = `a.b` is not of the form package.module:Name"),
         ({"float32": ("text.*.lambda",)}, "float32 names no parameter: text.*.lambda"),
         ({"prompt": Prompt("Q: {}")}, "a frame has no place for the prompt: 'Q: {}'"),
         (
@@ -172,3 +175,47 @@ def test_a_missing_package_is_no_fault_of_the_reference(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="klingon"):
         referenced("needs_more:Model")
+
+
+def test_how_a_leaf_begins() -> None:
+    table = """
+    table                d width
+    norm.(weight|bias)   d
+    fc.(weight|bias)     d width | d
+    gain                 d           init ones
+    blocks.{layer}.A     d width     if scan, init a_log
+    offset.weight        d           if scan, init zeros
+    old                  d           dead
+    """
+    leaves = Part(id="x", table=table, namings={}, features=("scan",)).leaves
+    assert {name: leaf.init for name, leaf in leaves.items()} == {
+        "table": "normal",
+        "norm.weight": "ones",
+        "norm.bias": "zeros",
+        "fc.weight": "normal",
+        "fc.bias": "zeros",
+        "gain": "ones",
+        "blocks.{layer}.A": "a_log",
+        "offset.weight": "zeros",
+        "old": "normal",
+    }
+    assert [leaf.feature for leaf in leaves.values() if leaf.feature] == ["scan", "scan"]
+
+
+def test_norms_of_all_families_begin_at_their_neutral_value() -> None:
+    """Zero where the weight counts from one, else one."""
+    begins = {
+        (part.id, name, leaf.init)
+        for family in FAMILIES.values()
+        for part in (part for kinds in family.parts.values() for part in kinds)
+        for name, leaf in part.leaves.items()
+        if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "LayerNorm.weight"))
+    }
+    assert {id for id, _, init in begins if init == "zeros"} == {"gemma", "gemma_expert"}
+    assert {init for id, _, init in begins if not id.startswith("gemma")} == {"ones"}
+
+
+@pytest.mark.parametrize("id", FAMILIES)
+def test_every_part_that_runs_says_what_it_is_for(id: str) -> None:
+    unsaid = {role for role, kinds in FAMILIES[id].parts.items() for part in kinds if part.purpose == ""}
+    assert unsaid <= {"contrast", "normalizer", "vision_norm", "vicreg", "text_projection"}

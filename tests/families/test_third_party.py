@@ -91,7 +91,7 @@ def bring(site: Path, module: str) -> None:
         ("raise ValueError('boom')", "entry point `odd` cannot be loaded: ValueError: boom"),
         (
             "from dovetail.declare.part import Part\nPart(id='x', table='a', namings={}).leaves",
-            "entry point `odd` cannot be loaded: DeclarationError: a leaf row has a name, a shape and at most one mark: ['a']",
+            "entry point `odd` cannot be loaded: DeclarationError: a leaf row has a name, a shape and marks: ['a']",
         ),
     ],
 )

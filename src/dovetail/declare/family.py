@@ -33,7 +33,7 @@ class Mount(NamedTuple):
 
     `moved` gives leaves a full stored name of their own, outside the prefix. `also` are further names
     of a leaf and `aliases` further prefixes of the whole part, under which writers store the same
-    tensors once more.
+    tensors once more. `beside` is a role: the part goes here only in a model that has that role as well.
     """
 
     prefix: str
@@ -41,6 +41,7 @@ class Mount(NamedTuple):
     moved: tuple[tuple[str, str], ...] = ()
     also: tuple[tuple[str, str], ...] = ()
     aliases: tuple[str, ...] = ()
+    beside: str = ""
 
 
 class Container(NamedTuple):
@@ -81,7 +82,7 @@ class Layout(NamedTuple):
     config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
 
     def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
-        """Where a part goes in a model with these roles; the second of two mounts belongs to fused towers.
+        """Where a part goes in a model with these roles.
 
         Raises:
             UsageError: the layout has no names for it.
@@ -89,7 +90,7 @@ class Layout(NamedTuple):
         fitting = [mount for mount in self.mounts.get(role, ()) if mount.naming in part.namings]
         if not fitting:
             raise UsageError(f"layout {self.id} has no names for {role} = {part.id}")
-        return fitting[-1] if "fused" in roles else fitting[0]
+        return next((mount for mount in fitting if mount.beside in roles), fitting[0])
 
 
 Placed = Mapping[str, str | Mount | tuple[Mount, ...]]
@@ -125,7 +126,8 @@ class ConfigKeys(NamedTuple):
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
     by dotted key, `write_roots` are sections where not the first root; both may be functions of the
-    Blueprint. `tie_flags` are the dotted keys that say whether the head is tied.
+    Blueprint. `tie_flags` are the dotted keys that say whether the head is tied. `named_by` are a key and
+    the value by which other configs name the family where another one has the same tensors.
     """
 
     model_types: tuple[str, ...] = ()
@@ -135,6 +137,7 @@ class ConfigKeys(NamedTuple):
     constants: Mapping[str, Any] = _NONE
     write_roots: Mapping[str, Any] = _NONE
     tie_flags: tuple[str, ...] = ("tie_word_embeddings",)
+    named_by: tuple[str, str] | None = None
 
 
 _NO_CONFIG = ConfigKeys()
@@ -174,7 +177,9 @@ class Family:
     `settings` are values of no single part (the id of the image token), named without a role.
     `model` and `inputs` are "package.module:Name" of what runs the family and of what makes its inputs,
     empty where nothing does. `float32` are patterns of parameters (as file names have them) that stay in
-    float32 when a narrower type is asked for. `prompt` is how the family is asked.
+    float32 when a narrower type is asked for. `prompt` is how the family is asked. `side_file` is the name
+    of a file in which the project of the family keeps what `dovetail stamp` knows, and
+    "package.module:Name" of what makes it.
     """
 
     def __init__(
@@ -198,6 +203,7 @@ class Family:
         inputs: str = "",
         float32: tuple[str, ...] = (),
         prompt: Prompt = PLAIN,
+        side_file: tuple[str, str] | None = None,
         sources: tuple[str, ...] = (),
     ) -> None:
         self.id = id
@@ -218,6 +224,7 @@ class Family:
         self.inputs = inputs
         self.float32 = float32
         self.prompt = prompt
+        self.side_file = side_file
         self.sources = sources
 
     def __repr__(self) -> str:

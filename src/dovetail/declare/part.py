@@ -14,9 +14,10 @@ Both are written as tables, one row a tensor, columns two or more spaces apart:
     '''
 
 `(a|b)` writes several rows in one; alternatives on both sides belong together, and shapes that differ
-between them are separated by ` | `. `[q k v]` names the leaves that one stored tensor joins. `if
-feature` marks a leaf that only some variants have, `dead` one that is stored and never used. A row
-whose leaf is `-` is stored by some writers and carries nothing: its last column is the reason.
+between them are separated by ` | `. `[q k v]` names the leaves that one stored tensor joins. Marks of a
+leaf are separated by commas: `if feature` for one that only some variants have, `dead` for one that is
+stored and never used, `init RULE` for one that begins otherwise than leaves of its name do. A row whose
+leaf is `-` is stored by some writers and carries nothing: its last column is the reason.
 A row marked `also` is a second name for a leaf that has one already.
 
 The count of an index is a dim: `{layer}` counts `layers`.
@@ -27,7 +28,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dovetail.declare.ops import Op, Shape, parse_op
 from dovetail.dims import Expression, parse_expression, parse_shape
@@ -40,14 +41,28 @@ _CHOICE = re.compile(r"\(([a-z0-9_.]+(?:\|[a-z0-9_.]+)+)\)", re.IGNORECASE)
 _JOIN = re.compile(r"\[([^\]]+)\]")
 
 
-class LeafSpec:
-    """One tensor of a part as it is declared: canonical name, symbolic shape, the feature it belongs to."""
+# How a new tensor may begin; `a_log` is log(1), log(2) ... along the last axis.
+INITIAL_RULES = ("normal", "zeros", "ones", "a_log")
+_MARK = re.compile(rf"dead|if [a-z_]+|init (?:{'|'.join(INITIAL_RULES)})")
+_MARKS = f"marks: dead, if FEATURE, init RULE (a rule is one of {', '.join(INITIAL_RULES)})"
 
-    def __init__(self, name: str, shape: str, feature: str | None = None, is_dead: bool = False) -> None:
+
+class LeafSpec:
+    """One tensor of a part as it is declared: canonical name, symbolic shape, mark and how it begins."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: str,
+        feature: str | None = None,
+        is_dead: bool = False,
+        marked_init: str | None = None,
+    ) -> None:
         self.name = name
         self.shape_text = shape
         self.feature = feature
         self.is_dead = is_dead
+        self._marked_init = marked_init
 
     @cached_property
     def template(self) -> Template:
@@ -58,6 +73,17 @@ class LeafSpec:
     def shape(self) -> Shape:
         """The parsed shape; only asked for once names have matched."""
         return parse_shape(self.shape_text)
+
+    @property
+    def init(self) -> str:
+        """The rule by which a new tensor begins: as marked, else zeros for a bias, ones for a weight of one
+        axis, which is that of a norm, and normal numbers for all others."""
+        if self._marked_init is not None:
+            return self._marked_init
+        word = self.name.rpartition(".")[2]
+        if word == "bias":
+            return "zeros"
+        return "ones" if word == "weight" and len(self.shape) == 1 else "normal"
 
 
 class Row(NamedTuple):
@@ -104,17 +130,19 @@ def parse_leaves(text: str) -> dict[str, LeafSpec]:
     leaves: dict[str, LeafSpec] = {}
     for columns in table_rows(text):
         if len(columns) not in (2, 3):
-            raise DeclarationError(f"a leaf row has a name, a shape and at most one mark: {columns}")
-        name, shapes, mark = columns[0], columns[1].split(" | "), columns[2] if len(columns) == 3 else ""
-        if not re.fullmatch(r"|dead|if [a-z_]+", mark):
-            raise DeclarationError(f"`{mark}` is no mark of a leaf", row=name, hint="marks: dead, if FEATURE")
+            raise DeclarationError(f"a leaf row has a name, a shape and marks: {columns}")
+        name, shapes = columns[0], columns[1].split(" | ")
+        marks = columns[2].split(", ") if len(columns) == 3 else []
+        for mark in marks:
+            if not _MARK.fullmatch(mark):
+                raise DeclarationError(f"`{mark}` is no mark of a leaf", row=name, hint=_MARKS)
+        said = dict(mark.split() for mark in marks if mark != "dead")
         for picks in _picks(name):
             leaf = _choose(name, picks)
             if leaf in leaves:
                 raise DeclarationError(f"leaf `{leaf}` is declared twice")
             shape = shapes[picks[-1]] if len(shapes) > 1 else shapes[0]
-            feature = mark.removeprefix("if ") if mark.startswith("if ") else None
-            leaves[leaf] = LeafSpec(leaf, shape, feature, mark == "dead")
+            leaves[leaf] = LeafSpec(leaf, shape, said.get("if"), "dead" in marks, said.get("init"))
     return leaves
 
 
@@ -198,7 +226,7 @@ class Facts(NamedTuple):
     `derived`: values for the reader of a report, computed from the sizes.
     `constants`: what the kind says by itself. `counts`: the dim that counts an index, if not its plural.
     `named_by`: where another kind has the same tensors, keys of a config and how the value ends that
-    names this one.
+    names this one. `litgpt`: what LitGPT's config says of this kind of decoder.
     """
 
     spellings: Mapping[str, tuple[str, ...]] = _NONE
@@ -211,6 +239,7 @@ class Facts(NamedTuple):
     constants: Mapping[str, Any] = _NONE
     counts: Mapping[str, str] = _NONE
     named_by: tuple[str, ...] = ()
+    litgpt: Mapping[str, Any] = _NONE
 
 
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:
@@ -221,11 +250,17 @@ def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:
 _NO_FACTS = Facts()
 
 
+Purpose = Literal["tower", "connector", "decoder", "head", "policy head", ""]
+
+
 class Part:
     """The tensors of one module, in one variant.
 
     `features` are the marked leaves this variant has; `optional` those that a file may have or lack,
-    all or none of them.
+    all or none of them. `purpose` is what the module does in a model: a tower reads an image or a text by
+    itself, a connector leads from one width to another, a decoder is the language model or an expert beside
+    it, a head gives logits, a policy head leads to and from states and actions.
+    `module` is "package.module:Name" of what the models of dovetail build it from: the Dialect of a decoder.
     """
 
     def __init__(
@@ -237,6 +272,8 @@ class Part:
         features: tuple[str, ...] = (),
         optional: tuple[str, ...] = (),
         facts: Facts = _NO_FACTS,
+        purpose: Purpose = "",
+        module: str = "",
     ) -> None:
         self.id = id
         self.table = table
@@ -244,6 +281,8 @@ class Part:
         self.features = features
         self.optional = optional
         self.facts = facts
+        self.purpose: Purpose = purpose
+        self.module = module
         self._leaves: dict[str, LeafSpec] | None = None
         self._rows: dict[str, tuple[Row, ...]] = {}
         self._stars: dict[str, tuple[str, ...]] = {}

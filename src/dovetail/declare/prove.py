@@ -71,7 +71,15 @@ def _dims(family: Family) -> Iterator[str]:
 
 def _running(family: Family) -> Iterator[str]:
     """What is said for running: names of classes, patterns of parameters, frames of a prompt."""
-    for field, text in (("model", family.model), ("inputs", family.inputs)):
+    modules = {part.module for kinds in family.parts.values() for part in kinds}
+    named = [
+        ("model", family.model),
+        ("inputs", family.inputs),
+        *(("module", one) for one in sorted(modules)),
+    ]
+    if family.side_file is not None:
+        named.append(("side_file", family.side_file[1]))
+    for field, text in named:
         if text and not is_reference(text):
             yield f"{field} = `{text}` is not of the form package.module:Name"
     leaves = [

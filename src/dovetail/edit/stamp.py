@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, examined
-from dovetail.edit.beside.panovlm import FAMILIES, NAME, checkpoint_metadata, parsed
+from dovetail.declare.reference import referenced
 from dovetail.edit.conversion import Words, words_of
 from dovetail.edit.given import check_given, resolved
 from dovetail.edit.write.certificate import as_text, certificate, certificate_name
@@ -88,8 +88,9 @@ def stamp(
         contents = _contents(source, old, values=values and not dry_run, progress=progress)
         _check_hashes(contents, old, name, overwrite=overwrite)
         texts = {name: as_text(_stamp(source, contents, old))}
-        if source.family.id in FAMILIES:
-            texts[NAME] = _metadata(source, place, overwrite=overwrite)
+        if source.family.side_file is not None:
+            file, maker = source.family.side_file
+            texts[file] = _side_file(source, place, file, maker, overwrite=overwrite)
         files = {os.path.join(place, name): data for name, data in texts.items()}
         for path, data in () if dry_run else files.items():
             replace_file(path, data)
@@ -249,12 +250,10 @@ def _known(source: Checkpoint, old: Document | None) -> dict[str, Value]:
     return values
 
 
-def _metadata(source: Checkpoint, place: str, *, overwrite: bool) -> bytes:
-    """PanoVLM's own side file."""
-    path = os.path.join(place, NAME)
-    text = source.store.side_file(NAME)
-    if os.path.exists(path):
-        text = LocalFolder(place).read(NAME)
-    existing = parsed(text, overwrite=overwrite)
-    values = checkpoint_metadata(source, _known(source, None), existing)
-    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _side_file(source: Checkpoint, place: str, name: str, maker: str, *, overwrite: bool) -> bytes:
+    """The side file that the project of the family itself writes, out of the one that is there."""
+    text = source.store.side_file(name)
+    if os.path.exists(os.path.join(place, name)):
+        text = LocalFolder(place).read(name)
+    made: bytes = referenced(maker)(source, _known(source, None), text, overwrite=overwrite)
+    return made

@@ -103,11 +103,12 @@ def detect(
     families: Iterable[Family],
     *,
     model_type: str | None = None,
-    likely: str | None = None,
+    is_named: Callable[[Family], bool] = lambda family: False,
 ) -> Detection:
     """Finds the family and layout of a file.
 
-    `model_type` of a config file and, before it, the `likely` family settle ties only.
+    Whether a family `is_named` beside the weights and, after it, the `model_type` of a config settle ties
+    only.
 
     A family of several parts that explains every tensor ends the search: no two such families write the
     same names (`lookalikes.same_families`, checked for all of them by the tests).
@@ -127,7 +128,7 @@ def detect(
     if not ranked[0].is_whole:
         ranked = sorted(ranked[:_CLOSE], key=_cost_with_moves)
     best = [one for one in ranked if one.cost == ranked[0].cost]
-    named = [one for one in best if one.family.id == likely]
+    named = [one for one in best if is_named(one.family)]
     named = named or [one for one in best if model_type in one.family.config.model_types]
     closest = (named or best)[0]
     rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dovetail.declare.family import Family
 from dovetail.errors import CheckpointError
 from dovetail.explain.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
@@ -25,8 +26,6 @@ GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
 _MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
-# What tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
-_LITGPT_FAMILIES = {"GemmaMLP": "gemma", "LLaMAMLP": "llama"}
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
 _LENGTH = re.compile(r"len\((\w+)\)")
 
@@ -80,13 +79,15 @@ class Documents(NamedTuple):
                     return str(_brief(value))
         return None
 
-    @property
-    def likely_family(self) -> str | None:
-        """The family that the stamp names, or the one of two alike that LitGPT's config shows."""
-        if self.stamp and isinstance(family := self.stamp.values.get("family"), str):
-            return family
-        said = self.find(("mlp_class_name",), ("",))
-        return _LITGPT_FAMILIES.get(str(said.value)) if said else None
+    def names(self, family: Family) -> bool:
+        """Whether the stamp is of this family or, without a stamp, a config has a value that names it."""
+        if self.stamp and isinstance(id := self.stamp.values.get("family"), str):
+            return id == family.id
+        if family.config.named_by is None:
+            return False
+        key, value = family.config.named_by
+        said = self.find((key,), ("",))
+        return said is not None and said.value == value
 
     def find(self, spellings: Iterable[str], roots: Iterable[str]) -> Found | None:
         """The first value that one of the spellings has under one of the sections."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypedDict
 
@@ -77,10 +78,10 @@ def examine(
         one = min((explain(view, as_family, layout) for view in views), key=lambda one: one.cost)
         detection = Detection(one if one.is_whole else None, one, (), one.inventory)
     else:
-        said = {"model_type": documents.model_type, "likely": documents.likely_family}
-        detection = detect(inventory, families(), **said)
+        find = partial(detect, inventory, model_type=documents.model_type, is_named=documents.names)
+        detection = find(families())
         if detection.claim is None and (extra := tuple(more_families())):
-            detection = detect(inventory, (*families(), *extra), **said)
+            detection = find((*families(), *extra))
     clock.lap("detect")
     if documents.node is not None and as_family is None:
         detection = _as_node(detection, documents.node, (*families(), *more_families()))

@@ -47,6 +47,7 @@ SIZES = {
 
 CLIP = Part(
     id="clip",
+    purpose="tower",
     table=LEAVES,
     namings={"hf": HF},
     facts=Facts(

@@ -10,8 +10,12 @@ of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; a fork of
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 LEAVES = """
 embed.weight                                vocab d_model                                     if embed
@@ -164,17 +168,30 @@ def decoder(
     sizes: Mapping[str, Mapping[str, int]],
     settings: tuple[Setting, ...],
     head_dim: int,
+    dialect: str,
     dead_head: bool = False,
+    norms_begin: str = "ones",
+    litgpt: Mapping[str, Any] = _NONE,
 ) -> Part:
     """One variant of the decoder. `head_dim` is the convention for sizes nobody published."""
     leaves = "\n".join(row for row in LEAVES.splitlines() if dead_head or not row.endswith("dead"))
+    leaves = leaves.replace("if norm", f"if norm, init {norms_begin}")
     facts = Facts(
         spellings=SPELLINGS,
         settings=settings,
         sizes=sizes,
         conventions=(("head_dim", head_dim, f"{id} convention"),),
+        litgpt=litgpt,
     )
-    return Part(id=id, table=leaves, namings=NAMINGS, features=features, facts=facts)
+    return Part(
+        id=id,
+        table=leaves,
+        namings=NAMINGS,
+        features=features,
+        facts=facts,
+        purpose="decoder",
+        module=f"dovetail.models.dialects.{dialect}:{dialect.upper()}",
+    )
 
 
 _GEMMA = _settings(
@@ -194,6 +211,7 @@ LLAMA = decoder(
     "norm",
     sizes=LLAMA_SIZES,
     head_dim=128,
+    dialect="llama",
     settings=_settings(
         theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention", unsaid_eps=1e-6
     ),
@@ -216,6 +234,8 @@ def _qwen2(*, unsaid_theta: float | None = None, unsaid_eps: float | None = None
         "qkv_bias",
         sizes=QWEN2_SIZES,
         head_dim=128,
+        dialect="qwen2",
+        litgpt={"attn_bias": True},
         settings=(*settings, _WINDOW),
     )
 
@@ -233,6 +253,8 @@ def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
         "qk_norm",
         sizes=QWEN3_SIZES,
         head_dim=128,
+        dialect="qwen3",
+        litgpt={"norm_qk": True},
         settings=(*settings, *more),
     )
 
@@ -240,16 +262,35 @@ def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
 QWEN3 = _qwen3(_WINDOW, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
 # transformers 4.57 takes 5,000,000 where a config is silent, 5.0-5.24 take 500,000.
 QWEN3_OF_VL = _qwen3(theta=5_000_000.0, why="qwen3_vl convention", unsaid_theta=500_000.0)
-GEMMA = decoder("gemma", "embed", "norm", sizes=GEMMA_SIZES, head_dim=256, settings=_GEMMA)
-GEMMA_EXPERT = decoder(
-    "gemma_expert", "norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True
-)
-GEMMA_ADA_EXPERT = decoder(
-    "gemma_ada_expert", "ada_norm", sizes=GEMMA_EXPERT_SIZES, head_dim=256, settings=_GEMMA, dead_head=True
-)
+
+
+def _gemma(id: str, *features: str, sizes: Mapping[str, Mapping[str, int]], dead_head: bool = False) -> Part:
+    return decoder(
+        id,
+        *features,
+        sizes=sizes,
+        head_dim=256,
+        settings=_GEMMA,
+        dialect="gemma",
+        dead_head=dead_head,
+        norms_begin="zeros",  # their weight counts from 1
+        litgpt={
+            # LitGPT adds one to the norms of a model that has `Gemma` in its name (`Config.norm_class`)
+            "name": "Gemma",
+            "mlp_class_name": "GemmaMLP",
+            "scale_embeddings": True,
+            "gelu_approximate": "tanh",
+        },
+    )
+
+
+GEMMA = _gemma("gemma", "embed", "norm", sizes=GEMMA_SIZES)
+GEMMA_EXPERT = _gemma("gemma_expert", "norm", sizes=GEMMA_EXPERT_SIZES, dead_head=True)
+GEMMA_ADA_EXPERT = _gemma("gemma_ada_expert", "ada_norm", sizes=GEMMA_EXPERT_SIZES, dead_head=True)
 
 HEAD = Part(
     id="head",
+    purpose="head",
     table="weight  vocab d_model",
     namings={"hf": Naming("weight  weight")},
     facts=Facts(spellings=parse_spellings("vocab  vocab_size | padded_vocab_size")),

@@ -17,7 +17,7 @@ cls_token                                    1 1 d_vision
 reg_token                                    1 registers d_vision                        if registers
 patch_embed.(weight|bias)                    d_vision channels patch patch | d_vision
 pos_embed.weight                             positions d_vision
-blocks.{layer}.(scale1|scale2)               d_vision
+blocks.{layer}.(scale1|scale2)               d_vision                   init ones
 """
     + BLOCKS
 )
@@ -47,6 +47,7 @@ SIZES = {
 
 DINOV2 = Part(
     id="dinov2",
+    purpose="tower",
     table=LEAVES,
     namings={"timm": TIMM, "openvla": OPENVLA},
     optional=("registers",),

@@ -21,6 +21,7 @@ from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
 PROJECTOR = Part(
     id="mlp2x_gelu",
+    purpose="connector",
     table="""
     fc1.(weight|bias)          d_out d_in | d_out
     fc2.(weight|bias)          d_out d_out | d_out
@@ -35,7 +36,10 @@ PROJECTOR = Part(
     ),
 )
 NEWLINE = Part(
-    id="newline", table="image_newline  d_model", namings={"hf": Naming("image_newline  image_newline")}
+    id="newline",
+    purpose="connector",
+    table="image_newline  d_model",
+    namings={"hf": Naming("image_newline  image_newline")},
 )
 
 _WHY = "llava_onevision convention"

@@ -14,6 +14,7 @@ from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
 LINEAR = Part(
     id="linear",
+    purpose="connector",
     table="(weight|bias)  d_out d_in | d_out",
     namings={"hf": Naming("(weight|bias)  (weight|bias)")},
     facts=Facts(spellings=parse_spellings("d_out  projection_dim")),

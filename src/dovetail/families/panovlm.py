@@ -27,9 +27,18 @@ def _same(table: str) -> Naming:
 
 def _resampler(id: str, table: str, **facts: object) -> Part:
     optional = tuple(
-        dict.fromkeys(row.split(" if ")[1].strip() for row in table.splitlines() if " if " in row)
+        dict.fromkeys(
+            row.split(" if ")[1].partition(",")[0].strip() for row in table.splitlines() if " if " in row
+        )
     )
-    return Part(id=id, table=table, namings={"hf": _same(table)}, optional=optional, facts=Facts(**facts))  # type: ignore[arg-type]
+    return Part(
+        id=id,
+        purpose="connector",
+        table=table,
+        namings={"hf": _same(table)},
+        optional=optional,
+        facts=Facts(**facts),  # type: ignore[arg-type]
+    )
 
 
 def expand(sizes: Mapping[str, int]) -> tuple[float, str]:
@@ -51,8 +60,8 @@ def means_d_inner(value: object, sizes: Mapping[str, int]) -> bool:
 EXPAND = Derived("expand", ("d_inner", "hidden_dim"), expand, means_d_inner, ("expand", "resampler_expand"))
 
 _MIXER = """
-blocks.{block}.(forward_block|backward_block).A_log            d_inner d_state
-blocks.{block}.(forward_block|backward_block).D                d_inner
+blocks.{block}.(forward_block|backward_block).A_log            d_inner d_state           init a_log
+blocks.{block}.(forward_block|backward_block).D                d_inner                   init ones
 blocks.{block}.(forward_block|backward_block).in_proj.weight   (2 d_inner) hidden_dim
 blocks.{block}.(forward_block|backward_block).conv1d.weight    d_inner 1 d_conv
 blocks.{block}.(forward_block|backward_block).conv1d.bias      d_inner
@@ -390,5 +399,6 @@ FAMILY = Family(
     inputs="dovetail.inputs.panovlm:PanoVlmInputs",
     # mamba_ssm modules/mamba_simple.py keeps both out of mixed precision
     float32=("resampler.*.A_log", "resampler.*.D"),
+    side_file=("checkpoint_metadata.json", "dovetail.edit.beside.panovlm:side_file"),
     sources=("wooseungw/panollava@ab73e9e", "wooseungw/panollava@48559af", "arXiv:2312.00752"),
 )

@@ -28,6 +28,7 @@ _STATE = "d_state   state_dim | max_state_dim"
 
 PI0_HEADS = Part(
     id="pi0_heads",
+    purpose="policy head",
     table="""
     state.(weight|bias)        d_expert d_state | d_expert
     action_in.(weight|bias)    d_expert d_action | d_expert
@@ -54,6 +55,7 @@ PI0_HEADS = Part(
 
 PI05_HEADS = Part(
     id="pi05_heads",
+    purpose="policy head",
     table="""
     action_in.(weight|bias)    d_expert d_action | d_expert
     time_in.(weight|bias)      d_expert d_expert | d_expert
@@ -78,9 +80,12 @@ PI05_HEADS = Part(
 NORMALIZER = Part(
     id="normalizer",
     table="""
-    state_in.(mean|std)        d_robot_state
-    action_in.(mean|std)       d_robot_action
-    action_out.(mean|std)      d_robot_action
+    state_in.mean              d_robot_state     init zeros
+    state_in.std               d_robot_state     init ones
+    action_in.mean             d_robot_action    init zeros
+    action_in.std              d_robot_action    init ones
+    action_out.mean            d_robot_action    init zeros
+    action_out.std             d_robot_action    init ones
     """,
     namings={
         "hf": Naming("""

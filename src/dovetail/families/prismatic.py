@@ -27,6 +27,7 @@ _PICKLE = Container("torch", "checkpoints/latest-checkpoint.pt", "model/")
 
 SIGLIP_EYE = Part(
     id="siglip",
+    purpose="tower",
     table=SIGLIP.table,
     namings={**SIGLIP.namings, "openvla": SIGLIP.namings["timm"]},
     optional=SIGLIP.optional,
@@ -45,6 +46,7 @@ _ARCH = Setting("arch_specifier", ("model.arch_specifier", "arch_specifier"), No
 
 LINEAR = Part(
     id="linear",
+    purpose="connector",
     table="""
     fc1.weight                 d_out d_in
     fc1.bias                   d_out                              if bias
@@ -58,6 +60,7 @@ LINEAR = Part(
 )
 GELU_MLP = Part(
     id="gelu_mlp",
+    purpose="connector",
     table="""
     fc1.(weight|bias)          d_out d_in | d_out
     fc2.(weight|bias)          d_out d_out | d_out
@@ -70,6 +73,7 @@ GELU_MLP = Part(
 )
 FUSED_GELU_MLP = Part(
     id="fused_gelu_mlp",
+    purpose="connector",
     table="""
     fc1.(weight|bias)          (4 d_in) d_in | (4 d_in)
     fc2.(weight|bias)          d_out (4 d_in) | d_out
@@ -83,6 +87,7 @@ FUSED_GELU_MLP = Part(
 )
 AVGPOOL_MLP = Part(
     id="avgpool_mlp",
+    purpose="connector",
     table=GELU_MLP.table,
     namings={
         "native": Naming("(fc1|fc2).(weight|bias)  mlp_projector.(0|2).(weight|bias)"),
@@ -163,7 +168,7 @@ FAMILY = Family(
             {
                 "vision": (
                     Mount("vision_backbone/featurizer.", "timm"),
-                    Mount("vision_backbone/dino_featurizer.", "timm"),
+                    Mount("vision_backbone/dino_featurizer.", "timm", beside="fused"),
                 ),
                 "fused": Mount("vision_backbone/siglip_featurizer.", "timm"),
                 "projector": Mount("projector/", "native"),

@@ -20,6 +20,7 @@ _WHY = "qwen2_5_vl convention"
 
 VIT = Part(
     id="qwen2_5_vit",
+    purpose="tower",
     table="""
     patch_embed.weight                           d_vision channels frames patch patch
     blocks.{layer}.(norm1|norm2).weight          d_vision
@@ -61,6 +62,7 @@ VIT = Part(
 
 MERGER = Part(
     id="rms_patch_merger",
+    purpose="connector",
     table="""
     norm.weight                                  d_in
     fc1.(weight|bias)                            (merge_area d_in) (merge_area d_in) | (merge_area d_in)

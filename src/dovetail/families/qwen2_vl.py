@@ -17,6 +17,7 @@ from dovetail.families.siglip import CLIP_PIXELS, image_settings
 
 VIT = Part(
     id="qwen2_vit",
+    purpose="tower",
     table="""
     patch_embed.weight                           d_vision channels frames patch patch
     blocks.{layer}.norm1.(weight|bias)           d_vision
@@ -69,6 +70,7 @@ VIT = Part(
 
 MERGER = Part(
     id="patch_merger",
+    purpose="connector",
     table="""
     norm.(weight|bias)                           d_in
     fc1.(weight|bias)                            (merge_area d_in) (merge_area d_in) | (merge_area d_in)

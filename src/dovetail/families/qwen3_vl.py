@@ -24,6 +24,7 @@ _WHY = "qwen3_vl convention"
 
 VIT = Part(
     id="qwen3_vit",
+    purpose="tower",
     table="""
     patch_embed.(weight|bias)                    d_vision channels frames patch patch | d_vision
     pos_embed.weight                             positions d_vision
@@ -74,6 +75,7 @@ _MERGER_FACTS = Facts(
 
 MERGER = Part(
     id="qwen3_merger",
+    purpose="connector",
     table="""
     norm.(weight|bias)                           d_in
     fc1.(weight|bias)                            (merge_area d_in) (merge_area d_in) | (merge_area d_in)
@@ -91,6 +93,7 @@ MERGER = Part(
 # The norm of these comes after the patches are joined: it has the width of all of them.
 DEEPSTACK = Part(
     id="qwen3_deepstack",
+    purpose="connector",
     table="""
     {level}.norm.(weight|bias)                   (merge_area d_in)
     {level}.fc1.(weight|bias)                    (merge_area d_in) (merge_area d_in) | (merge_area d_in)

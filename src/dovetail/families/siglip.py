@@ -158,9 +158,17 @@ _FACTS = Facts(
     conventions=(("heads", 16, "siglip so400m convention"),),
 )
 
-SIGLIP = Part(id="siglip", table=LEAVES, namings={"hf": HF, "timm": TIMM}, optional=("pool",), facts=_FACTS)
+SIGLIP = Part(
+    id="siglip",
+    purpose="tower",
+    table=LEAVES,
+    namings={"hf": HF, "timm": TIMM},
+    optional=("pool",),
+    facts=_FACTS,
+)
 SIGLIP_NAFLEX = Part(
     id="siglip_naflex",
+    purpose="tower",
     table=NAFLEX_LEAVES,
     namings={"hf": HF},
     optional=("pool",),
@@ -171,6 +179,7 @@ SIGLIP_NAFLEX = Part(
 
 SIGLIP_TEXT = Part(
     id="siglip_text",
+    purpose="tower",
     table="""
     embed.weight                                 vocab d_text
     pos_embed.weight                             positions d_text

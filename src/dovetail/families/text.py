@@ -43,7 +43,9 @@ TIED = {
 }
 
 
-def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -> Family:
+def _family(
+    id: str, title: str, part: Part, sizes: dict[str, dict[str, int]], named_by: tuple[str, str] | None = None
+) -> Family:
     return Family(
         id=id,
         title=title,
@@ -55,6 +57,7 @@ def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -
             model_types=(id,),
             roots={"text": ("", "text_config"), "head": ("", "text_config")},
             architecture=f"{id.capitalize()}ForCausalLM",
+            named_by=named_by,
         ),
         sizes={
             name: {**scoped("text", size), **({} if name in TIED else {"head": "head"})}
@@ -66,7 +69,8 @@ def _family(id: str, title: str, part: Part, sizes: dict[str, dict[str, int]]) -
     )
 
 
-LLAMA_FAMILY = _family("llama", "Llama", LLAMA, LLAMA_SIZES)
+# The class of the MLP tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
+LLAMA_FAMILY = _family("llama", "Llama", LLAMA, LLAMA_SIZES, ("mlp_class_name", "LLaMAMLP"))
 QWEN2_FAMILY = _family("qwen2", "Qwen2 / Qwen2.5", QWEN2, QWEN2_SIZES)
 QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, QWEN3_SIZES)
-GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, GEMMA_SIZES)
+GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, GEMMA_SIZES, ("mlp_class_name", "GemmaMLP"))

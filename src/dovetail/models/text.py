@@ -1,4 +1,4 @@
-"""The text models by themselves: a decoder of one of four dialects, and its head.
+"""The text models by themselves: a decoder in the dialect that its declaration names, and its head.
 
 Sources: those of `decoder.py`.
 """
@@ -7,20 +7,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dovetail.declare.reference import referenced
 from dovetail.errors import UsageError
 from dovetail.inputs.text import TextInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
-from dovetail.models.dialects.gemma import GEMMA
-from dovetail.models.dialects.llama import LLAMA
-from dovetail.models.dialects.qwen2 import QWEN2
-from dovetail.models.dialects.qwen3 import QWEN3
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
-
-DIALECTS: dict[str, Dialect] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma": GEMMA}
 
 
 def build_decoder(values: Values, role: str) -> Decoder:
@@ -29,7 +24,8 @@ def build_decoder(values: Values, role: str) -> Decoder:
     Raises:
         UsageError: the role is not there, or a value that it needs is not known.
     """
-    dialect = DIALECTS[values.kind(role)]
+    values.kind(role)  # which refuses a role that is not there
+    dialect: Dialect = referenced(values.kinds[role].module)
     window = values.values.get(f"{role}.use_sliding_window")
     if window and window.value:
         raise UsageError(

@@ -15,11 +15,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from dovetail.inputs.values import Values
 from dovetail.models.attention import After, Here, Packed, Past, Sight, written_out
 from dovetail.models.cache import Appended
 from dovetail.models.language import LanguageModel
@@ -28,15 +29,14 @@ from dovetail.models.policies.prefix import Behind, Keeping
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.taps import watched
 
-# What people call the stages of a model: modules of these names, whatever the family.
-_STAGES = re.compile(
-    r"(vision|fused)\.(patch_embed|norm|pool)|"
-    r"(vision|fused|text|llm|vlm|expert)\.blocks\.\d+|"
-    r"(text|llm|vlm)\.embed|"
-    r"(text|llm|expert)\.norm|"
-    r"projector|merger|resampler|newline|"
-    r"heads\.\w+"
-)
+# What people call the stages of a model: modules of these names, by the purpose of the part they are in.
+_STACK = re.compile(r"patch_embed|embed|blocks\.\d+|norm|pool")
+_STAGES = {
+    "tower": _STACK,
+    "decoder": _STACK,
+    "connector": re.compile(""),  # all of it
+    "policy head": re.compile(r"\w+"),
+}
 # What lies ready for a decoder, and the method of a model that puts it together.
 _READY = (("prefix", "embed"), ("suffix", "suffix"))
 Run = Callable[..., tuple[Tensor, ...]]
@@ -179,7 +179,7 @@ class Recorder:
             for name, module in stages_of(model):
                 stack.enter_context(_in_place(module, "forward", self._stage(name, module)))
             for name, method in _READY if isinstance(model, LanguageModel | Policy) else ():
-                if method in dir(model) and "vision" in dict(model.named_children()):
+                if method in dir(model) and _has_tower(model):
                     stack.enter_context(_in_place(model, method, self._place(name, getattr(model, method))))
             stack.enter_context(watched(self))
             yield self
@@ -213,8 +213,11 @@ def _in_place(module: nn.Module, method: str, other: Callable[..., Any]) -> Iter
 
 def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules of a model that are stages, by name."""
+    purposes = _purposes(model)
     for name, module in model.named_modules():
-        if _STAGES.fullmatch(name):
+        role, _, rest = name.partition(".")
+        stages = _STAGES.get(purposes.get(role, ""))
+        if stages is not None and stages.fullmatch(rest):
             yield name, module
 
 
@@ -248,6 +251,15 @@ def _keep(args: Sequence[Any], kept: Sequence[Tensor]) -> None:
     for past in args:
         if isinstance(past, Keeping):
             past.k, past.v = kept
+
+
+def _has_tower(model: nn.Module) -> bool:
+    return "tower" in _purposes(model).values()
+
+
+def _purposes(model: nn.Module) -> dict[str, str]:
+    """What each part of a model is for, by role."""
+    return {role: part.purpose for role, part in cast(Values, model.values).kinds.items()}
 
 
 def _labels(module: nn.Module, given: Any) -> tuple[str, ...]:

@@ -29,9 +29,7 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Leaf:
     if seed < 0:
         raise UsageError(f"--seed {seed} is no seed", hint="a seed is a whole number from 0 up")
     name = canonical_name(planned.role, planned.leaf, planned.indices)
-    values = partial(
-        _values, planned.part.id, planned.leaf.name, name, shape=planned.shape, dtype=dtype, seed=seed
-    )
+    values = partial(_values, planned.leaf.init, name, shape=planned.shape, dtype=dtype, seed=seed)
     return Leaf(
         name=name,
         role=planned.role,
@@ -46,15 +44,13 @@ def fresh(planned: PlannedLeaf, dtype: str, seed: int) -> Leaf:
     )
 
 
-def _values(
-    part: str, leaf: str, name: str, *, shape: tuple[int, ...], dtype: str, seed: int
-) -> Iterator[bytes]:
+def _values(rule: str, name: str, *, shape: tuple[int, ...], dtype: str, seed: int) -> Iterator[bytes]:
     import numpy as np
 
-    from dovetail.weights.initial import initial_chunks, initial_rule
+    from dovetail.weights.initial import initial_chunks
 
     key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
-    return initial_chunks(initial_rule(part, leaf), shape, dtype, key)
+    return initial_chunks(rule, shape, dtype, key)
 
 
 def fresh_model(plan: Blueprint, dtype: str, seed: int) -> list[Leaf]:

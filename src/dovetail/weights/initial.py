@@ -1,7 +1,6 @@
-"""How a new tensor begins: the rule of each leaf, and its values from a seed.
+"""How a new tensor begins: the values of the rule that its leaf declares, from a seed.
 
-Matrices are normal with transformers' `initializer_range` of 0.02, biases zero, norms one (Gemma stores
-the offset from one, so zero), Mamba's `A_log` and `D` as mamba_ssm sets them.
+Normal numbers have transformers' `initializer_range` of 0.02; `a_log` is Mamba's, as mamba_ssm sets it.
 """
 
 import math
@@ -14,21 +13,6 @@ from dovetail.store.cast import CASTABLE, to_bytes
 
 RANGE = 0.02
 BLOCK = 1 << 18  # elements
-_OFFSET_NORMS = ("gemma", "gemma_expert", "gemma_ada_expert")
-
-
-def initial_rule(part: str, leaf: str) -> str:
-    """`normal`, `zeros`, `ones` or `a_log` for a leaf of a part."""
-    name = leaf.rsplit(".", 1)[-1]
-    if name == "A_log":
-        return "a_log"
-    if name in ("D", "std") or leaf.endswith(("scale1", "scale2")):
-        return "ones"
-    if name in ("bias", "mean"):
-        return "zeros"
-    if "norm" in leaf and name == "weight" and "dense" not in leaf:
-        return "zeros" if part in _OFFSET_NORMS else "ones"
-    return "normal"
 
 
 def initial_chunks(

@@ -14,7 +14,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.dtypes import DTYPES
 from dovetail.edit.beside.config_json import adapted, config_json, written_section
-from dovetail.edit.beside.litgpt_config import DECODERS, litgpt_config
+from dovetail.edit.beside.litgpt_config import decoder_of, litgpt_config
 from dovetail.edit.beside.rope_scaling import from_litgpt
 from dovetail.report import Value
 from dovetail.store.folder import Folder
@@ -118,14 +118,14 @@ def _settings(source: Checkpoint) -> dict[str, Any]:
     adjustments = source.documents.find(("rope_adjustments",), ("",))
     if adjustments is not None and isinstance(adjustments.value, dict):
         scaling = from_litgpt(adjustments.value)
-        said = {f"{role}.rope_scaling": scaling for role in source.kinds if role in DECODERS} | said
+        said = {f"{decoder_of(source.kinds)}.rope_scaling": scaling} | said
     return said
 
 
 def _with_reach(written: dict[str, Any], plan: Blueprint, source: Checkpoint) -> dict[str, Any]:
     """The config with the longest sequence, where something says it."""
     said = source.documents.find(("max_position_embeddings", "block_size"), ("", "text_config"))
-    role = next((role for role in DECODERS if role in plan.kinds), None)
+    role = decoder_of(plan.kinds)
     if said is not None and role is not None:
         section = written
         for key in filter(None, written_section(plan, role).split(".")):
@@ -137,7 +137,7 @@ def _with_reach(written: dict[str, Any], plan: Blueprint, source: Checkpoint) ->
 def _for_litgpt(source: Checkpoint, config: Mapping[str, Value]) -> dict[str, Value]:
     """The values, with two that only the documents beside the weights have."""
     values = dict(config)
-    role = next((role for role in DECODERS if role in source.kinds), None)
+    role = decoder_of(source.kinds)
     keys = {
         f"{role}.max_positions": ("max_position_embeddings", "block_size"),
         f"{role}.vocab_used": ("vocab_size",),

@@ -3,16 +3,20 @@
 Source: litgpt@0.5.13 `litgpt/config.py` (fields and defaults), `litgpt/utils.py:save_config`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.part import Part
 from dovetail.edit.beside.rope_scaling import to_litgpt
 from dovetail.report import Value
 
-# The roles that may be the decoder, in order.
-DECODERS = ("text", "llm", "decoder")
-_MLP = {"gemma": "GemmaMLP"}
+
+def decoder_of(kinds: Mapping[str, Part]) -> str | None:
+    """The role of the language model: the only decoder there is, None if there are several or none."""
+    roles = [role for role, part in kinds.items() if part.purpose == "decoder"]
+    return roles[0] if len(roles) == 1 else None
 
 
 def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> str:
@@ -25,16 +29,17 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
     """
     import yaml
 
-    role = next(role for role in DECODERS if role in plan.kinds)
-    dims, kind = plan.dims(role), plan.kinds[role].id
+    role = decoder_of(plan.kinds)
+    assert role is not None, "a layout of LitGPT without a decoder"
+    dims, special = plan.dims(role), dict(plan.kinds[role].facts.litgpt)
+    word = str(special.pop("name", ""))
 
     def said(key: str, default: Any) -> Any:
         value = config.get(f"{role}.{key}")
         return default if value is None or value.value is None else value.value
 
     values: dict[str, Any] = {
-        # LitGPT adds one to the norms of a model that has `Gemma` in its name (`Config.norm_class`)
-        "name": name.replace("gemma", "Gemma"),
+        "name": re.sub(re.escape(word), word, name, flags=re.IGNORECASE),
         "hf_config": {},
         "block_size": said("max_positions", 4096),
         "vocab_size": said("vocab_used", dims["vocab"]),
@@ -49,14 +54,13 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
         "rope_base": int(said("rope_theta", 10_000)),
         "parallel_residual": False,
         "bias": False,
-        "attn_bias": kind == "qwen2",
+        "attn_bias": False,
         "norm_class_name": "RMSNorm",
         "norm_eps": said("norm_eps", 1e-6),
-        "norm_qk": kind == "qwen3",
-        "mlp_class_name": _MLP.get(kind, "LLaMAMLP"),
-        "scale_embeddings": kind == "gemma",
+        "norm_qk": False,
+        "mlp_class_name": "LLaMAMLP",
+        "scale_embeddings": False,
+        **special,
     }
-    if kind == "gemma":
-        values["gelu_approximate"] = "tanh"
     values |= to_litgpt(said("rope_scaling", {}), values["block_size"])
     return yaml.safe_dump(values, sort_keys=False)

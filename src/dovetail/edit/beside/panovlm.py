@@ -17,7 +17,6 @@ from dovetail.errors import CheckpointError, UsageError
 from dovetail.report import Value
 
 NAME = "checkpoint_metadata.json"
-FAMILIES = ("panovlm",)
 _ROLE = "resampler"
 # The kinds that the project has a word for; of the others the tensors do not say which they are.
 _TYPES = ("bimamba", "qformer", "perceiver", "c_abstractor", "conv", "mlp")
@@ -31,6 +30,19 @@ _MODEL = (
     "vicreg_loss_weight",
     "overlap_ratio",
 )
+
+
+def side_file(
+    source: Checkpoint, values: Mapping[str, Value], existing: bytes | None, *, overwrite: bool
+) -> bytes:
+    """The text of the file, with every field of the one that is there.
+
+    Raises:
+        UsageError: the file that is there cannot be read, and may not be replaced.
+        CheckpointError: a field names another kind of resampler than the tensors are.
+    """
+    made = checkpoint_metadata(source, values, parsed(existing, overwrite=overwrite))
+    return (json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def checkpoint_metadata(
