@@ -21,7 +21,6 @@ import torch
 import dovetail
 from dovetail.inputs.patches import patches
 from dovetail.run.engine import Draw, generate
-from dovetail.run.fast import made_fast
 from measure import Row, milliseconds, read_speed, show, where
 
 THREADS, NEW = 2, 8
@@ -80,7 +79,7 @@ def prepared(folder: str, kinds: Sequence[str]) -> tuple[dict[str, Run], int]:
     size = sum(p.numel() * p.element_size() for p in plain.text.parameters())
     for weights in kinds:
         begin = time.perf_counter()
-        model = made_fast(dovetail.load(folder), weights)
+        model = dovetail.load(folder, weights=weights)
         name = f"dovetail, {weights}" + (" (lossy)" if weights == "int8" else "")
         ways[name] = dovetail_way(model)
         print(f"{name}: ready in {time.perf_counter() - begin:.1f} s", flush=True)

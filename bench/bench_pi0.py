@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 
 import dovetail
-from dovetail.run.fast import made_fast
 from measure import Row, show, where
 
 THREADS, STEPS, TEXT, PATCHES = 2, 10, 48, 256
@@ -51,7 +50,7 @@ def prepared(folder: str) -> dict[str, Callable[[], Times]]:
     ways = {"transformers PI0, sdpa": transformers_way(folder)}
     for weights in ("stored", "packed"):
         begin = time.perf_counter()
-        model = made_fast(dovetail.load(folder), weights)
+        model = dovetail.load(folder, weights=weights)
         ways[f"dovetail, {weights}"] = dovetail_way(model)
         print(f"dovetail, {weights}: ready in {time.perf_counter() - begin:.1f} s", flush=True)
     return ways

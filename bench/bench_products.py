@@ -1,4 +1,4 @@
-"""One product in every way that `dovetail.run.products` has, beside torch's `linear`, in one process.
+"""One product in every way that `dovetail.models.products` has, beside torch's `linear`, in one process.
 
     python bench/bench_products.py
 
@@ -13,7 +13,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from dovetail.run.products import Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
+from dovetail.models.products import Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
 from measure import Row, read_speed, show, where
 
 THREADS, TURNS, WEIGHTS = 2, 5, 12

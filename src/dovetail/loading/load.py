@@ -21,6 +21,7 @@ from dovetail.errors import CheckpointError, FormatError, UsageError, listed
 from dovetail.inputs.values import Values, values_of
 from dovetail.loading.mapped import MappedFiles
 from dovetail.models import build
+from dovetail.models.kernels import Weights, choose_kernels
 from dovetail.models.layers import Linear
 from dovetail.report import Report, Tie, Value
 from dovetail.weights.hashes import have_equal_values
@@ -36,13 +37,15 @@ def load(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    weights: Weights | None = None,
 ) -> nn.Module:
     """The model of a checkpoint, with every parameter from it.
 
     `dtype` casts all weights but those that the family keeps in float32; without it they stay as they
     are stored. `settings` gives values that no weight shows (`{"text.norm_eps": 1e-5}`), `as_` a family
-    where several fit. The model is in evaluation mode; its `report` says where every value comes from. A
-    view of a file becomes a copy when written to.
+    where several fit. `weights` chooses the kernels of its products (`models/kernels.py`); without, they
+    are torch's own, as training wants them. The model is in evaluation mode; its `report` says where every
+    value comes from. A view of a file becomes a copy when written to.
 
     Raises:
         UsageError: there is nothing to open, no such device, no model of the family, or a value that
@@ -52,7 +55,10 @@ def load(
     """
     usable_device(device)
     with opened(checkpoint, as_=as_, given=settings) as found:
-        return load_opened(found, device=device, dtype=dtype)
+        model = load_opened(found, device=device, dtype=dtype)
+    if weights is not None:
+        choose_kernels(model, weights)
+    return model
 
 
 def load_opened(

@@ -25,6 +25,7 @@ from dovetail.explain.nodes import Node
 from dovetail.inputs.values import Values, values_of
 from dovetail.loading.load import Dtype, StoredWeights, check_whole, no_collection, usable_device
 from dovetail.models import build
+from dovetail.models.kernels import Weights, choose_kernels
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.stage import Stage
@@ -40,6 +41,7 @@ def load_stage(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    weights: Weights | None = None,
     max_tokens: int | None = None,
 ) -> Stage:
     """The stage of these layers, numbered over the whole model; without `layers` those of the node, or all.
@@ -53,7 +55,10 @@ def load_stage(
     place = usable_device(device)
     with no_collection(), opened(source, as_=as_, given=settings) as checkpoint:
         model = model_of_stage(checkpoint, layers, dtype=dtype)
-    return Stage(model.eval().to(place), max_tokens=max_tokens)
+    model = model.eval().to(place)
+    if weights is not None:
+        choose_kernels(model, weights)
+    return Stage(model, max_tokens=max_tokens)
 
 
 def model_of_stage(

@@ -22,6 +22,7 @@ from dovetail.errors import UsageError
 from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Activation, Linear, activation
+from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scaled
 
 
@@ -53,8 +54,19 @@ class Dialect:
     activation: Callable[[str], Activation] = activation
 
 
+def divided(
+    product: Product | None, x: Float[Tensor, "b n d"], layers: Sequence[Linear]
+) -> tuple[Tensor, ...]:
+    """What each of some layers with the same input gives, by one product of them all if there is one."""
+    if product is None:
+        return tuple(layer(x) for layer in layers)
+    return torch.split(product(x), [layer.out_features for layer in layers], dim=-1)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions."""
+
+    product: Product | None = None
 
     def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
         super().__init__()
@@ -74,11 +86,17 @@ class Attention(nn.Module):
         q, k, v = (rearrange(one, "b n (h c) -> b h n c", c=self.head_dim) for one in self.project(x))
         return rotate(self.q_norm(q), by), rotate(self.k_norm(k), by), v
 
+    @property
+    def joined(self) -> tuple[Linear, ...]:
+        """The layers that have the same input; `product` computes them at once (`kernels.py`)."""
+        return self.q, self.k, self.v
+
     def project(
         self, x: Float[Tensor, "b n d"]
     ) -> tuple[Float[Tensor, "b n hc"], Float[Tensor, "b n gc"], Float[Tensor, "b n gc"]]:
-        """Queries, keys and values before they are turned; `run/fast.py` makes one product of the three."""
-        return self.q(x), self.k(x), self.v(x)
+        """Queries, keys and values before they are turned."""
+        q, k, v = divided(self.product, x, self.joined)
+        return q, k, v
 
     def out(self, y: Float[Tensor, "b h n c"]) -> Float[Tensor, "b n d"]:
         """What the heads found, put together."""
@@ -91,6 +109,8 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """The gated MLP: `down(act(gate(x)) * up(x))`."""
 
+    product: Product | None = None
+
     def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
         super().__init__()
         self.gate = Linear(config.d_model, config.d_ff, bias=False)
@@ -98,12 +118,13 @@ class Mlp(nn.Module):
         self.down = Linear(config.d_ff, config.d_model, bias=False)
         self.act = dialect.activation(config.activation)
 
-    def widen(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n f"]]:
-        """Both wide products; `run/fast.py` makes one of them."""
-        return self.gate(x), self.up(x)
+    @property
+    def joined(self) -> tuple[Linear, ...]:
+        """The layers that have the same input; `product` computes them at once (`kernels.py`)."""
+        return self.gate, self.up
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        gate, up = self.widen(x)
+        gate, up = divided(self.product, x, self.joined)
         return self.down(self.act(gate) * up)
 
 

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +25,7 @@ from dovetail.models.arrays import tensors
 from dovetail.models.cache import Cache
 from dovetail.models.decoder import Decoder
 from dovetail.models.masks import Rule, advance, pasts_of
+from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation
 from dovetail.models.stream import Stream
 from dovetail.models.taps import watching
@@ -47,6 +49,13 @@ class LanguageModel(Trainable):
     """A model that reads tokens, and perhaps images, and says what comes next."""
 
     inputs: LanguageInputs
+    product: Product | None = None  # that of the head, where it is not torch's own (`kernels.py`)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: weights that were laid out anew are on `meta`."""
+        known = (one.device for one in self.parameters() if not one.is_meta)
+        return next(known, torch.device("meta"))
 
     @property
     @abstractmethod
@@ -74,7 +83,7 @@ class LanguageModel(Trainable):
             UsageError: what `LanguageInputs` refuses.
         """
         arrays = self.inputs(tokens, images, pad=pad, **more)
-        return tensors(arrays, self.head_weight.device)
+        return tensors(arrays, self.device)
 
     @abstractmethod
     def embed(self, *args: Any, **inputs: Any) -> Stream:
@@ -108,7 +117,7 @@ class LanguageModel(Trainable):
         if (watch := watching()) is not None:
             logits: Tensor = watch("head", Head(self.head_weight), hidden)
             return logits
-        return F.linear(hidden, self.head_weight)
+        return F.linear(hidden, self.head_weight) if self.product is None else self.product(hidden)
 
     def forward(self, *, columns: Int[Tensor, "b m"] | None = None, **inputs: Any) -> Float[Tensor, "b _ v"]:
         """The logits of every column, or only of some: `columns` of each row, -1 being the last."""

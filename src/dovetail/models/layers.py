@@ -11,13 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.models.products import Product
 
 
 class Linear(nn.Linear):
-    """torch's, without the initial values (on `meta` they cost more than the layer)."""
+    """torch's, without the initial values (on `meta` they cost more than the layer).
+
+    With a `product` (`kernels.py`), it computes in another kernel than torch's own.
+    """
+
+    product: Product | None = None
 
     def reset_parameters(self) -> None:
         """Leaves the weight as it is."""
+
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
+        return super().forward(x) if self.product is None else self.product(x)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{'' if self.bias is None else ', bias'}"

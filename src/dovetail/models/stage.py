@@ -11,7 +11,6 @@ sequence. Every stage opens a sequence before its first tokens come, and closes 
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -100,8 +99,3 @@ class Stage(nn.Module):
 def as_stage(model: LanguageModel | Stage, *, max_tokens: int | None = None) -> Stage:
     """A whole model as the only stage; a stage as it is."""
     return model if isinstance(model, Stage) else Stage(model, max_tokens=max_tokens)
-
-
-def device_of(stage: Stage) -> torch.device:
-    """Where a stage computes."""
-    return next(stage.parameters()).device

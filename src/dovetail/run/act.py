@@ -25,8 +25,8 @@ from dovetail.inputs.statistics import MeanStd, Statistics, statistics_at, stati
 from dovetail.inputs.tokenizer import tokenizer_at
 from dovetail.loading.load import Dtype, load
 from dovetail.models.arrays import tensors
+from dovetail.models.kernels import Weights, choose_kernels
 from dovetail.models.policies.policy import Policy
-from dovetail.run.fast import Weights, made_fast
 from dovetail.store.open import open_checkpoint
 
 
@@ -74,7 +74,7 @@ class Actor:
         """Loads a policy, with a tokenizer and statistics (norm_stats.json) from elsewhere if given.
 
         `weights` may be `packed` for this processor, which pays where it acts often, or cut to `int8`
-        (`run/fast.py`).
+        (`models/kernels.py`).
 
         Raises:
             UsageError: the checkpoint is of a family that does not act.
@@ -85,7 +85,7 @@ class Actor:
             raise UsageError(
                 f"{type(model).__name__} does not act", hint="`dovetail generate` runs language models"
             )
-        made_fast(model, weights)
+        choose_kernels(model, weights)
         given = None if statistics is None else statistics_at(statistics, is_quantiles=model.d_state == 0)
         with open_checkpoint(checkpoint) as store:
             robot = read_robot(

@@ -135,7 +135,7 @@ def _batch(first: Stage, rows: Mapping[int, _Row]) -> list[Piece]:
     """The next piece of every row; the last tokens of those that answer are embedded at once."""
     answering = {i: row.tokens[-1] for i, row in rows.items() if not row.is_reading}
     if answering:
-        device = first.model.head_weight.device
+        device = first.model.device
         with torch.inference_mode():
             x = first.embed_tokens(torch.tensor(list(answering.values()), device=device))
         embedded = dict(zip(answering, torch.split(x, 1, dim=1), strict=True))

@@ -21,11 +21,11 @@ from dovetail.inputs.language import no_images
 from dovetail.inputs.prompt import Prompter
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.loading.load import Dtype, load
+from dovetail.models.kernels import Weights, choose_kernels, is_worth_packing
 from dovetail.models.language import LanguageModel
 from dovetail.models.stage import Stage
 from dovetail.report import Value
 from dovetail.run.engine import answers
-from dovetail.run.fast import Weights, is_worth_packing, made_fast
 from dovetail.run.sampling import Sampling, chooser
 from dovetail.store.open import open_checkpoint
 
@@ -69,7 +69,7 @@ class Generator:
         new_tokens: int = 128,
     ) -> "Generator":
         """Loads model and tokenizer. `weights` stay as they are `stored`, are `packed` for this processor
-        or cut to `int8` (`run/fast.py`); `auto` packs them where `new_tokens` make up for it.
+        or cut to `int8` (`models/kernels.py`); `auto` packs them where `new_tokens` make up for it.
 
         Raises:
             UsageError: the checkpoint is of a family that does not speak.
@@ -82,7 +82,7 @@ class Generator:
             )
         if weights == "auto":
             weights = "packed" if is_worth_packing(model, new_tokens) else "stored"
-        made_fast(model, weights)
+        choose_kernels(model, weights)
         with open_checkpoint(checkpoint) as store:
             values = read_side_values(store)
             return cls(model, read_tokenizer(store, values), values)

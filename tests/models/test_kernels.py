@@ -10,11 +10,11 @@ import dovetail
 from commands import dovetail as command
 from dovetail.errors import UsageError
 from dovetail.models.attention import attend
+from dovetail.models.kernels import Weights, choose_kernels, is_worth_packing
 from dovetail.models.language import LanguageModel
+from dovetail.models.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
 from dovetail.parity.example import example_inputs
 from dovetail.run.engine import generate
-from dovetail.run.fast import Weights, is_worth_packing, made_fast
-from dovetail.run.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
 from files import MODELS
 from run.tiny import GIVEN
 from run.tiny import SIZES as TINY
@@ -46,12 +46,14 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def loaded(family: str, folder: Path, dtype: str = "bfloat16") -> LanguageModel:
+def loaded(
+    family: str, folder: Path, dtype: str = "bfloat16", weights: Weights | None = None
+) -> LanguageModel:
     """A tiny model; loading it again gives the same one."""
     if not folder.exists():
         dovetail.make(family, folder, sizes={**MODELS[family][0], **SIZES[family]}, dtype="float32", seed=1)
     settings = {"mrope_section": [2, 3, 3]} if family == "qwen2_vl" else {}
-    model = dovetail.load(folder, dtype=dtype, settings=settings)
+    model = dovetail.load(folder, dtype=dtype, settings=settings, weights=weights)
     assert isinstance(model, LanguageModel)
     return model
 
@@ -59,7 +61,7 @@ def loaded(family: str, folder: Path, dtype: str = "bfloat16") -> LanguageModel:
 @needs_kernels
 @pytest.mark.parametrize("family", SIZES)
 def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
-    plain, fast = loaded(family, tmp_path / "m"), made_fast(loaded(family, tmp_path / "m"))
+    plain, fast = loaded(family, tmp_path / "m"), loaded(family, tmp_path / "m", weights="packed")
     assert isinstance(fast, LanguageModel)
     inputs = example_inputs(plain)
     with torch.no_grad():
@@ -72,16 +74,16 @@ def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
 
 @needs_kernels
 def test_packed_weights_are_held_once(tmp_path: Path) -> None:
-    fast = made_fast(loaded("qwen3", tmp_path / "m"))
-    left = [name for name, _ in fast.named_parameters() if "norm" not in name]
+    fast = loaded("qwen3", tmp_path / "m", weights="packed")
+    left = [name for name, one in fast.named_parameters() if "norm" not in name and not one.is_meta]
     assert left == ["text.embed.weight"]
 
 
 def test_what_cannot_be_packed_stays_as_it_is(tmp_path: Path) -> None:
     model = loaded("qwen3", tmp_path / "m", dtype="float32")
-    before = dict(model.named_parameters())
-    assert made_fast(model) is model
-    assert dict(model.named_parameters()).keys() == before.keys()
+    before = [one.data_ptr() for one in model.parameters()]
+    choose_kernels(model, "packed")
+    assert [one.data_ptr() for one in model.parameters()] == before
 
 
 @pytest.mark.parametrize("make", WAYS)
@@ -132,13 +134,13 @@ def test_weights_that_are_not_finite_stay_so(value: float) -> None:
 def test_a_tall_weight_is_laid_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = random(50, 64).bfloat16(), random(3, 64).bfloat16()
     whole = fbgemm(weight, None)(x)
-    monkeypatch.setattr("dovetail.run.products._PIECE", 64 * 16)
+    monkeypatch.setattr("dovetail.models.products._PIECE", 64 * 16)
     assert torch.equal(fbgemm(weight, None)(x), whole)
 
 
 def test_a_stored_weight_is_multiplied_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = random(50, 64).bfloat16(), random(40, 64).bfloat16()
-    monkeypatch.setattr("dovetail.run.products._BLOCK", 64 * 16)
+    monkeypatch.setattr("dovetail.models.products._BLOCK", 64 * 16)
     with torch.no_grad():
         found = stored(weight, None)(x)
     assert torch.equal(found, (x.float() @ weight.float().T).bfloat16())
@@ -162,7 +164,7 @@ def test_a_single_query_finds_what_several_do(dtype: torch.dtype, queries: int) 
 
 
 def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
-    plain, fast = loaded("qwen2_vl", tmp_path / "m"), made_fast(loaded("qwen2_vl", tmp_path / "m"), "stored")
+    plain, fast = loaded("qwen2_vl", tmp_path / "m"), loaded("qwen2_vl", tmp_path / "m", weights="stored")
     assert isinstance(fast, LanguageModel)
     inputs = example_inputs(plain)
     with torch.no_grad():
@@ -178,13 +180,17 @@ def test_every_family_computes_the_same(id: str, weights: Weights, tmp_path: Pat
     dovetail.make(id, tmp_path / id, sizes=TINY[id][0], dtype="float32", seed=3)
     settings = GIVEN.get(id)
     plain = dovetail.load(tmp_path / id, dtype="bfloat16", settings=settings, as_=id)
-    fast = made_fast(dovetail.load(tmp_path / id, dtype="bfloat16", settings=settings, as_=id), weights)
+    options = {"dtype": "bfloat16", "settings": settings, "as_": id}
+    fast = dovetail.load(tmp_path / id, weights=weights, **options)
     inputs = example_inputs(plain)
     with torch.inference_mode():
         expected, found = plain(**inputs).float(), fast(**inputs).float()
     assert float((expected - found).norm() / expected.norm()) < 2e-2
     is_moved = weights == "packed" and kernels(torch.bfloat16, CPU) is not None
-    assert (len(list(fast.parameters())) < len(list(plain.parameters()))) == is_moved
+    assert any(one.is_meta for one in fast.parameters()) == is_moved
+    assert {name: one.shape for name, one in fast.named_parameters()} == {
+        name: one.shape for name, one in plain.named_parameters()
+    }
 
 
 def test_few_tokens_are_not_worth_packing(tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ def test_few_tokens_are_not_worth_packing(tmp_path: Path) -> None:
 def test_8_bits_on_another_device_are_refused() -> None:
     model = nn.Linear(2, 2, device="meta")
     with pytest.raises(UsageError, match="weights of 8 bits run on a CPU only"):
-        made_fast(model, "int8")
+        choose_kernels(model, "int8")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -212,7 +218,7 @@ def test_eight_bits_are_near(rows: int) -> None:
 
 
 def test_a_model_of_eight_bits_runs(tmp_path: Path) -> None:
-    plain, small = loaded("qwen3", tmp_path / "m"), made_fast(loaded("qwen3", tmp_path / "m"), "int8")
+    plain, small = loaded("qwen3", tmp_path / "m"), loaded("qwen3", tmp_path / "m", weights="int8")
     inputs = example_inputs(plain)
     with torch.no_grad():
         expected, found = plain(**inputs).float(), small(**inputs).float()
