@@ -96,23 +96,18 @@ def _check_values(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
         UsageError: it is such a model.
     """
     empty = [name for name, one in parameters.items() if one.is_meta]
-    if empty:
+    if not empty:
+        return
+    named = listed([f"`{name}`" for name in empty], 3)
+    if any(vars(module).get("product") is not None for module in model.modules()):
         raise UsageError(
-            f"{listed([f'`{name}`' for name in empty], 3)} of the model {'have' if empty[1:] else 'has'} "
-            "no values: on the device `meta`",
-            hint="load the model, or give every parameter a value first",
+            f"the values of {named} are laid out anew for fast products and cannot be written back",
+            hint="save a model that was loaded without weights=",
         )
-    moved = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(weight := vars(module).get("weight"), Tensor) and weight.is_meta
-    ]
-    if moved:
-        raise UsageError(
-            f"the weights of {listed([f'`{name}`' for name in moved], 3)} are laid out anew for fast "
-            "products and cannot be written back",
-            hint="save the model as `dovetail.load` gives it, before it is made to run fast",
-        )
+    raise UsageError(
+        f"{named} of the model {'have' if empty[1:] else 'has'} no values: on the device `meta`",
+        hint="load the model, or give every parameter a value first",
+    )
 
 
 @contextmanager
