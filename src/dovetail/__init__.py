@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from dovetail.loading.save import save
     from dovetail.loading.stage import load_stage
     from dovetail.loading.tensors import tensors
+    from dovetail.parity.verify import verify
     from dovetail.report import Finding, Report
-    from dovetail.run.act import Actor
-    from dovetail.run.generate import Generator
+    from dovetail.run.act import Actor, act
+    from dovetail.run.generate import Generator, generate
     from dovetail.store.open import open_checkpoint
     from dovetail.verbs import families, inspect, validate
 
@@ -44,10 +45,12 @@ _HOMES = {
     "Finding": "dovetail.report",
     "Generator": "dovetail.run.generate",
     "Report": "dovetail.report",
+    "act": "dovetail.run.act",
     "convert": "dovetail.edit.convert",
     "diff": "dovetail.compare.diff",
     "families": "dovetail.verbs",
     "fingerprint": "dovetail.compare.fingerprint",
+    "generate": "dovetail.run.generate",
     "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
     "load": "dovetail.loading.load",
@@ -65,6 +68,7 @@ _HOMES = {
     "stamp": "dovetail.edit.stamp",
     "tensors": "dovetail.loading.tensors",
     "validate": "dovetail.verbs",
+    "verify": "dovetail.parity.verify",
 }
 
 __all__ = [
@@ -74,10 +78,12 @@ __all__ = [
     "Finding",
     "Generator",
     "Report",
+    "act",
     "convert",
     "diff",
     "families",
     "fingerprint",
+    "generate",
     "graft",
     "inspect",
     "load",
@@ -95,6 +101,7 @@ __all__ = [
     "stamp",
     "tensors",
     "validate",
+    "verify",
 ]
 
 

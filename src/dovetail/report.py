@@ -4,7 +4,8 @@ The JSON form is the schema of `inspect --json` and `validate --json`; `docs/ref
 documents it. Keys are only ever added within one SCHEMA number.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
@@ -215,6 +216,48 @@ class Report:
         """Whether the checkpoint is known and nothing about it is an error."""
         return self.family is not None and not any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def head(self) -> str:
+        """One line: `Qwen2-VL-2B: qwen2_vl in layout hf, 729 tensors, 2,208,985,600 parameters, whole`."""
+        layout = f"layout {self.layout}" if isinstance(self.layout, str) else "mixed layouts"
+        what = "of no known family" if self.family is None else f"{self.family} in {layout}"
+        numbers = [counted(self.tensors, "tensor")]
+        if self.parameters is not None:
+            numbers.append(counted(self.parameters, "parameter"))
+        errors = sum(finding.severity == "error" for finding in self.findings)
+        verdict = "whole" if self.is_whole else counted(errors, "error")
+        return f"{self.path}: {', '.join([what, *numbers, verdict])}"
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The parts as a table, its heads first."""
+        return [
+            ("part", "kind", "tensors", "parameters", "dtype"),
+            *(
+                (role, part.kind, f"{part.present:,}", f"{part.parameters:,}", ", ".join(part.dtypes))
+                if part.tied_to is None
+                else (role, part.kind, "", f"tied to {part.tied_to}", "")
+                for role, part in self.parts.items()
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        """The head, the parts, and the findings that are errors or warnings."""
+        said = [f"{one.severity}: {one.message}" for one in self.findings if one.severity != "note"]
+        return "\n".join([self.head, *(_aligned(self.rows) if self.parts else ()), *said])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        heads, *rows = self.rows
+        body = [_html_row("th", heads), *(_html_row("td", row) for row in rows)] if rows else []
+        said = [
+            f"<li><b>{one.severity}</b>: {escape(one.message)}</li>"
+            for one in self.findings
+            if one.severity != "note"
+        ]
+        table = f"<table>{''.join(body)}</table>" if body else ""
+        return f"<p>{escape(self.head)}</p>{table}" + (f"<ul>{''.join(said)}</ul>" if said else "")
+
     def with_findings(self, *findings: Finding) -> "Report":
         """The same report with more findings."""
         return self.replace(findings=sort_findings((*self.findings, *findings)))
@@ -260,3 +303,16 @@ _ORDER = {"error": 0, "warning": 1, "note": 2}
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors first, then warnings, then notes; otherwise as they came."""
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of columns, two spaces apart."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(f"{one:<{width}}" for one, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _html_row(tag: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

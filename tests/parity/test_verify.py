@@ -19,6 +19,7 @@ from dovetail.parity.measures import Tolerance, distance
 from dovetail.parity.stages import Call, Recorder
 from dovetail.parity.verify import Verification, passes, verify
 from files import MODELS
+from run.tiny import SIZES
 
 FAULTS = Callable[[nn.Module], None]
 EAGER = backend("eager")
@@ -72,7 +73,7 @@ def faulty(sound: nn.Module, plant: FAULTS) -> Verification:
     candidate = copied(sound)
     with torch.no_grad():
         plant(candidate)
-    return verify(sound, EAGER, candidate=candidate)
+    return verify(sound, EAGER, against=candidate)
 
 
 def scale_one(one: nn.Module) -> None:
@@ -334,3 +335,14 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     ):
         answer = command("verify", tmp_path / "a", *words)
         assert (answer.code, message in answer.err, answer.out) == (2, True, ""), answer.err
+
+
+def test_checkpoints_are_verified_by_their_names(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        dovetail.make("qwen2", tmp_path / name, sizes=SIZES["qwen2"][0], dtype="float32", seed=seed)
+    alone = dovetail.verify(tmp_path / "a", "eager")
+    assert (alone.reference, alone.candidate) == (str(tmp_path / "a"),) * 2
+    assert alone.first_divergent is None
+    both = dovetail.verify(tmp_path / "a", against=tmp_path / "b")
+    assert both.candidate == str(tmp_path / "b")
+    assert both.first_divergent is not None

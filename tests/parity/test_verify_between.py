@@ -114,7 +114,7 @@ def rounds(names: Iterable[str], stages: Sequence[str]) -> list[dict[str, str]]:
 def test_a_wrong_tensor_is_found_at_its_stage(family: str, made: Callable[[str], Path]) -> None:
     """One tensor of every stage is wrong at a time: these stages are found, in their order, and no other."""
     reference, candidate = twins(made(family), family)
-    sound = verify(reference, EAGER, candidate=candidate)
+    sound = verify(reference, EAGER, against=candidate)
     assert sound.first_divergent is None
     stages = list(dict.fromkeys(stage.name for stage in sound.stages))
     tensors = {
@@ -129,7 +129,7 @@ def test_a_wrong_tensor_is_found_at_its_stage(family: str, made: Callable[[str],
         for name in wrong:
             noise = torch.randn(right[name].shape, generator=torch.Generator().manual_seed(0))
             tensors[name].add_(noise)
-        found = verify(reference, EAGER, candidate=candidate)
+        found = verify(reference, EAGER, against=candidate)
         for name, tensor in right.items():
             tensors[name].copy_(tensor)
         bad = {stage.name: stage.verdict for stage in found.stages if not stage.is_good}
@@ -141,7 +141,7 @@ def test_a_wrong_tensor_is_found_at_its_stage(family: str, made: Callable[[str],
         assert bad.keys() == {*wrong.values(), *(tied if has_table else ())}, wrong
         for verdict in bad.values():
             assert verdict in ("differs", "is fed another x") or "rest" in verdict or "by" in verdict, wrong
-    assert verify(reference, EAGER, candidate=candidate).first_divergent is None
+    assert verify(reference, EAGER, against=candidate).first_divergent is None
 
 
 def rows_only(one: Any) -> None:
@@ -227,7 +227,7 @@ def test_what_is_wrong_around_an_expert_is_named(
 ) -> None:
     reference, candidate = twins(made("pi0"), "pi0")
     plant(candidate)
-    assert first(verify(reference, EAGER, candidate=candidate)) == (stage, verdict)
+    assert first(verify(reference, EAGER, against=candidate)) == (stage, verdict)
 
 
 def test_a_cache_that_forgets_is_named(made: Callable[[str], Path]) -> None:
@@ -244,7 +244,7 @@ def test_a_cache_that_forgets_is_named(made: Callable[[str], Path]) -> None:
         return hidden(stream, cache)
 
     candidate.hidden = forgetful
-    found = verify(reference, EAGER, candidate=candidate)
+    found = verify(reference, EAGER, against=candidate)
     assert first(found) == ("text.blocks.1", "is fed another past.pasts.0.k")
     assert found.first_divergent is not None
     assert found.first_divergent.passed == "decode"
@@ -260,13 +260,13 @@ def test_a_candidate_that_stops_is_a_result(made: Callable[[str], Path]) -> None
 
     right = candidate.text.rotation
     candidate.text.rotation = fails
-    found = verify(reference, EAGER, candidate=candidate)
+    found = verify(reference, EAGER, against=candidate)
     assert first(found) == ("text.blocks.0", "does not run")
     assert found.first_divergent is not None
     assert found.first_divergent.problem == "the candidate stops before it: RuntimeError: out of luck"
     candidate.text.rotation = right
     candidate.text.blocks["1"].attn.out = fails
-    again = verify(reference, EAGER, candidate=candidate)
+    again = verify(reference, EAGER, against=candidate)
     bad = [stage for stage in again.stages if not stage.is_good]
     assert [one.name for one in bad if one.passed == "prefill"] == ["text.blocks.1"]
     assert {one.problem for one in bad[1:]} == {"the candidate stops before it: RuntimeError: out of luck"}
@@ -279,7 +279,7 @@ def test_a_candidate_that_stops_is_a_result(made: Callable[[str], Path]) -> None
 def test_a_model_is_as_it_was_after_it_was_verified(made: Callable[[str], Path]) -> None:
     reference, candidate = twins(made("pi0"), "pi0")
     before = deepcopy([sorted(vars(one)) for one in (reference, candidate)])
-    verify(reference, EAGER, candidate=candidate)
+    verify(reference, EAGER, against=candidate)
     assert [sorted(vars(one)) for one in (reference, candidate)] == before
 
 

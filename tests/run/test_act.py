@@ -570,3 +570,10 @@ def test_wrong_commands(case: str, desk: Path) -> None:
     code, out, err = run("act", "pi0", "--camera", "base=a.png", "--instruction", "go", *words, cwd=desk)
     assert (code in (1, 2), out) == (True, "")
     assert err[: len(message)] == message
+
+
+def test_the_verb_is_a_function_too(desk: Path) -> None:
+    cameras = {"base": np.asarray(Image.open(desk / "a.png"))}
+    expected = Actor.load(desk / "pi0").act(cameras, "go", np.load(desk / "x.npy"), num_steps=2, seed=5)
+    found = dovetail.act(desk / "pi0", cameras, "go", np.load(desk / "x.npy"), steps=2, seed=5)
+    assert found.as_json() == expected.as_json()

@@ -639,3 +639,11 @@ def test_the_command_prints_text_or_json(saved: Callable[[str], Saved], tmp_path
         "prompt_tokens": expected.prompt_tokens,
         "stopped": False,
     }
+
+
+def test_the_verb_is_a_function_too(saved: Callable[[str], Saved]) -> None:
+    one = saved("qwen2_vl")
+    told = {"max_new_tokens": 5, "sampling": Sampling(temperature=0.7, seed=4)}
+    expected = Generator.load(one.folder).answer([10, 11, 12], **told)
+    found = dovetail.generate(one.folder, [10, 11, 12], max_new_tokens=5, temperature=0.7, seed=4)
+    assert found == expected

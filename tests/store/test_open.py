@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dovetail.errors import CheckpointError, DovetailError, FormatError, MissingError, UnsafeError, UsageError
 from dovetail.store.open import open_checkpoint
@@ -370,3 +372,14 @@ def test_a_file_is_opened_by_its_content_not_its_name(tmp_path: Path) -> None:
     path.write_bytes(safetensors_bytes(A))
     with open_checkpoint(path) as store:
         assert store.format == "safetensors"
+
+
+def test_a_tensor_is_an_array_by_its_name(tmp_path: Path) -> None:
+    values = torch.tensor([[1.5, -2.0, 0.0], [3.0, 1e-3, 7.0]])
+    tensors = {"a": values, "b": values.bfloat16(), "c": torch.arange(4), "d": torch.tensor(2.5)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    with open_checkpoint(tmp_path / "x.safetensors") as store:
+        assert all(np.array_equal(store[name], one.float().numpy()) for name, one in tensors.items())
+        assert (store["b"].dtype, store["c"].dtype, store["d"].shape) == (np.float32, np.int64, ())
+        with pytest.raises(KeyError):
+            store["e"]

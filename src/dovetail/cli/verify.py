@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         found = verify(
             reference,
             other,
-            candidate=candidate,
+            against=candidate,
             inputs=_inputs(reference, options),
             dtype=dtype,
             names=(options.checkpoint, options.against or options.checkpoint),

@@ -9,17 +9,13 @@ import numpy as np
 
 from dovetail.compare.difference import Distance
 from dovetail.dtypes import BITS
-from dovetail.store.cast import to_numbers
+from dovetail.store.cast import INTEGERS, to_numbers
 from dovetail.store.write.tensor_data import Block, Skip
 from dovetail.weights.leaf import Leaf
 
 # elements at once: a MiB or two whatever the dtype
 _PIECE = 1 << 18
 Bytes = bytes | bytearray | memoryview
-_INTEGERS = {
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.uint8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-}  # fmt: skip
 _SHORT = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
 _LONG = ("F32", "F64")
 
@@ -72,8 +68,8 @@ def _numbers(data: Bytes, dtype: str) -> Any:
         return to_numbers(data, dtype).astype(np.float32, copy=False)
     if dtype in _LONG:
         return to_numbers(data, dtype).astype(np.float64, copy=False)
-    if dtype in _INTEGERS:
-        return np.frombuffer(data, dtype=_INTEGERS[dtype]).astype(np.float64)
+    if dtype in INTEGERS:
+        return np.frombuffer(data, dtype=INTEGERS[dtype]).astype(np.float64)
     return None
 
 

@@ -10,6 +10,7 @@ Passes: `prefill` runs a prompt with an image, `decode` one more token with a ca
 actions with a cached prefix, `forward` a tower alone.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,13 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dovetail.checkpoint import Path
 from dovetail.errors import DovetailError, UsageError, listed
+from dovetail.loading.load import load
 from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
 from dovetail.models.stage import Stage
 from dovetail.models.stream import packed
 from dovetail.models.taps import watching
 from dovetail.parity.backends import Backend
+from dovetail.parity.backends import backend as backend_of
 from dovetail.parity.backends.tolerances import CHAIN, TOLERANCES
 from dovetail.parity.example import example_inputs
 from dovetail.parity.measures import Distance, Tolerance, distance
@@ -111,23 +115,30 @@ class Verification:
 
 
 def verify(
-    reference: nn.Module,
-    backend: Backend,
+    checkpoint: Path | nn.Module,
+    backend: str | Backend = "eager",
     *,
-    candidate: nn.Module | None = None,
-    inputs: Mapping[str, Any] | None = None,
     dtype: str = "float32",
-    names: tuple[str, str] = ("reference", "candidate"),
+    against: Path | nn.Module | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,
+    names: tuple[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Holds a candidate, the reference itself by default, run by a backend against the reference.
+    """Holds `against`, the checkpoint itself by default, run by a backend against the checkpoint.
 
-    Both are float32 models on the cpu. `inputs` are what `prepare` gives (for a policy with `x_t` and
-    `t`); without them an example is made (`example_inputs`).
+    Each is a checkpoint or a float32 model on the cpu, and `set` are values that no file says. `inputs` are
+    what `prepare` gives (for a policy with `x_t` and `t`); without them an example is made
+    (`example_inputs`).
 
     Raises:
-        UsageError: the two models have other stages.
+        CheckpointError: a checkpoint is not whole.
+        UsageError: the two models have other stages, or the backend is not here.
     """
+    reference = _float32(checkpoint, set)
+    candidate = None if against is None else _float32(against, set)
+    names = names or (_called(checkpoint, "reference"), _called(against or checkpoint, "candidate"))
+    backend = backend_of(backend, dtype=dtype) if isinstance(backend, str) else backend
     given = dict(inputs) if inputs is not None else example_inputs(reference)
     stages: list[StageResult] = []
     other = reference if candidate is None else candidate
@@ -153,6 +164,14 @@ def verify(
         stages=tuple(stages),
         note=backend.note,
     )
+
+
+def _float32(model: Path | nn.Module, settings: Mapping[str, Any] | None) -> nn.Module:
+    return model if isinstance(model, nn.Module) else load(model, dtype="float32", settings=settings)
+
+
+def _called(model: Path | nn.Module, otherwise: str) -> str:
+    return otherwise if isinstance(model, nn.Module) else os.fspath(model)
 
 
 def passes(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[str, Walk]]:

@@ -152,3 +152,41 @@ def _among_weights(model: Policy) -> Statistics | None:
         for one in (model.normalizer.state_in, model.normalizer.action_out)
     )
     return statistics_of_weights(state, actions)
+
+
+def act(
+    checkpoint: Path,
+    cameras: Mapping[str, np.ndarray],
+    instruction: Instruction,
+    state: Any = None,
+    *,
+    steps: int = 10,
+    noise: Any = None,
+    seed: int = 0,
+    tokenizer: Path | None = None,
+    statistics: Path | None = None,
+    device: str = "cpu",
+    dtype: Dtype | None = None,
+    weights: Weights = "stored",
+    set: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+) -> Chunk:
+    """The actions of a checkpoint for one view of the world; who acts often loads an `Actor` once.
+
+    The words are those of `dovetail act`; what they mean, `Actor.load` and `Actor.act` say.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole.
+        UsageError: it is of a family that does not act, or what is given does not fit it.
+    """
+    actor = Actor.load(
+        checkpoint,
+        tokenizer=tokenizer,
+        statistics=statistics,
+        device=device,
+        dtype=dtype,
+        settings=set,
+        as_=as_,
+        weights=weights,
+    )
+    return actor.act(cameras, instruction, state, num_steps=steps, noise=noise, seed=seed)

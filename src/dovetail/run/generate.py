@@ -234,3 +234,41 @@ def _stretched(section: Mapping[str, Any], length: int) -> int:
         if isinstance(rope, dict) and isinstance(factor := rope.get("factor"), int | float):
             return int(factor * rope.get("original_max_position_embeddings", length))
     return length
+
+
+def generate(
+    checkpoint: Path,
+    prompt: Prompt,
+    images: Images = (),
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    raw: bool = False,
+    device: str = "cpu",
+    dtype: Dtype | None = None,
+    weights: Weights | Literal["auto"] = "auto",
+    set: Mapping[str, Any] | None = None,
+    as_: str | None = None,
+) -> Answer:
+    """What a checkpoint answers to one prompt; who asks often loads a `Generator` once.
+
+    The words are those of `dovetail generate`.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole.
+        UsageError: it is of a family that does not speak, or the prompt does not fit it.
+    """
+    generator = Generator.load(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        settings=set,
+        as_=as_,
+        weights=weights,
+        new_tokens=max_new_tokens,
+    )
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    return generator.answer(prompt, images, max_new_tokens=max_new_tokens, sampling=sampling, is_raw=raw)

@@ -33,6 +33,10 @@ _INFINITE: dict[str, tuple[Any, int]] = {
 }
 # (fraction bits, bias of the exponent)
 _EIGHT_BITS = {"F8_E4M3": (3, 7), "F8_E5M2": (2, 15)}
+INTEGERS = {
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.uint8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+}  # fmt: skip
 _NUMPY: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 
@@ -59,6 +63,17 @@ def num_infinite(block: Any, dtype: str) -> int:
     numbers = np.frombuffer(block, integer)
     without_sign = numbers & integer(np.iinfo(integer).max >> 1)
     return int(np.count_nonzero(without_sign == integer(bits)))
+
+
+def to_array(block: Any, dtype: str) -> "NDArray[Any]":
+    """The values behind the bytes, whole numbers and truth values as they are, floats as in `to_numbers`.
+
+    Raises:
+        KeyError: numpy has no such numbers.
+    """
+    if dtype in INTEGERS:
+        return np.frombuffer(block, bool if dtype == "BOOL" else INTEGERS[dtype])
+    return to_numbers(block, dtype)
 
 
 def to_numbers(block: Any, dtype: str) -> "NDArray[Any]":

@@ -10,13 +10,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dovetail.dtypes import BITS
 from dovetail.errors import CheckpointError
 from dovetail.report import Finding
 from dovetail.store.folder import Folder
 from dovetail.store.source import ByteSource, LocalSource
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Entry(NamedTuple):
@@ -145,6 +148,19 @@ class Store:
                 raise CheckpointError("this input holds no values, only names and shapes", file=self.path)
             self._sources[file] = self.folder.open(self.files[file])
         return self._sources[file]
+
+    def __getitem__(self, name: str) -> "NDArray[Any]":
+        """The values of one tensor as an array; bfloat16 and floats of 8 bits as float32, which holds them.
+
+        Raises:
+            CheckpointError: the store has headers only.
+            KeyError: it has no such tensor, or one of a dtype that is no number of numpy's.
+        """
+        from dovetail.store.cast import to_array
+
+        entry = self._stored(name)
+        assert entry.shape is not None
+        return to_array(self.read(name), entry.dtype).reshape(entry.shape)
 
     def read(self, name: str) -> bytes:
         """The bytes of one tensor in row-major order.
