@@ -98,14 +98,14 @@ class LanguageInputs(ABC):
         """
         refuse_arguments(foreign, known="tokens, images, pad, suffixes")
         rows = [self.checked(row, f"row {i}") for i, row in enumerate(tokens)]
-        seen = one_each(rows, [self._decoded(of, i) for i, of in enumerate(images)], "images")
-        after = one_each(rows, [self._suffix(row, i) for i, row in enumerate(suffixes)], "suffixes")
-        sizes = [[image.shape[:-1] for image in of] for of in seen]
-        whole = [
-            [*self.expanded(row, of), *suffix] for row, of, suffix in zip(rows, sizes, after, strict=True)
+        images_of = one_each(rows, [self._decoded(of, i) for i, of in enumerate(images)], "images")
+        suffix_of = one_each(rows, [self._suffix(row, i) for i, row in enumerate(suffixes)], "suffixes")
+        sizes = [[image.shape[:-1] for image in of] for of in images_of]
+        expanded = [
+            [*self.expanded(row, of), *suffix] for row, of, suffix in zip(rows, sizes, suffix_of, strict=True)
         ]
-        ids, valid = pad_rows(whole, side=pad)
-        batch = Batch(ids, valid, whole, after, seen, sizes, pad)
+        ids, valid = pad_rows(expanded, side=pad)
+        batch = Batch(ids, valid, expanded, suffix_of, images_of, sizes, pad)
         return {"tokens": ids, "valid": valid, **self.more(batch)}
 
     def checked(self, row: Any, where: str | None = None) -> list[int]:

@@ -20,7 +20,6 @@ from dovetail.inputs.images import (
     HALF,
     LANCZOS,
     Image,
-    Normalization,
     decoded,
     interpolate,
     normalize,
@@ -51,9 +50,9 @@ def num_views(fov: float, overlap: float) -> int:
     return math.ceil(360 / (fov * (1 - overlap)))
 
 
-def squeezed(views: Sequence[Image], size: tuple[int, int], statistics: Normalization = HALF) -> Views:
+def squeezed(views: Sequence[Image], size: tuple[int, int]) -> Views:
     """Views at (height, width), their aspect ratios ignored."""
-    return np.stack([normalize(resize(view, size, filter=LANCZOS), statistics) for view in views])
+    return np.stack([normalize(resize(view, size, filter=LANCZOS), HALF) for view in views])
 
 
 def whole(
@@ -62,14 +61,13 @@ def whole(
     *,
     fov: float = 360.0,
     overlap: float = 0.0,
-    statistics: Normalization = HALF,
 ) -> Views:
     """One view of everything, squeezed; `fov` and `overlap` do not matter.
 
     Raises:
         UsageError: the panorama is not decoded.
     """
-    return squeezed([decoded(panorama)], size, statistics)
+    return squeezed([decoded(panorama)], size)
 
 
 def sliding(
@@ -78,7 +76,6 @@ def sliding(
     *,
     fov: float = 90.0,
     overlap: float = 0.5,
-    statistics: Normalization = HALF,
 ) -> Views:
     """Windows cut out of the panorama as it is, without a twelfth at the top and one at the bottom.
 
@@ -92,7 +89,7 @@ def sliding(
     cut = [
         panorama[rows, (np.arange(window) + step * view) % width] for view in range(num_views(fov, overlap))
     ]
-    return squeezed(cut, size, statistics)
+    return squeezed(cut, size)
 
 
 def perspective(
@@ -101,7 +98,6 @@ def perspective(
     *,
     fov: float = 90.0,
     overlap: float = 0.5,
-    statistics: Normalization = HALF,
 ) -> Views:
     """What cameras in the panorama's centre see, looking at the horizon; the first straight ahead.
 
@@ -114,7 +110,7 @@ def perspective(
     yaws = [view * fov * (1 - overlap) for view in range(count)]
     cut = int(size[0] * (1 - KEPT) / 2)
     views = [project(decoded(panorama), size, fov=fov, yaw=yaw)[cut : size[0] - cut] for yaw in yaws]
-    return squeezed(views, size, statistics)
+    return squeezed(views, size)
 
 
 def anyres(
@@ -123,7 +119,6 @@ def anyres(
     *,
     fov: float = 90.0,
     overlap: float = 0.5,
-    statistics: Normalization = HALF,
 ) -> Views:
     """The whole panorama on black, then what cameras see, evenly around, in rows between 45 degrees down
     and 45 up; all drawn larger and then shrunk without antialiasing.
@@ -142,7 +137,7 @@ def anyres(
     for pitch in pitches:
         for view in range(count):
             views.append(project(panorama, (TILE, TILE), fov=fov, yaw=360 / count * view, pitch=pitch))
-    return np.stack([interpolate(normalize(view, statistics), size) for view in views])
+    return np.stack([interpolate(normalize(view, HALF), size) for view in views])
 
 
 def num_anyres(fov: float, overlap: float) -> int:

@@ -30,8 +30,8 @@ class ResizeConfig:
     image_resize_strategy: str
 
 
-class Eye(NamedTuple):
-    """What one tower sees: a square, normalised in its own way."""
+class TowerImages(NamedTuple):
+    """What the images of one tower are: squares, normalised in its own way."""
 
     square: Square
     statistics: Normalization
@@ -44,8 +44,8 @@ class PrismaticInputs(LanguageInputs):
         super().__init__(values, "llm")
         self.strategy = fill(ResizeConfig, values).image_resize_strategy
         roles = {"pixels": "vision", "fused_pixels": "fused"}
-        self.eyes = {name: _eye(values, role) for name, role in roles.items() if values.has(role)}
-        self.tokens_per_image = self.eyes["pixels"].square.num_patches
+        self.towers = {name: _tower_images(values, role) for name, role in roles.items() if values.has(role)}
+        self.tokens_per_image = self.towers["pixels"].square.num_patches
         if values.kind("projector") == "avgpool_mlp":
             self.tokens_per_image = num_pooled(values)
 
@@ -62,18 +62,18 @@ class PrismaticInputs(LanguageInputs):
     def more(self, batch: Batch) -> Arrays:
         """The pixels of all images, for each tower."""
         images = [image for of in batch.images for image in of]
-        return {name: self._pixels(images, eye) for name, eye in self.eyes.items()} if images else {}
+        return {name: self._pixels(images, tower) for name, tower in self.towers.items()} if images else {}
 
-    def _pixels(self, images: Sequence[np.ndarray], eye: Eye) -> np.ndarray:
-        size, statistics = eye.square.pixels, eye.statistics
+    def _pixels(self, images: Sequence[np.ndarray], tower: TowerImages) -> np.ndarray:
+        size, statistics = tower.square.pixels, tower.statistics
         return np.stack(
             [prismatic_pixels(one, size, strategy=self.strategy, statistics=statistics) for one in images]
         )
 
 
-def _eye(values: Values, role: str) -> Eye:
+def _tower_images(values: Values, role: str) -> TowerImages:
     square = fill(Square, values, role, **named_size(values, role))
-    return Eye(square, STATISTICS[values.kind(role)])
+    return TowerImages(square, STATISTICS[values.kind(role)])
 
 
 def num_pooled(values: Values) -> int:

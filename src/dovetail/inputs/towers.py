@@ -9,7 +9,7 @@ import numpy as np
 
 from dovetail.errors import UsageError
 from dovetail.inputs.arguments import refuse_arguments
-from dovetail.inputs.images import IMAGENET, decoded, prismatic_pixels, siglip_pixels
+from dovetail.inputs.images import IMAGENET, Pixels, decoded, prismatic_pixels, siglip_pixels
 from dovetail.inputs.language import Arrays
 from dovetail.inputs.naflex import flexible_patches, flexible_size
 from dovetail.inputs.rows import token_ids
@@ -70,38 +70,36 @@ class TowerInputs(ABC):
         return {"tokens": np.array(ids, np.int64)}
 
 
-class SiglipInputs(TowerInputs):
+class SquareInputs(TowerInputs):
+    """Makes the inputs of a tower that sees squares of one size."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.square = fill(Square, values, "vision")
+
+    @abstractmethod
+    def pixels(self, image: np.ndarray) -> Pixels:
+        """The square that an image becomes."""
+
+    def num_features(self, height: int, width: int) -> int:
+        return self.square.num_patches
+
+    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
+        return {"pixels": np.stack([self.pixels(image) for image in images])}
+
+
+class SiglipInputs(SquareInputs):
     """Squeezes images to the tower's square, in [-1, 1]."""
 
-    def __init__(self, values: Values) -> None:
-        super().__init__(values)
-        self.square = fill(Square, values, "vision")
-
-    def num_features(self, height: int, width: int) -> int:
-        return self.square.num_patches
-
-    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
-        size = (self.square.pixels, self.square.pixels)
-        return {"pixels": np.stack([siglip_pixels(image, size) for image in images])}
+    def pixels(self, image: np.ndarray) -> Pixels:
+        return siglip_pixels(image, (self.square.pixels, self.square.pixels))
 
 
-class Dinov2Inputs(TowerInputs):
+class Dinov2Inputs(SquareInputs):
     """Resizes the shorter edge and cuts the middle out."""
 
-    def __init__(self, values: Values) -> None:
-        super().__init__(values)
-        self.square = fill(Square, values, "vision")
-
-    def num_features(self, height: int, width: int) -> int:
-        return self.square.num_patches
-
-    def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
-        size = self.square.pixels
-        return {
-            "pixels": np.stack(
-                [prismatic_pixels(one, size, strategy="resize-crop", statistics=IMAGENET) for one in images]
-            )
-        }
+    def pixels(self, image: np.ndarray) -> Pixels:
+        return prismatic_pixels(image, self.square.pixels, strategy="resize-crop", statistics=IMAGENET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ class Values:
         Raises:
             UsageError: nothing decides it, or it is none.
         """
-        number: int = _held(name, self._known(name), int)
+        number: int = _as_type(name, self._known(name), int)
         return number
 
     def text(self, name: str) -> str:
@@ -74,7 +74,7 @@ class Values:
         Raises:
             UsageError: nothing decides it, or it is none.
         """
-        word: str = _held(name, self._known(name), str)
+        word: str = _as_type(name, self._known(name), str)
         return word
 
     def _known(self, name: str) -> Value:
@@ -159,7 +159,7 @@ def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> C
         if found is None or found.value is None:
             unknown[name] = found.evidence if found else "nothing declares it"
             continue
-        filled[field.name] = _held(name, found, hints[field.name])
+        filled[field.name] = _as_type(name, found, hints[field.name])
     if unknown:
         raise _undecided(values, unknown)
     return config(**filled)
@@ -169,7 +169,7 @@ def _all_features(part: Part) -> frozenset[str]:
     return frozenset((*part.features, *part.optional))
 
 
-def _held(name: str, found: Value, wanted: Any) -> Any:
+def _as_type(name: str, found: Value, wanted: Any) -> Any:
     """The value as the field's type; numbers may come as whole floats, sequences as lists."""
     value = found.value
     kind = get_origin(wanted) or wanted
