@@ -101,6 +101,8 @@ def parse_shape(text: str) -> tuple[Expression, ...]:
     Raises:
         DeclarationError: an unclosed parenthesis or a character that has no place.
     """
+    if text.strip() == "()":
+        return ()  # a single number
     axes, group, depth = [], "", 0
     for token in _TOKEN.findall(text):
         if token == "(" and depth == 0:
@@ -115,6 +117,15 @@ def parse_shape(text: str) -> tuple[Expression, ...]:
     if depth:
         raise DeclarationError(f"unclosed parenthesis in the shape `{text}`")
     return tuple(axes)
+
+
+def numeric(shape: Iterable[int]) -> tuple[Expression, ...]:
+    """The axes of a shape whose sizes are known.
+
+    >>> shape_of(numeric((3, 5)), {})
+    (3, 5)
+    """
+    return tuple(Expression(((size, ()),)) for size in shape)
 
 
 class Fact(NamedTuple):

@@ -5,6 +5,7 @@ holds by construction; `layout.prove` shows it for every declared row. Shapes ar
 so that a file can be checked by its header alone. Lossy changes (interpolate, pad, cast) are not ops.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     Array = NDArray[object]  # type: ignore[type-var]
 
 Shape = tuple[Expression, ...]
+_STACK_OVER = re.compile(r"stack ([a-z_]+)(?: of ([a-z_]+))?")
+_HINT = "ops: concat, interleave, stack, as SHAPE; transpose and stack INDEX, also behind others"
 
 
 class Op(ABC):
     """One way to make a stored tensor out of canonical leaves."""
 
     word: str
+    # Stack alone runs over an index, which the stored name has not: one tensor holds the leaves of all.
+    index: str | None = None
 
     @abstractmethod
     def stored_shape(self, leaves: Sequence[Shape]) -> Shape:
@@ -175,22 +180,73 @@ class Interleave(Op):
 
 
 class Transpose(Op):
-    """A matrix stored the other way round, as JAX and TensorFlow keep linear layers."""
+    """A matrix stored the other way round, as JAX and TensorFlow keep linear layers; what `first` made."""
 
     word = "transpose"
 
+    def __init__(self, first: Op | None = None) -> None:
+        self.first = first or Rename()
+
     def stored_shape(self, leaves: Sequence[Shape]) -> Shape:
-        return leaves[0][::-1]
+        return self.first.stored_shape(leaves)[::-1]
 
     def join(self, leaves: "Sequence[Array]", sizes: Mapping[str, int]) -> "Array":
-        return leaves[0].T
+        return self.first.join(leaves, sizes).T
 
     def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
-        return [stored.T]
+        return self.first.part(stored.T, leaves, sizes)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.first.needs
+
+
+class StackOver(Op):
+    """What `member` makes for each value of an index, along a new first axis: `[experts, d_ff, d_model]`.
+
+    The leaves come by index, those of one value together: gate 0, up 0, gate 1, up 1 ... A symbolic shape
+    is asked for with the leaves of one value.
+    """
+
+    word = "stack"
+
+    def __init__(self, index: str, count: str, member: Op, width: int) -> None:
+        self.index = self.over = index
+        self.count = count
+        self.member = member
+        self.width = width  # leaves of one value
+
+    def stored_shape(self, leaves: Sequence[Shape]) -> Shape:
+        return (Expression(((1, (self.count,)),)), *self.member.stored_shape(leaves[: self.width]))
+
+    def join(self, leaves: "Sequence[Array]", sizes: Mapping[str, int]) -> "Array":
+        import numpy as np
+
+        starts = range(0, len(leaves), self.width)
+        return np.stack([self.member.join(leaves[i : i + self.width], sizes) for i in starts])
+
+    def part(self, stored: "Array", leaves: Sequence[Shape], sizes: Mapping[str, int]) -> "list[Array]":
+        of_one = leaves[: self.width]
+        return [leaf for member in stored for leaf in self.member.part(member, of_one, sizes)]
+
+    def runs(self, leaves: Sequence[tuple[int, ...]], sizes: Mapping[str, int]) -> list[list[Run]] | None:
+        of_one = self.member.runs(leaves[: self.width], sizes)
+        if of_one is None:
+            return None
+        size = sum(prod(leaf) for leaf in leaves[: self.width])
+        return [
+            [Run(member * size + run.start, run.length) for run in runs]
+            for member in range(len(leaves) // self.width)
+            for runs in of_one
+        ]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.member.needs
 
 
 class Stack(Op):
-    """Leaves of one shape along a new first axis: experts, or gate and up."""
+    """Leaves of one shape along a new first axis: gate and up."""
 
     word = "stack"
 
@@ -209,12 +265,32 @@ class Stack(Op):
         return Concat().runs(leaves, sizes)
 
 
-def parse_op(text: str) -> Op:
-    """The op that a row of a naming table asks for: "", `concat`, `transpose`, `as 1 positions d` ….
+def parse_op(text: str, num_leaves: int = 1) -> Op:
+    """The op that a row of a naming table asks for: "", `concat`, `transpose`, `as 1 positions d` …, or
+    several, each of what the one before made: `concat, transpose, stack expert`.
+
+    `stack INDEX` runs over an index; what counts it is its plural, or said: `stack expert of num_experts`.
 
     Raises:
-        DeclarationError: there is no such op.
+        DeclarationError: there is no such op, or it cannot come after another.
     """
+    first, *others = text.split(", ")
+    op = _one_op(first, num_leaves)
+    for word in others:
+        if isinstance(op, StackOver):
+            raise DeclarationError(f"`{word}` cannot come after a stack over an index", op=text)
+        if word == "transpose":
+            op = Transpose(op)
+        elif over := _STACK_OVER.fullmatch(word):
+            op = StackOver(over[1], over[2] or f"{over[1]}s", op, num_leaves)
+        else:
+            raise DeclarationError(f"`{word}` cannot come after another op", op=text, hint=_HINT)
+    return op
+
+
+def _one_op(text: str, num_leaves: int) -> Op:
+    if over := _STACK_OVER.fullmatch(text):
+        return StackOver(over[1], over[2] or f"{over[1]}s", Rename(), num_leaves)
     word, _, rest = text.partition(" ")
     match word:
         case "":
@@ -229,5 +305,4 @@ def parse_op(text: str) -> Op:
             return Transpose()
         case "stack":
             return Stack()
-    hint = "ops: concat, interleave, stack, transpose, as SHAPE"
-    raise DeclarationError(f"no op is called `{text}`", hint=hint)
+    raise DeclarationError(f"no op is called `{text}`", hint=_HINT)

@@ -18,7 +18,10 @@ between them are separated by ` | `. `[q k v]` names the leaves that one stored 
 leaf are separated by commas: `if feature` for one that only some variants have, `dead` for one that is
 stored and never used, `init RULE` for one that begins otherwise than leaves of its name do. A row whose
 leaf is `-` is stored by some writers and carries nothing: its last column is the reason.
-A row marked `also` is a second name for a leaf that has one already.
+A row marked `also` is a second name for a leaf that has one already. `stack expert` is one tensor for all
+values of an index that the stored name does not have:
+
+    experts.{expert}.[gate up].weight     experts.gate_up_proj                concat, stack expert
 
 The count of an index is a dim: `{layer}` counts `layers`.
 """
@@ -183,7 +186,7 @@ class Naming:
 def _row(left: str, stored: Template, op: str) -> Row:
     joined = _JOIN.search(left)
     leaves = tuple(_JOIN.sub(name, left) for name in joined[1].split()) if joined else (left,)
-    return Row(stored, leaves, parse_op("" if op == "also" else op), op == "also")
+    return Row(stored, leaves, parse_op("" if op == "also" else op, len(leaves)), op == "also")
 
 
 class Setting(NamedTuple):

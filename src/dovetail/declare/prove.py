@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from dovetail.declare.family import Family, Layout, Mount
+from dovetail.declare.ops import StackOver
 from dovetail.declare.part import Part, Row
 from dovetail.declare.reference import is_reference
 from dovetail.dims import Expression
@@ -135,13 +136,17 @@ def _ops(part: Part, naming: str) -> Iterator[str]:
     sizes = _small_sizes(part)
     generator = np.random.default_rng(0)
     for row in part.rows(naming):
-        shapes = [part.leaves[leaf].shape for leaf in row.leaves]
+        if (wrong := _fields(part, row)) is not None:
+            yield f"{part.id}/{naming}: {row.stored.text} {wrong}"
+            continue
+        one = [part.leaves[leaf].shape for leaf in row.leaves]
+        shapes = one * (sizes[row.op.count] if isinstance(row.op, StackOver) else 1)
         leaves = [
             generator.integers(0, 1 << 30, size=tuple(axis.evaluate(sizes) for axis in shape))
             for shape in shapes
         ]
         stored = row.op.join(leaves, sizes)
-        expected = tuple(axis.evaluate(sizes) for axis in row.op.stored_shape(shapes))
+        expected = tuple(axis.evaluate(sizes) for axis in row.op.stored_shape(one))
         if stored.shape != expected:
             yield f"{part.id}/{naming}: {row.stored.text} has shape {stored.shape}, declared {expected}"
         parts = row.op.part(stored, shapes, sizes)
@@ -153,6 +158,20 @@ def _ops(part: Part, naming: str) -> Iterator[str]:
             gathered = [flat[run.start : run.start + run.length] for run in pieces]
             if not np.array_equal(np.concatenate(gathered), leaf.reshape(-1)):
                 yield f"{part.id}/{naming}: the runs of {row.op.word} in {row.stored.text} are wrong"
+
+
+def _fields(part: Part, row: Row) -> str | None:
+    """What is wrong with the indices of a stored name, beside those of its leaves."""
+    stacked = set()
+    if isinstance(row.op, StackOver):
+        stacked, count = {row.op.over}, part.count_name(row.op.over)
+        if row.op.count != count:
+            return f"is stacked over {row.op.over}, which {count} counts, not {row.op.count}"
+    for leaf in row.leaves:
+        fields = set(part.leaves[leaf].template.fields)
+        if fields != {*row.stored.fields, *stacked}:
+            return f"has the indices {sorted(row.stored.fields)}, its leaf {leaf} {sorted(fields)}"
+    return None
 
 
 def _small_sizes(part: Part) -> dict[str, int]:

@@ -58,7 +58,8 @@ def make(
     one = family_of(family)
     if size is not None and size not in one.sizes:
         raise UsageError(f"{family} has no size `{size}`", hint=f"published sizes: {', '.join(one.sizes)}")
-    chosen = one.sizes[size or next(iter(one.sizes))]
+    usual = size or next(iter(one.sizes), None)
+    chosen = one.sizes[usual] if usual else {}  # a family without published sizes wants all of them
     told = sorted_out(one, sizes or {})
     plan = blueprint(one, _changed(one, chosen, told.sizes))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)

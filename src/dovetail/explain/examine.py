@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypedDict
 
 from dovetail.declare.family import Family
-from dovetail.declare.part import Part
 from dovetail.errors import listed
 from dovetail.explain import accounts as account
 from dovetail.explain.certificate import certificate_findings
@@ -17,7 +16,8 @@ from dovetail.explain.detect import Detection, Explanation, detect, explain, wit
 from dovetail.explain.documents import Documents, read_documents
 from dovetail.explain.name_groups import Inventory, take_inventory, top_modules
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
-from dovetail.explain.sizes import Inference, infer, num_misfits
+from dovetail.explain.settle import with_settled_kinds, with_settled_layout
+from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
 from dovetail.explain.tags import tag_findings
 from dovetail.report import (
@@ -31,7 +31,7 @@ from dovetail.report import (
     counted,
     sort_findings,
 )
-from dovetail.store.store import Entry, Store, total_bytes, total_elements
+from dovetail.store.store import Store, total_bytes, total_elements
 
 Families = Callable[[], Iterable[Family]]
 
@@ -85,7 +85,9 @@ def examine(
     clock.lap("detect")
     if documents.node is not None and as_family is None:
         detection = _as_node(detection, documents.node, (*families(), *more_families()))
-    detection = _with_settled_kinds(detection, store.entries, documents)
+    detection = with_settled_kinds(detection, store.entries, documents)
+    if as_layout is None:
+        detection = with_settled_layout(detection, store.entries)
     is_known = as_family is not None or _is_close(detection)
     subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
     inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
@@ -118,37 +120,6 @@ def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> De
             if one is not None:
                 return Detection(one, one, (), inventory)
     return detection
-
-
-def _with_settled_kinds(
-    detection: Detection, entries: Mapping[str, Entry], documents: Documents
-) -> Detection:
-    """Of several kinds of a part with the same names: the one whose shapes fit, or that a config names."""
-    one = detection.closest
-    if one is None or not any(match.alike for match in one.roles.values()):
-        return detection
-    roles = {}
-    for role, match in one.roles.items():
-        kinds = (match.part, *match.alike)
-        misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
-        fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
-        roots = one.family.config.roots.get(role, ("",))
-        stamped = [part for part in fitting if part.id == documents.kind(role)]
-        named = stamped or [part for part in fitting if _is_named(part, documents, roots)]
-        chosen = (named or fitting)[0]
-        roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
-        if named:
-            roles[role] = roles[role]._replace(alike=())
-    settled = one._replace(roles=roles)
-    return detection._replace(closest=settled, claim=settled if detection.claim else None)
-
-
-def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
-    if not part.facts.named_by:
-        return False
-    *keys, ending = part.facts.named_by
-    found = documents.find(keys, roots)
-    return found is not None and str(found.value).endswith(ending)
 
 
 def _nodes(store: Store, documents: Documents) -> tuple[dict[str, Any], ...]:

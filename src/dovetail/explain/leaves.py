@@ -10,7 +10,7 @@ from itertools import repeat
 from math import prod
 
 from dovetail.declare.ops import Rename
-from dovetail.declare.part import LeafSpec
+from dovetail.declare.part import LeafSpec, Row
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.explain.detect import Explanation
 from dovetail.explain.match import RowMatch
@@ -31,12 +31,13 @@ def leaf_names(explanation: Explanation, first_layer: int = 0) -> Iterator[str]:
     spine = explanation.family.pipeline.spine
     for role, match in explanation.roles.items():
         for row in match.rows:
-            for index in row.found:
+            for index, stored in row.found.items():
                 fields = dict(zip(row.row.stored.fields, index, strict=True))
                 if role in spine and "layer" in fields:
                     fields["layer"] += first_layer
-                for leaf in row.row.leaves:
-                    yield canonical_name(role, match.part.leaves[leaf], fields)
+                for member in members(row.row, explanation.inventory.entries.get(stored)):
+                    for leaf in row.row.leaves:
+                        yield canonical_name(role, match.part.leaves[leaf], {**fields, **member})
 
 
 def leaf_headers(explanation: Explanation, inference: Inference, store: Store) -> dict[str, Header]:
@@ -54,9 +55,19 @@ def leaf_headers(explanation: Explanation, inference: Inference, store: Store) -
             for index, stored in row.found.items():
                 entry, named = store.entries[stored], dict(zip(row.row.stored.fields, index, strict=True))
                 shapes = leaf_shapes(role, row, leaves, entry=entry, sizes=sizes, stored=stored)
-                for leaf, shape in zip(leaves, shapes, strict=True):
-                    headers[canonical_name(role, leaf, named)] = entry.dtype, shape
+                for member in members(row.row, entry):
+                    for leaf, shape in zip(leaves, shapes, strict=True):
+                        headers[canonical_name(role, leaf, {**named, **member})] = entry.dtype, shape
     return headers
+
+
+def members(row: Row, entry: Entry | None) -> list[dict[str, int]]:
+    """What the index that a stored tensor is stacked over runs through; one empty member without any."""
+    if row.op.index is None:
+        return [{}]
+    if entry is None or not entry.shape:
+        return []  # how many there are stands in the shape alone
+    return [{row.op.index: member} for member in range(entry.shape[0])]
 
 
 def is_stored_plainly(row: RowMatch, store: Store) -> bool:
@@ -75,7 +86,8 @@ def named_indices(
 def leaf_shapes(
     role: str, row: RowMatch, leaves: list[LeafSpec], *, entry: Entry, sizes: PartSizes, stored: str
 ) -> list[tuple[int, ...]]:
-    """The shape of each leaf in a stored tensor: that of the tensor itself wherever the op lets it.
+    """The shape of each leaf in a stored tensor: that of the tensor itself wherever the op lets it; the
+    same for every member of a stack over an index.
 
     Raises:
         CheckpointError: the tensor is not as large as its leaves are together.
@@ -94,11 +106,12 @@ def leaf_shapes(
         shapes = [sizes.evaluate(leaf.shape) for leaf in leaves]
     except KeyError as error:
         raise UsageError(f"the shape of `{stored}` depends on {error}, which nothing decides") from error
-    if sum(map(prod, shapes)) != prod(entry.shape):
+    total = sum(map(prod, shapes)) * len(members(row.row, entry))
+    if total != prod(entry.shape):
         raise CheckpointError(
             "the tensor does not have the size that its parts have together",
             tensor=stored,
-            expected=f"{sum(map(prod, shapes)):,} elements",
+            expected=f"{total:,} elements",
             found=f"{prod(entry.shape):,}",
         )
     return shapes

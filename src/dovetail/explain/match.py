@@ -4,6 +4,7 @@ Names only; shapes are `infer`'s business. A part with an index (`{layer}`) is a
 rows say: one stray tensor neither makes the stack longer nor hides that another is missing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -230,13 +231,27 @@ def _without_holes(key: StackKey, indices: frozenset[Index]) -> frozenset[Index]
     """A plain stack counts from 0: a layer that no row has is missing, not absent by design.
 
     A file with a layer 999,999,999 lacks nearly a billion; the first thousand of them are enough to say so.
+    What most layers have of an inner index (all 128 experts), the others lack.
     """
-    if len(key) != 1 or ":" in key[0]:
+    if any(":" in field for field in key):
         return indices
+    if len(key) > 1:
+        return _filled(indices)
     size = max(indices)[0] + 1
     if len(indices) == size:
         return indices
     return indices.union((i,) for i in range(min(size, len(indices) + _MAX_HOLES)))
+
+
+def _filled(indices: frozenset[Index]) -> frozenset[Index]:
+    """Indices of two or more fields, with what more than half of the outer ones have filled in for all."""
+    inner: dict[Index, set[int]] = {}
+    for index in indices:
+        inner.setdefault(index[:-1], set()).add(index[-1])
+    usual, count = Counter(map(frozenset, inner.values())).most_common(1)[0]
+    if count == len(inner) or 2 * count <= len(inner):
+        return indices
+    return indices.union((*outer, each) for outer in inner for each in usual)
 
 
 def _compare_with_stacks(

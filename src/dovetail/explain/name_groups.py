@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dovetail.names import Index, group_names, indices, star
+from dovetail.store.store import Entry
 
 # Wrappers around a whole model, outermost first: nested checkpoint levels (`/`), then module prefixes.
 # `state_dict/`: Lightning; `module.`: DDP; `_forward_module.`: Fabric; `module/`: DeepSpeed.
@@ -63,12 +64,14 @@ class Group:
 class Inventory(NamedTuple):
     """All groups of a file by star, the wrappers that were taken off, and what was set aside.
 
-    `set_aside` maps a rule to the names it explains: tensors that are not weights of the model.
+    `set_aside` maps a rule to the names it explains: tensors that are not weights of the model. `entries`
+    is what the file says of each name, for the few questions that names alone do not answer.
     """
 
     groups: dict[str, Group]
     wrappers: tuple[str, ...] = ()
     set_aside: Mapping[str, list[str]] = {}
+    entries: Mapping[str, Entry] = {}
 
     @property
     def size(self) -> int:
@@ -94,13 +97,14 @@ class Inventory(NamedTuple):
         if not self.groups or not all(key.startswith(wrapper) for key in self.groups):
             return None
         groups = {key[len(wrapper) :]: group for key, group in self.groups.items()}
-        return Inventory(groups, (*self.wrappers, wrapper), self.set_aside)
+        return self._replace(groups=groups, wrappers=(*self.wrappers, wrapper))
 
 
 def take_inventory(names: Iterable[str]) -> Inventory:
     """Groups the names and takes off every wrapper that is one beyond doubt."""
     groups = {key: Group(key, members) for key, members in group_names(names).items()}
-    inventory = _choose_level(Inventory(groups))
+    entries = names if isinstance(names, Mapping) else {}
+    inventory = _choose_level(Inventory(groups, entries=entries))
     changed = True
     while changed:
         changed = False
@@ -125,10 +129,9 @@ def _choose_level(inventory: Inventory) -> Inventory:
         aside = dict(inventory.set_aside)
         for key, group in outside.items():
             aside.setdefault(f"training state `{key.split('/')[0]}`", []).extend(group.names)
-        rest = Inventory(
-            {key[len(level) :]: group for key, group in inside.items()}, (*inventory.wrappers, level), aside
-        )
-        return _choose_level(rest)
+        groups = {key[len(level) :]: group for key, group in inside.items()}
+        wrappers = (*inventory.wrappers, level)
+        return _choose_level(inventory._replace(groups=groups, wrappers=wrappers, set_aside=aside))
     return inventory
 
 
@@ -144,7 +147,7 @@ def _without_inner(inventory: Inventory) -> Inventory:
             renamed[bare] = _joined(renamed[bare], group) if bare in renamed else group
         groups = renamed
         wrappers.append(segment)
-    return Inventory(groups, tuple(wrappers), inventory.set_aside)
+    return inventory._replace(groups=groups, wrappers=tuple(wrappers))
 
 
 def _joined(one: Group, other: Group) -> Group:

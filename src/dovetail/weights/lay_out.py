@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dovetail.columns import rows_of
 from dovetail.declare.family import Family, Layout, Mount
-from dovetail.declare.ops import Run
+from dovetail.declare.ops import Run, StackOver
 from dovetail.declare.part import Part, Row
 from dovetail.dtypes import BITS
 from dovetail.errors import UsageError, listed
@@ -170,17 +170,38 @@ def _role(
             yield from _renamed(role, row, of, template, first)
             continue
         plan = _RowPlan(role, row, target.sizes[role])
-        mates = [_by_index(by_leaf.get((role, leaf), [])) for leaf in row.leaves[1:]]
-        for index, leaf in _by_index(first).items():
-            found = [leaf, *(others[index] for others in mates if index in others)]
-            if len(found) < len(row.leaves):
+        together = [by_leaf.get((role, leaf), []) for leaf in row.leaves]
+        for found in _stored_together(row, together, target.sizes[role]):
+            if not found:
                 raise UsageError(
                     f"`{text}` needs all of {', '.join(row.leaves)}, and some are missing",
                     hint="choose a layout that keeps them apart",
                 )
-            aliases = () if row.leaves[0] in moved else _aliases(mount, row, leaf.indices)
-            one = _joined(template.at(leaf.indices), role, row, tuple(found), plan=plan)
+            indices = found[0].indices
+            aliases = () if row.leaves[0] in moved else _aliases(mount, row, indices)
+            one = _joined(template.at(indices), role, row, found, plan=plan)
             yield one._replace(aliases=aliases) if aliases else one
+
+
+def _stored_together(row: Row, together: list[list[Leaf]], sizes: Sizes) -> Iterator[tuple[Leaf, ...]]:
+    """The leaves of each stored tensor of a row, as its op takes them; () where some are missing."""
+    first, *mates = map(_by_index, together)
+    stacks: dict[tuple[int, ...], list[Leaf]] = {}
+    for index, leaf in first.items():
+        found = [leaf, *(others[index] for others in mates if index in others)]
+        if len(found) < len(row.leaves):
+            yield ()
+        elif not isinstance(row.op, StackOver):
+            yield tuple(found)
+        else:
+            key = tuple([leaf.indices[field] for field in row.stored.fields])
+            stacks.setdefault(key, []).extend(found)
+    for members in stacks.values():
+        assert isinstance(row.op, StackOver)
+        over = row.op.over
+        whole = [i for i in range(sizes[row.op.count]) for _ in row.leaves]
+        members.sort(key=lambda leaf: leaf.indices[over])
+        yield tuple(members) if [leaf.indices[over] for leaf in members] == whole else ()
 
 
 def _by_index(leaves: Iterable[Leaf]) -> dict[tuple[int, ...], Leaf]:
@@ -237,7 +258,7 @@ class _RowPlan:
                     hint="put the config.json beside the weights, or give "
                     f"--set {self._role}.{missing[0]}=NUMBER",
                 )
-            symbols = op.stored_shape([leaf.spec.shape for leaf in leaves])
+            symbols = op.stored_shape([leaf.spec.shape for leaf in leaves[: len(self._row.leaves)]])
             self._known[shapes] = self._sizes.evaluate(symbols), op.runs(list(shapes), self._sizes)
         return self._known[shapes]
 

@@ -10,11 +10,12 @@ from operator import itemgetter
 from typing import Any
 
 from dovetail.columns import rows_of
-from dovetail.declare.ops import Shape
+from dovetail.declare.ops import StackOver
 from dovetail.declare.part import LeafSpec, Part
+from dovetail.dims import numeric
 from dovetail.dtypes import BITS
 from dovetail.explain.detect import Explanation
-from dovetail.explain.leaves import canonical_name, is_stored_plainly, leaf_shapes, named_indices
+from dovetail.explain.leaves import canonical_name, is_stored_plainly, leaf_shapes, members, named_indices
 from dovetail.explain.match import RowMatch
 from dovetail.explain.part_sizes import PartSizes
 from dovetail.explain.sizes import Inference
@@ -92,22 +93,29 @@ def _leaves_in(
     entry = store.entries[stored]
     specs = [part.leaves[name] for name in row.row.leaves]
     shapes = leaf_shapes(role, row, specs, entry=entry, sizes=sizes, stored=stored)
-    runs = row.row.op.runs(shapes, sizes)
-    named = dict(zip(row.row.stored.fields, index, strict=True))
+    stack = members(row.row, entry)
+    runs = row.row.op.runs(shapes * len(stack), sizes)
+    fields = dict(zip(row.row.stored.fields, index, strict=True))
+    each = [
+        ({**fields, **member}, spec, shape)
+        for member in stack
+        for spec, shape in zip(specs, shapes, strict=True)
+    ]
     width = BITS[entry.dtype] if entry.dtype else 0
-    for position, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
+    for position, (indices, spec, shape) in enumerate(each):
         leaf = Leaf(
-            name=canonical_name(role, spec, named),
+            name=canonical_name(role, spec, indices),
             role=role,
             spec=spec,
-            indices=named,
+            indices=indices,
             shape=shape,
             dtype=entry.dtype,
             source_dtype=entry.dtype,
             store=store,
         )
         if runs is None:
-            yield leaf._replace(make=_rearranged(store, stored, row, position), working=3 * entry.bytes)
+            make, working = _rearranged(store, stored, row, position, shapes=shapes)
+            yield leaf._replace(make=make, working=working)
             continue
         spans = tuple(Span(stored, run.start * width // 8, run.length * width // 8) for run in runs[position])
         if entry.strides is None:
@@ -116,20 +124,35 @@ def _leaves_in(
             yield leaf._replace(spans=spans, make=_gathered(store, spans), working=3 * entry.bytes)
 
 
-def _rearranged(store: Store, stored: str, row: RowMatch, position: int) -> Callable[[], list[bytes]]:
-    """Gives a leaf whose elements lie scattered in its stored tensor."""
+def _rearranged(
+    store: Store, stored: str, row: RowMatch, position: int, *, shapes: list[tuple[int, ...]]
+) -> tuple[Callable[[], list[bytes]], int]:
+    """Gives a leaf whose elements lie scattered in its stored tensor, and the bytes that this takes.
+
+    Of a stack over an index only the member that holds the leaf is read.
+    """
+    entry, op, shape = store.entries[stored], row.row.op, store.entries[stored].shape
+    assert shape is not None
+    start, size = 0, entry.bytes
+    if isinstance(op, StackOver) and entry.strides is None:
+        member, position = divmod(position, len(shapes))
+        size, op, shape = entry.bytes // shape[0], op.member, shape[1:]
+        start = member * size
+    symbols = [numeric(one) for one in shapes]
 
     def make() -> list[bytes]:
         import numpy as np
 
-        entry = store.entries[stored]
-        assert entry.shape is not None
-        numbers: Any = np.frombuffer(store.read(stored), dtype=f"V{BITS[entry.dtype] // 8}")
-        shapes: list[Shape] = [()] * len(row.row.leaves)
-        leaves = row.row.op.part(numbers.reshape(entry.shape), shapes, {})
+        if entry.strides is None:
+            source = store.source(entry.file)
+            data = source.exactly(entry.start + start, size, f"tensor `{stored}`")
+        else:
+            data = store.read(stored)
+        numbers: Any = np.frombuffer(data, dtype=f"V{BITS[entry.dtype] // 8}")
+        leaves = op.part(numbers.reshape(shape), symbols, {})
         return [bytes(np.ascontiguousarray(leaves[position]))]
 
-    return make
+    return make, 3 * size
 
 
 def _gathered(store: Store, spans: tuple[Span, ...]) -> Callable[[], Iterator[memoryview]]:

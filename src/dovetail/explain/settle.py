@@ -1,0 +1,76 @@
+"""What names leave open and shapes or documents settle: kinds of a part, layouts that are turned matrices."""
+
+from collections.abc import Iterator, Mapping
+
+from dovetail.declare.family import Layout, Mount
+from dovetail.declare.part import Part
+from dovetail.explain.detect import Detection, Explanation, explain
+from dovetail.explain.documents import Documents
+from dovetail.explain.sizes import infer, num_misfits
+from dovetail.store.store import Entry
+
+
+def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], documents: Documents) -> Detection:
+    """Of several kinds of a part with the same names: the one whose shapes fit, or that a config names."""
+    one = detection.closest
+    if one is None or not any(match.alike for match in one.roles.values()):
+        return detection
+    roles = {}
+    for role, match in one.roles.items():
+        kinds = (match.part, *match.alike)
+        misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
+        fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
+        roots = one.family.config.roots.get(role, ("",))
+        stamped = [part for part in fitting if part.id == documents.kind(role)]
+        named = stamped or [part for part in fitting if _is_named(part, documents, roots)]
+        chosen = (named or fitting)[0]
+        roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
+        if named:
+            roles[role] = roles[role]._replace(alike=())
+    settled = one._replace(roles=roles)
+    return detection._replace(closest=settled, claim=settled if detection.claim else None)
+
+
+def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
+    if not part.facts.named_by:
+        return False
+    *keys, ending = part.facts.named_by
+    found = documents.find(keys, roots)
+    return found is not None and str(found.value).endswith(ending)
+
+
+def with_settled_layout(detection: Detection, entries: Mapping[str, Entry]) -> Detection:
+    """Of several layouts with the same names: the one whose shapes contradict each other least.
+
+    The experts of one family may be stored one way round or the other, under one name.
+    """
+    one = detection.closest
+    if one is None or not (twins := [*_twins(one)]):
+        return detection
+    found = [one, *(explain(one.inventory, one.family, twin) for twin in twins)]
+    settled = min(found, key=lambda each: len(infer(each, entries).bad))
+    return detection._replace(closest=settled, claim=settled if detection.claim else None)
+
+
+def _twins(one: Explanation) -> Iterator[Layout]:
+    """Layouts in which every part has the names it has in the file, and some part another naming."""
+    for other in one.family.layouts:
+        if not one.roles or not one.roles.keys() <= other.mounts.keys():
+            continue
+        mounts = {
+            role: _same_names(match.part, match.mount, other, role) for role, match in one.roles.items()
+        }
+        if all(mounts.values()) and any(mount != one.roles[role].mount for role, mount in mounts.items()):
+            yield other
+
+
+def _same_names(part: Part, mount: Mount, other: Layout, role: str) -> Mount | None:
+    """The mount of another layout that gives a part the same names."""
+    for each in other.mounts[role]:
+        if each == mount:
+            return each
+        if each.naming in part.namings and each._replace(naming=mount.naming) == mount:
+            names = {row.stored for row in part.rows(mount.naming)}
+            if names == {row.stored for row in part.rows(each.naming)}:
+                return each
+    return None
