@@ -220,7 +220,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     found: dict[str, Call] = {}
     for name, walk in passes(built, example_inputs(built)):
         with torch.no_grad(), Recorder().attached(built) as recorder:
-            walk(built)
+            walk(built, recorder)
         found |= {f"{name} {key}": call for key, call in recorder.calls.items() if ".blocks." in key}
     assert found.keys() == {"prefill vision.blocks.0", "prefill text.blocks.0", "decode text.blocks.0"}
     return found

@@ -28,7 +28,6 @@ from dovetail.models.masks import Rule, advance, pasts_of
 from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation
 from dovetail.models.stream import Stream
-from dovetail.models.taps import watching
 from dovetail.models.trainable import Count, Trainable, averaged, cross_entropy, predicted
 
 Inputs = dict[str, Any]
@@ -114,9 +113,6 @@ class LanguageModel(Trainable):
 
     def logits(self, hidden: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
         """The score of every token of the vocabulary."""
-        if (watch := watching()) is not None:
-            logits: Tensor = watch("head", Head(self.head_weight), hidden)
-            return logits
         return F.linear(hidden, self.head_weight) if self.product is None else self.product(hidden)
 
     def forward(self, *, columns: Int[Tensor, "b m"] | None = None, **inputs: Any) -> Float[Tensor, "b _ v"]:

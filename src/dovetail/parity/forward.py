@@ -6,7 +6,6 @@ say that they are right: `verify` compares with a reference.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -19,7 +18,7 @@ from dovetail.checkpoint import Checkpoint
 from dovetail.errors import DovetailError
 from dovetail.loading.load import load_opened
 from dovetail.models.policies.policy import Policy
-from dovetail.models.taps import watched
+from dovetail.models.taps import Step, attached
 from dovetail.parity.example import example_inputs
 from dovetail.parity.stages import stages_of
 from dovetail.report import Finding, Report, counted
@@ -48,41 +47,6 @@ class StageRun:
         }
 
 
-class Looker:
-    """Notes what comes out of every stage of a model, in the order in which they end."""
-
-    def __init__(self) -> None:
-        self.stages: list[StageRun] = []
-        self._begun: dict[str, float] = {}
-
-    def __call__(self, name: str, step: nn.Module, *args: Any) -> Any:
-        """A step that is no module of the model."""
-        self._begin(name)
-        found = step(*args)
-        self._end(name, found)
-        return found
-
-    @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
-        """Looks on at a model, as long as the context lasts."""
-        with ExitStack() as stack:
-            for name, module in stages_of(model):
-                begin = module.register_forward_pre_hook(lambda _m, _a, name=name: self._begin(name))
-                end = module.register_forward_hook(lambda _m, _a, y, name=name: self._end(name, y))
-                stack.callback(begin.remove)
-                stack.callback(end.remove)
-            stack.enter_context(watched(self))
-            yield
-
-    def _begin(self, name: str) -> None:
-        self._begun[name] = perf_counter()
-
-    def _end(self, name: str, found: Any) -> None:
-        seconds = perf_counter() - self._begun[name]
-        first = next(leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor))
-        self.stages.append(_stage(name, first, seconds))
-
-
 def forward(model: nn.Module, *, seed: int = 0) -> list[StageRun]:
     """Every stage of one run on made-up input; the last one is the whole model.
 
@@ -90,11 +54,20 @@ def forward(model: nn.Module, *, seed: int = 0) -> list[StageRun]:
         UsageError: the model runs on nothing that can be made up.
     """
     inputs = example_inputs(model, seed=seed)
-    looker = Looker()
+    stages: list[StageRun] = []
+
+    def timed(step: Step) -> Any:
+        begin = perf_counter()
+        found = step.run()
+        seconds = perf_counter() - begin
+        first = next(leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor))
+        stages.append(_stage(step.name, first, seconds))
+        return found
+
     begin = perf_counter()
-    with torch.inference_mode(), looker.attached(model):
+    with torch.inference_mode(), attached(model, timed, stages_of(model)):
         found = _run(model, inputs)
-    return [*looker.stages, _stage("(whole)", found, perf_counter() - begin)]
+    return [*stages, _stage("(whole)", found, perf_counter() - begin)]
 
 
 def with_forward(report: Report, checkpoint: Checkpoint) -> Report:

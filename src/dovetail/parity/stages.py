@@ -2,9 +2,8 @@
 
     vision.patch_embed   vision.blocks.0 …   merger   text.embed   prefix   text.blocks.0 …   text.norm   head
 
-A stage is a module that the model calls, or a step that it lets others look at (`models/taps.py`: a head
-that is the token table, layers that attend jointly). It may take rotations, masks and a past beside its
-main input; all of them are taken apart into tensors here, so that any backend can run it.
+A stage is a module that the model calls, or its head (`models/taps.py`). It may take rotations, masks and
+a past beside its main input; all of them are taken apart into tensors here, so that any backend can run it.
 
 `prefix` and `suffix` are no steps but what lies ready for a decoder: embeddings of images and text, of
 state and actions, with their positions and columns. The model puts them together between its stages.
@@ -27,7 +26,7 @@ from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy, Suffix
 from dovetail.models.policies.prefix import Behind, Keeping
 from dovetail.models.stream import Columns, Stream
-from dovetail.models.taps import watched
+from dovetail.models.taps import Step, attached, in_place, steps_of
 
 # What people call the stages of a model: modules of these names, by the purpose of the part they are in.
 _STACK = re.compile(r"patch_embed|embed|blocks\.\d+|norm|pool")
@@ -113,26 +112,16 @@ class Recorder:
         self._is_paused = False
 
     def pause(self) -> None:
-        """Lets the model run as it is, unseen."""
+        """Lets the model run as it is, unnoted."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Looks on again."""
+        """Notes calls again."""
         self._is_paused = False
 
-    def __call__(self, name: str, step: nn.Module, *args: Any) -> Any:
-        """A step that is no module of the model."""
-        return self.call(name, step, step, args, {})
-
-    def call(
-        self,
-        name: str,
-        module: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def __call__(self, step: Step) -> Any:
         """Runs a stage, or its replacement, and notes it."""
+        name, module, forward, args, kwargs = step
         if self._is_paused:
             return forward(*args, **kwargs)
         given = [_frozen(one, args[0]) if isinstance(one, Past) else one for one in args], kwargs
@@ -174,51 +163,28 @@ class Recorder:
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator["Recorder"]:
-        """Looks on at a model, as long as the context lasts."""
+        """Watches a model, as long as the context lasts."""
         with ExitStack() as stack:
-            for name, module in stages_of(model):
-                stack.enter_context(_in_place(module, "forward", self._stage(name, module)))
+            stack.enter_context(attached(model, self, stages_of(model)))
             for name, method in _READY if isinstance(model, LanguageModel | Policy) else ():
                 if method in dir(model) and _has_tower(model):
-                    stack.enter_context(_in_place(model, method, self._place(name, getattr(model, method))))
-            stack.enter_context(watched(self))
+                    stack.enter_context(in_place(model, method, self._place(name, getattr(model, method))))
             yield self
-
-    def _stage(self, name: str, module: nn.Module) -> Callable[..., Any]:
-        forward = module.forward
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with _in_place(module, "forward", forward):
-                return self.call(name, module, forward, args, kwargs)
-
-        return call
 
     def _place(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: self.ready(name, method(*args, **kwargs))
 
 
-@contextmanager
-def _in_place(module: nn.Module, method: str, other: Callable[..., Any]) -> Iterator[None]:
-    """Another method of a module, as long as the context lasts."""
-    before = module.__dict__.get(method)
-    setattr(module, method, other)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(module, method)
-        else:
-            setattr(module, method, before)
-
-
-def stages_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def stages_of(model: nn.Module) -> list[str]:
     """The modules of a model that are stages, by name."""
     purposes = _purposes(model)
-    for name, module in model.named_modules():
+    found = []
+    for name in steps_of(model):
         role, _, rest = name.partition(".")
         stages = _STAGES.get(purposes.get(role, ""))
-        if stages is not None and stages.fullmatch(rest):
-            yield name, module
+        if name == "head" or (stages is not None and stages.fullmatch(rest)):
+            found.append(name)
+    return found
 
 
 def _frozen(past: Past, x: Tensor) -> Past | Kept:

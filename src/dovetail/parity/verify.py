@@ -28,7 +28,6 @@ from dovetail.models.language import LanguageModel
 from dovetail.models.policies.policy import Policy
 from dovetail.models.stage import Stage
 from dovetail.models.stream import packed
-from dovetail.models.taps import watching
 from dovetail.parity.backends import Backend
 from dovetail.parity.backends import backend as backend_of
 from dovetail.parity.backends.tolerances import CHAIN, TOLERANCES
@@ -36,7 +35,8 @@ from dovetail.parity.example import example_inputs
 from dovetail.parity.measures import Distance, Tolerance, distance
 from dovetail.parity.stages import Call, Recorder, Run
 
-Walk = Callable[[nn.Module], None]
+# Runs a model once, and tells the recorder when to look away.
+Walk = Callable[[nn.Module, Recorder], None]
 Progress = Callable[[int, int], None]
 
 
@@ -177,13 +177,13 @@ def _called(model: Path | nn.Module, otherwise: str) -> str:
 def passes(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[str, Walk]]:
     """The ways to run a model: each a name and a function that runs it once."""
     if isinstance(model, LanguageModel):
-        yield "prefill", lambda one: one(**inputs)
+        yield "prefill", lambda one, _: one(**inputs)
         token = _next_token(model, inputs)
-        yield "decode", lambda one: _decode(one, inputs, token)
+        yield "decode", lambda one, recorder: _decode(one, inputs, token, recorder)
     elif isinstance(model, Policy):
-        yield "act", lambda one: _act(one, inputs)
+        yield "act", lambda one, _: _act(one, inputs)
     else:
-        yield "forward", lambda one: one(**inputs)
+        yield "forward", lambda one, _: one(**inputs)
 
 
 def _next_token(model: LanguageModel, inputs: Mapping[str, Any]) -> Tensor:
@@ -193,10 +193,10 @@ def _next_token(model: LanguageModel, inputs: Mapping[str, Any]) -> Tensor:
         return model.logits(last[:, None])[:, 0].argmax(dim=-1)
 
 
-def _decode(model: nn.Module, inputs: Mapping[str, Any], token: Tensor) -> None:
+def _decode(model: nn.Module, inputs: Mapping[str, Any], token: Tensor, recorder: Recorder) -> None:
     """One more token after each prompt; only this is looked at."""
     assert isinstance(model, LanguageModel)
-    recorder = _paused(model)
+    recorder.pause()
     prompts = list(model.embed(**inputs).rows())
     stage = Stage(model)
     for i, prompt in enumerate(prompts):
@@ -214,17 +214,9 @@ def _act(model: nn.Module, inputs: Mapping[str, Any]) -> None:
     model.velocity(plain, inputs["x_t"], inputs["t"], prefix=model.prefix(plain))
 
 
-def _paused(model: nn.Module) -> Recorder:
-    """The recorder that looks on at a model, not looking until it is told to."""
-    recorder = watching()
-    assert isinstance(recorder, Recorder)
-    recorder.pause()
-    return recorder
-
-
 def _recorded(model: nn.Module, walk: Walk) -> dict[str, Call]:
     with torch.no_grad(), Recorder().attached(model) as recorder:
-        walk(model)
+        walk(model, recorder)
     return recorder.calls
 
 
@@ -232,7 +224,7 @@ def _forced(model: nn.Module, walk: Walk, expected: Mapping[str, Call]) -> tuple
     """The calls of a model whose stages give what the reference's gave, and why it stopped, if it did."""
     with torch.no_grad(), Recorder(forced=expected).attached(model) as recorder:
         try:
-            walk(model)
+            walk(model, recorder)
         except DovetailError:
             raise
         except Exception as error:  # noqa: BLE001 - a candidate may fail in any way, and that is a result
@@ -256,7 +248,7 @@ def _chained(
 ) -> dict[str, Call]:
     """The calls of a model that is run by a backend, up to where it fails, if it does."""
     with torch.no_grad(), Recorder(runners, shapes).attached(model) as recorder, suppress(Exception):
-        walk(model)
+        walk(model, recorder)
     return recorder.calls
 
 
