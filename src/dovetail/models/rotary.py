@@ -59,7 +59,7 @@ def rotation(
     positions: Int[Tensor, "b n"], frequency: Float[Tensor, " half"], dtype: torch.dtype
 ) -> Rotation:
     """The rotation of tokens at these positions."""
-    return _rotation(positions[..., None].float() * frequency, dtype)
+    return turned_by(positions[..., None].float() * frequency, dtype)
 
 
 def sectioned_rotation(
@@ -82,10 +82,11 @@ def sectioned_rotation(
         )
     angles = positions[..., None].float() * frequency
     pieces = [piece[i] for i, piece in enumerate(torch.split(angles, list(sections), dim=-1))]
-    return _rotation(torch.cat(pieces, dim=-1), dtype)
+    return turned_by(torch.cat(pieces, dim=-1), dtype)
 
 
-def _rotation(angles: Float[Tensor, "b n half"], dtype: torch.dtype) -> Rotation:
+def turned_by(angles: Float[Tensor, "b n half"], dtype: torch.dtype) -> Rotation:
+    """The rotation by an angle for every pair of channels."""
     both = torch.cat([angles, angles], dim=-1)
     return Rotation(both.cos().to(dtype), both.sin().to(dtype))
 
