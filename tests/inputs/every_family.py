@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dovetail.families import built_in
+from dovetail.families.qwen3_vl import vision_layers
 from dovetail.inputs import build
 from dovetail.inputs.values import Values, values_from
 from files import MODELS, plan_of
@@ -19,10 +20,20 @@ GIVEN: dict[str, Any] = {
     "fov_deg": 180.0,
     "crop_strategy": "sliding_window",
     "grid_pinpoints": [[35, 70], [70, 35]],
+    "min_pixels": 3136,
     "max_pixels": 6000,
 }
 EVEN = {"text.head_dim": 8, "llm.head_dim": 8, "vlm.head_dim": 8, "expert.d_model": 54}
-LANGUAGE = ("qwen2_vl", "llava_onevision", "llava", "paligemma", "prismatic", "panovlm")
+LANGUAGE = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_onevision",
+    "llava",
+    "paligemma",
+    "prismatic",
+    "panovlm",
+)
 TEXT = ("llama", "qwen2", "qwen3", "gemma")
 POLICIES = ("pi0", "pi05")
 CASES = [
@@ -36,7 +47,10 @@ def values_for(id: str, number: int = 0, **given: Any) -> Values:
     roles = {name.split(".")[0] for name in sizes}
     even = {name: size for name, size in EVEN.items() if name.split(".")[0] in roles}
     more = {name.replace("__", "."): value for name, value in given.items()}
-    return values_from(plan_of(id, {**sizes, **even}), {**GIVEN, **more})
+    plan = plan_of(id, {**sizes, **even})
+    if id == "qwen3_vl":
+        more = {"deepstack.vision_layers": vision_layers(plan), **more}
+    return values_from(plan, {**GIVEN, **more})
 
 
 def inputs_for(id: str, number: int = 0, **given: Any) -> Any:

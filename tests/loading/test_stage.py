@@ -26,6 +26,10 @@ CASES = {
     "llama-tied": ("llama", SIZES["llama"][1], {}),
     "qwen2_vl": ("qwen2_vl", SIZES["qwen2_vl"][0], {}),
     "qwen2_vl-head": ("qwen2_vl", SIZES["qwen2_vl"][1], {}),
+    "qwen2_5_vl": ("qwen2_5_vl", SIZES["qwen2_5_vl"][0], {}),
+    "qwen2_5_vl-head": ("qwen2_5_vl", SIZES["qwen2_5_vl"][1], {}),
+    "qwen3_vl": ("qwen3_vl", SIZES["qwen3_vl"][0], {}),
+    "qwen3_vl-head": ("qwen3_vl", SIZES["qwen3_vl"][1], {}),
     **{
         f"llava-{name}": ("llava_onevision", SIZES["llava_onevision"][0], {"variant": name})
         for name in VARIANTS

@@ -18,6 +18,7 @@ from dovetail.models import build
 SETTINGS: dict[str, dict[str, Any]] = {
     "prismatic": {"projector.num_image_tokens": 729},
     "panovlm": {"resampler.norm_first": True},
+    "qwen3_vl": {"deepstack.vision_layers": [5, 11, 17]},
 }
 SIZES = [(one.id, size) for one in built_in() if one.model for size in one.sizes]
 # Leaves (q, k and v apart) and parameters, in closed form (SYSTEMS 0.5, 1.6, 2.2, 3.5 and T.7). Dead
@@ -26,6 +27,10 @@ PUBLISHED = {
     ("qwen2_vl", "2b"): (729, 2_208_985_600),
     ("qwen2_vl", "7b"): (730, 8_291_375_616),
     ("qwen2_vl", "72b"): (1354, 73_405_560_320),
+    ("qwen2_5_vl", "3b"): (824, 3_754_622_976),
+    ("qwen2_5_vl", "7b"): (729, 16_584_333_312 // 2),
+    ("qwen3_vl", "2b"): (625, 2_127_532_032),
+    ("qwen3_vl", "8b"): (750, 17_534_247_392 // 2),
     ("llava_onevision", "0.5b"): (716, 893_618_208),
     ("paligemma", "3b-224"): (603, 2_923_466_480),
     ("pi0", "base"): (776, 3_501_372_176 - 263_323_648),

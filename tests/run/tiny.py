@@ -26,6 +26,7 @@ TOWER = scoped("vision", VISION)
 LLM = scoped("llm", DECODER)
 PI0 = {**TOWER, **scoped("vlm", DECODER), "expert.d_model": 22, "expert.d_ff": 37, "heads.d_action": 13}
 PATCHES = {"layers": 2, "d_vision": 24, "heads": 2, "d_ff": 48, "patch": 4, "frames": 2, "channels": 3}
+DEEP = {**TEXT, **scoped("vision", {**PATCHES, "layers": 4, "positions": 16})}
 
 # the families that run
 RUNNABLE = [family.id for family in built_in() if family.model]
@@ -34,6 +35,14 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
     "qwen2_vl": [
         {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4},
         {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4, "head": "head"},
+    ],
+    "qwen2_5_vl": [
+        {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4},
+        {**TEXT, **scoped("vision", PATCHES), "merger.merge_area": 4, "head": "head"},
+    ],
+    "qwen3_vl": [
+        {**DEEP, "merger.merge_area": 4, "deepstack.levels": 2},
+        {**DEEP, "merger.merge_area": 9, "deepstack.levels": 3, "head": "head"},
     ],
     "paligemma": [{**TEXT, **TOWER}],
     "llava_onevision": [{**TEXT, **TOWER}, {**TEXT, **TOWER, "head": "head"}],
@@ -62,6 +71,8 @@ STATE = torch.linspace(-1, 1, 10).view(2, 5)
 # What a family needs to know that stands in no config of that size.
 SETTINGS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"max_pixels": 6000},
+    "qwen2_5_vl": {"max_pixels": 6000, "vision.window_size": 16, "vision.full_attention_layers": [1]},
+    "qwen3_vl": {"min_pixels": 800, "max_pixels": 6000},
     "dinov2": {"vision.heads": 3},
     "panovlm": {"vision.heads": 3, "text.head_dim": 14, "pipeline": "panovlm"},
 }
