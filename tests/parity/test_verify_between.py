@@ -23,6 +23,8 @@ EAGER = backend("eager")
 TILES = {"grid_pinpoints": [[20, 40], [40, 20], [40, 40]]}
 FAMILIES = (
     "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
     "llava_onevision",
     "paligemma",
     "prismatic",

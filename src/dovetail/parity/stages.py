@@ -33,7 +33,7 @@ _STACK = re.compile(r"patch_embed|embed|blocks\.\d+|norm|pool")
 _STAGES = {
     "tower": _STACK,
     "decoder": _STACK,
-    "connector": re.compile(""),  # all of it
+    "connector": re.compile(r"|\d+"),  # all of it, or each of several
     "policy head": re.compile(r"\w+"),
 }
 # What lies ready for a decoder, and the method of a model that puts it together.
@@ -177,12 +177,13 @@ class Recorder:
 
 def stages_of(model: nn.Module) -> list[str]:
     """The modules of a model that are stages, by name."""
-    purposes = _purposes(model)
+    purposes, steps = _purposes(model), steps_of(model)
     found = []
-    for name in steps_of(model):
+    for name in steps:
         role, _, rest = name.partition(".")
         stages = _STAGES.get(purposes.get(role, ""))
-        if name == "head" or (stages is not None and stages.fullmatch(rest)):
+        is_inside = rest.isdecimal() and role in steps
+        if name == "head" or (stages is not None and stages.fullmatch(rest) and not is_inside):
             found.append(name)
     return found
 
