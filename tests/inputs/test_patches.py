@@ -60,5 +60,7 @@ def test_an_image_too_long_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         smart_resize(1, 201)
     assert str(error.value) == (
-        "the image is too long for Qwen2-VL\n  expected  edges in a ratio of at most 200\n  found     1 x 201"
+        "the image is too long to be cut into patches\n"
+        "  expected  edges in a ratio of at most 200\n"
+        "  found     1 x 201"
     )

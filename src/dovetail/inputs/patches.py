@@ -39,7 +39,7 @@ def smart_resize(
     """
     if max(height, width) > MAX_RATIO * min(height, width):
         raise UsageError(
-            "the image is too long for Qwen2-VL",
+            "the image is too long to be cut into patches",
             expected=f"edges in a ratio of at most {MAX_RATIO}",
             found=f"{height} x {width}",
         )
