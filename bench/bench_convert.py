@@ -259,7 +259,7 @@ def bench_plan(place: Path, rounds: int) -> bool:
         "qwen3",
         source,
         size="qwen3-0.6b",
-        sizes={"text.layers": 9091},
+        set={"text.layers": 9091},
         sparse=True,
         max_shard_size=1_380_000_000,
     )

@@ -18,5 +18,5 @@ def every_layout(
     for layout in family(id).layouts:
         roles = set(layout.mounts)
         if set(plan.kinds) <= roles and header_of(plan, layout.id):
-            make(id, folder / layout.id, layout=layout.id, sizes=sizes, dtype="float32", seed=5)
+            make(id, folder / layout.id, layout=layout.id, set=sizes, dtype="float32", seed=5)
             yield layout.id, load(folder / layout.id, as_=f"{id}/{layout.id}", **options)

@@ -32,7 +32,7 @@ def write(folder: Path, tensors: Header, config: Header | None = None) -> None:
 def made(id: str, layout: str, model: int = 0, **options: Any) -> Build:
     """What `dovetail make` writes."""
     return lambda path: _ignore(
-        dovetail.make(id, path, layout=layout, sizes=MODELS[id][model], sparse=True, **options)
+        dovetail.make(id, path, layout=layout, set=MODELS[id][model], sparse=True, **options)
     )
 
 

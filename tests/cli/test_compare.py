@@ -18,9 +18,9 @@ PANO = {**MODELS["panovlm"][0], **of("resampler", {"depth": 2})}
 def work(tmp_path: Path) -> Path:
     """A folder with `a`, the same weights as `b` in LitGPT's names, other weights as `c`, and a PanoVLM."""
     for name, seed in (("a", 1), ("c", 2)):
-        library.make("qwen2", tmp_path / name, sizes=MODELS["qwen2"][0], seed=seed)
+        library.make("qwen2", tmp_path / name, set=MODELS["qwen2"][0], seed=seed)
     library.convert(tmp_path / "a", tmp_path / "b", to="litgpt")
-    library.make("panovlm", tmp_path / "pano", sizes=PANO, layout="legacy", seed=1)
+    library.make("panovlm", tmp_path / "pano", set=PANO, layout="legacy", seed=1)
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def test_diff_of_others(work: Path) -> None:
 
 
 def test_diff_of_headers_that_differ(work: Path) -> None:
-    library.make("qwen2", work / "d", sizes={**MODELS["qwen2"][0], "text.layers": 4, "text.d_ff": 89})
+    library.make("qwen2", work / "d", set={**MODELS["qwen2"][0], "text.layers": 4, "text.d_ff": 89})
     answer = dovetail("diff", "a", "d", cwd=work)
     assert (answer.code, answer.err) == (1, "")
     snapshots.check("compare/diff-headers.txt", answer.out)

@@ -20,7 +20,7 @@ RUNNING = {
 @pytest.fixture
 def it(tmp_path: Path) -> Path:
     sizes = {"text.layers": 1, "text.d_model": 8, "text.q_heads": 2, "text.kv_heads": 1, "text.head_dim": 4}
-    dovetail.make("qwen3", tmp_path / "it", sizes={**sizes, "text.d_ff": 12, "text.vocab": 20})
+    dovetail.make("qwen3", tmp_path / "it", set={**sizes, "text.d_ff": 12, "text.vocab": 20})
     return tmp_path
 
 

@@ -25,7 +25,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A Qwen2 with a certificate."""
-    dovetail.make("qwen2", tmp_path / "made", sizes=MODELS["qwen2"][0], dtype="float32", seed=5)
+    dovetail.make("qwen2", tmp_path / "made", set=MODELS["qwen2"][0], dtype="float32", seed=5)
     dovetail.convert(tmp_path / "made", tmp_path / "it")
     return tmp_path / "it"
 
@@ -56,7 +56,7 @@ def errors(report: Report) -> list[Finding]:
 def test_what_convert_writes_fits_its_certificate(family: str, number: int, tmp_path: Path) -> None:
     """In every layout; with shards, other dtypes and parts left out as well."""
     first, *others = homes(family, number)
-    dovetail.make(family, tmp_path / "a", layout=first, sizes=MODELS[family][number], dtype="float32", seed=3)
+    dovetail.make(family, tmp_path / "a", layout=first, set=MODELS[family][number], dtype="float32", seed=3)
     for layout in (first, *others):
         changes = {"dtype": ["*norm*=float64"]} if layout == first else {"max_shard_size": 90_000}
         dovetail.convert(tmp_path / "a", tmp_path / layout, to=layout, **changes)
@@ -66,7 +66,7 @@ def test_what_convert_writes_fits_its_certificate(family: str, number: int, tmp_
 
 
 def test_a_part_that_was_left_out_is_no_other_checkpoint(tmp_path: Path) -> None:
-    dovetail.make("qwen2_vl", tmp_path / "a", sizes=MODELS["qwen2_vl"][0])
+    dovetail.make("qwen2_vl", tmp_path / "a", set=MODELS["qwen2_vl"][0])
     changes = {"without": ["vision", "merger"]}
     dovetail.convert(tmp_path / "a", tmp_path / "b", **changes)
     report = dovetail.validate(tmp_path / "b", values=True)
@@ -82,7 +82,7 @@ def test_changed_values_are_named(folder: Path) -> None:
 
 
 def test_other_values_everywhere_are_another_checkpoint(folder: Path, tmp_path: Path) -> None:
-    dovetail.make("qwen2", tmp_path / "other", sizes=MODELS["qwen2"][0], dtype="float32", seed=6)
+    dovetail.make("qwen2", tmp_path / "other", set=MODELS["qwen2"][0], dtype="float32", seed=6)
     shutil.copy(folder / "dovetail.json", tmp_path / "other")
     assert dovetail.validate(tmp_path / "other").is_whole  # the headers are the same
     (finding,) = errors(dovetail.validate(tmp_path / "other", values=True))
@@ -91,7 +91,7 @@ def test_other_values_everywhere_are_another_checkpoint(folder: Path, tmp_path: 
 
 
 def test_the_certificate_of_another_family_is_not_believed(folder: Path, tmp_path: Path) -> None:
-    dovetail.make("siglip", tmp_path / "other", sizes=MODELS["siglip"][0], dtype="float32")
+    dovetail.make("siglip", tmp_path / "other", set=MODELS["siglip"][0], dtype="float32")
     shutil.copy(folder / "dovetail.json", tmp_path / "other")
     report = dovetail.inspect(tmp_path / "other")
     (finding,) = errors(report)
@@ -102,7 +102,7 @@ def test_the_certificate_of_another_family_is_not_believed(folder: Path, tmp_pat
 
 def test_the_certificate_of_another_size_is_not_believed(folder: Path, tmp_path: Path) -> None:
     sizes = {**MODELS["qwen2"][0], "text.d_model": 67}
-    dovetail.make("qwen2", tmp_path / "other", sizes=sizes, dtype="float32")
+    dovetail.make("qwen2", tmp_path / "other", set=sizes, dtype="float32")
     shutil.copy(folder / "dovetail.json", tmp_path / "other")
     (finding,) = errors(dovetail.inspect(tmp_path / "other"))
     assert finding.code == "other-certificate"

@@ -31,7 +31,7 @@ PAIRS = [
 
 def made(path: Path, family: str = "qwen2", number: int = 0, **options: Any) -> Path:
     """A tiny checkpoint with random values."""
-    dovetail.make(family, path, sizes=MODELS[family][number], **{"dtype": "float32", "seed": 5, **options})
+    dovetail.make(family, path, set=MODELS[family][number], **{"dtype": "float32", "seed": 5, **options})
     return path
 
 
@@ -223,8 +223,8 @@ def test_values_of_a_listing_cannot_be_compared(tmp_path: Path) -> None:
 def test_two_families_are_compared_where_they_meet(tmp_path: Path) -> None:
     """A Qwen2 and the language model of a Qwen2-VL."""
     sizes = {name: size for name, size in MODELS["qwen2_vl"][0].items() if name.startswith("text.")}
-    dovetail.make("qwen2", tmp_path / "a", sizes=sizes, seed=1)
-    dovetail.make("qwen2_vl", tmp_path / "b", sizes=MODELS["qwen2_vl"][0], seed=1)
+    dovetail.make("qwen2", tmp_path / "a", set=sizes, seed=1)
+    dovetail.make("qwen2_vl", tmp_path / "b", set=MODELS["qwen2_vl"][0], seed=1)
     found = dovetail.diff(tmp_path / "a", tmp_path / "b")
     assert found.have_other_families
     assert set(kinds(found)) == {"only in B"}

@@ -42,7 +42,7 @@ QWEN2 = {
 def made(path: Path, family: str = "qwen2", number: int = 0, **options: Any) -> Path:
     """A tiny checkpoint with random values."""
     options = {"dtype": "float32", "seed": 5, **options}
-    dovetail.make(family, path, sizes=MODELS[family][number], **options)
+    dovetail.make(family, path, set=MODELS[family][number], **options)
     return path
 
 
@@ -71,7 +71,7 @@ def test_containers_and_shards_do_not_matter(changes: dict[str, Any], tmp_path: 
 def test_it_is_what_the_documentation_says(tmp_path: Path) -> None:
     """Computed again by hand from what the safetensors library reads."""
     sizes = {**MODELS["qwen2"][0], "text.layers": 1}
-    dovetail.make("qwen2", tmp_path / "a", sizes=sizes, dtype="float32", seed=5)
+    dovetail.make("qwen2", tmp_path / "a", set=sizes, dtype="float32", seed=5)
     tensors = load_file(tmp_path / "a" / "model.safetensors")
     assert tensors.keys() == QWEN2.keys()
     lines = sorted(

@@ -75,7 +75,7 @@ def test_whatever_is_wrong_is_found(layout: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_every_layout_becomes_every_other_and_comes_back(a: str, b: str, tmp_path: Path) -> None:
-    dovetail.make("mixture", tmp_path / "a", layout=a, sizes=SIZES, dtype="float32", seed=3)
+    dovetail.make("mixture", tmp_path / "a", layout=a, set=SIZES, dtype="float32", seed=3)
     dovetail.convert(tmp_path / "a", tmp_path / "b", to=b)
     dovetail.convert(tmp_path / "b", tmp_path / "c", to=a)
     first, last = arrays(tmp_path / "a"), arrays(tmp_path / "c")
@@ -86,7 +86,7 @@ def test_every_layout_becomes_every_other_and_comes_back(a: str, b: str, tmp_pat
 
 
 def test_where_the_numbers_go(tmp_path: Path) -> None:
-    dovetail.make("mixture", tmp_path / "each", layout="each", sizes=SIZES, dtype="float32", seed=3)
+    dovetail.make("mixture", tmp_path / "each", layout="each", set=SIZES, dtype="float32", seed=3)
     each = arrays(tmp_path / "each")
     experts = "model.layers.4.mlp.experts"
     gates, ups, downs = (
@@ -106,7 +106,7 @@ def test_where_the_numbers_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cut_and_merged_it_is_the_same(layout: str, tmp_path: Path) -> None:
-    dovetail.make("mixture", tmp_path / "a", layout=layout, sizes=SIZES, dtype="float32", seed=3)
+    dovetail.make("mixture", tmp_path / "a", layout=layout, set=SIZES, dtype="float32", seed=3)
     dovetail.split(tmp_path / "a", tmp_path / "nodes", nodes=2)
     dovetail.merge(tmp_path / "nodes", tmp_path / "b")
     first, last = arrays(tmp_path / "a"), arrays(tmp_path / "b")

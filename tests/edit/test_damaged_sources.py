@@ -19,7 +19,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
 
 
 def made(tmp_path: Path, dtype: str = "bfloat16") -> Path:
-    package.make("qwen3", tmp_path / "a", sizes=QWEN3, dtype=dtype, seed=5)
+    package.make("qwen3", tmp_path / "a", set=QWEN3, dtype=dtype, seed=5)
     return tmp_path / "a"
 
 
@@ -89,7 +89,7 @@ def test_tags_survive_two_conversions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_equal", [True, False])
 def test_second_names_are_compared_before_anything_is_written(is_equal: bool, tmp_path: Path) -> None:
-    package.make("panovlm", tmp_path / "a", sizes=MODELS["panovlm"][5], layout="cora", dtype="float32")
+    package.make("panovlm", tmp_path / "a", set=MODELS["panovlm"][5], layout="cora", dtype="float32")
     (file,) = (tmp_path / "a").glob("*.ckpt")
     content = torch.load(file, weights_only=True)
     state = content["state_dict"]
@@ -194,7 +194,7 @@ def test_a_cast_that_cannot_be_is_refused(words: list[str], message: str, tmp_pa
 
 
 def test_a_part_is_left_out_when_asked_for(tmp_path: Path) -> None:
-    package.make("qwen2_vl", tmp_path / "a", sizes=MODELS["qwen2_vl"][0])
+    package.make("qwen2_vl", tmp_path / "a", set=MODELS["qwen2_vl"][0])
     changes = {"without": ["vision", "merger"]}
     package.convert(tmp_path / "a", tmp_path / "out", to="litgpt", **changes)
     with pytest.raises(UsageError, match="has no part `audio`"):
@@ -241,7 +241,7 @@ def test_padded_rows_are_zeros_and_everybody_is_told(tmp_path: Path) -> None:
 def test_no_byte_depends_on_a_convention(tmp_path: Path) -> None:
     """Without a config, head_dim = 128 is what Qwen2 usually has, not what this model has."""
     sizes = {**QWEN3, "text.d_model": 64, "text.head_dim": 64}
-    package.make("qwen2", tmp_path / "q", sizes=sizes)
+    package.make("qwen2", tmp_path / "q", set=sizes)
     (tmp_path / "q" / "config.json").unlink()
     answer = dovetail("convert", tmp_path / "q", tmp_path / "out", "--to", "litgpt-legacy")
     assert (answer.code, "--set text.kv_heads=NUMBER" in answer.err) == (2, True)

@@ -43,7 +43,7 @@ SYNC = pytest.mark.parametrize("sync", [(), ("--no-sync",)], ids=["sync", "no-sy
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "qwen3"
-    package.make("qwen3", folder, sizes=SIZES, max_shard_size=40_000_000)
+    package.make("qwen3", folder, set=SIZES, max_shard_size=40_000_000)
     return folder
 
 
@@ -60,7 +60,7 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    package.make("qwen3", tmp_path / "small", sizes=SMALL)
+    package.make("qwen3", tmp_path / "small", set=SMALL)
     return tmp_path / "small"
 
 
@@ -109,7 +109,7 @@ def kill_again_and_again(
         name = chance.choice([*TO])
         out, old = place / "out", None
         if chance.random() < 0.4:
-            package.make("llama", out, sizes=SMALL, seed=chance.randrange(99))
+            package.make("llama", out, set=SMALL, seed=chance.randrange(99))
             old = digests(out)
         words = ("convert", source, out, *TO[name], *(("--overwrite",) if old else ()))
         resumed: tuple[str, ...] = ()
@@ -466,7 +466,7 @@ def test_a_place_that_would_harm_the_source_is_refused(
 def test_what_exists_is_replaced_when_asked_for_and_only_if_it_is_a_checkpoint(
     small: Path, tmp_path: Path
 ) -> None:
-    package.make("llama", tmp_path / "out", sizes=SMALL)
+    package.make("llama", tmp_path / "out", set=SMALL)
     before = digests(tmp_path / "out")
     assert dovetail("convert", small, tmp_path / "out").code == 2
     assert digests(tmp_path / "out") == before

@@ -22,7 +22,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 def repository(hub: HubServer, name: str = "owner/qwen2-vl", shard: int = 100_000) -> Path:
     folder = hub.root / "model"
     sizes = {**MODELS["qwen2_vl"][0], "text.vocab": 9001}
-    package.make("qwen2_vl", folder, sizes=sizes, max_shard_size=shard)
+    package.make("qwen2_vl", folder, set=sizes, max_shard_size=shard)
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "pytorch_model.bin").write_bytes(b"another copy that nobody needs")
@@ -81,7 +81,7 @@ def test_a_dry_run_downloads_no_weights(hub: HubServer, tmp_path: Path) -> None:
 
 def test_one_file_of_a_repository(hub: HubServer, tmp_path: Path) -> None:
     folder = hub.root / "model"
-    package.make("qwen3", folder, sizes=MODELS["qwen3"][0])
+    package.make("qwen3", folder, set=MODELS["qwen3"][0])
     hub.add("owner/qwen3", "model")
     words = ("convert", "hf://owner/qwen3/model.safetensors", tmp_path / "out", "--to", "litgpt")
     answer = dovetail(*words, **settings(hub, tmp_path))
@@ -103,7 +103,7 @@ def test_a_hub_that_breaks_off_is_one_error_and_the_next_run_goes_on(hub: HubSer
 
 
 def test_files_of_a_web_server_are_read_for_a_plan_and_no_further(hub: HubServer, tmp_path: Path) -> None:
-    package.make("qwen3", hub.root / "model", sizes=MODELS["qwen3"][0])
+    package.make("qwen3", hub.root / "model", set=MODELS["qwen3"][0])
     url = f"{hub.url}/files/model/model.safetensors"
     assert dovetail("convert", url, tmp_path / "out", "--to", "litgpt", "--dry-run").code == 0
     answer = dovetail("convert", url, tmp_path / "out", "--to", "litgpt")
@@ -136,7 +136,7 @@ def test_a_repository_is_compared_and_identified_where_it_is(hub: HubServer, tmp
 def test_a_repository_that_differs_is_found(hub: HubServer, tmp_path: Path) -> None:
     folder = repository(hub)
     sizes = {**MODELS["qwen2_vl"][0], "text.vocab": 9001}
-    package.make("qwen2_vl", tmp_path / "other", sizes=sizes, seed=1)
+    package.make("qwen2_vl", tmp_path / "other", set=sizes, seed=1)
     words = ("diff", "hf://owner/qwen2-vl", tmp_path / "other")
     assert dovetail(*words, **settings(hub, tmp_path)).code == 0
     assert dovetail(*words, "--values", **settings(hub, tmp_path)).code == 1

@@ -200,8 +200,8 @@ def test_misfits_are_one_line_for_each_part(backbone: dict[str, torch.Tensor], t
 def test_the_first_donor_wins(target: Path, tmp_path: Path) -> None:
     sizes = MODELS["qwen2"][0]
     for name, seed in (("a", 1), ("b", 2)):
-        dovetail.make("qwen2", tmp_path / name, sizes=sizes, seed=seed)
-    dovetail.make("qwen2", tmp_path / "like", sizes=sizes, seed=3)
+        dovetail.make("qwen2", tmp_path / name, set=sizes, seed=seed)
+    dovetail.make("qwen2", tmp_path / "like", set=sizes, seed=3)
     done = dovetail.graft([tmp_path / "a", tmp_path / "b"], tmp_path / "out", config=tmp_path / "like")
     assert done.fingerprint == dovetail.convert(tmp_path / "a", tmp_path / "same").fingerprint
 
@@ -210,7 +210,7 @@ def test_donors_may_be_in_any_layout(tmp_path: Path) -> None:
     sizes = MODELS["qwen3"][0]
     prints = set()
     for layout in ("hf", "litgpt", "litgpt-legacy"):
-        dovetail.make("qwen3", tmp_path / layout, sizes=sizes, seed=1, layout=layout)
+        dovetail.make("qwen3", tmp_path / layout, set=sizes, seed=1, layout=layout)
         done = dovetail.graft([tmp_path / layout], tmp_path / f"{layout}-out", config=tmp_path / layout)
         prints.add(done.fingerprint)
     assert len(prints) == 1
@@ -218,8 +218,8 @@ def test_donors_may_be_in_any_layout(tmp_path: Path) -> None:
 
 def test_an_older_model_with_a_head_of_its_own_gives_it(tmp_path: Path) -> None:
     """A policy's language model takes the decoder of a VLM, whatever role it has there."""
-    dovetail.make("paligemma", tmp_path / "vlm", sizes=MODELS["paligemma"][0], seed=4)
-    dovetail.make("pi0", tmp_path / "policy", sizes=MODELS["pi0"][0], sparse=True)
+    dovetail.make("paligemma", tmp_path / "vlm", set=MODELS["paligemma"][0], seed=4)
+    dovetail.make("pi0", tmp_path / "policy", set=MODELS["pi0"][0], sparse=True)
     with opened_graft([tmp_path / "vlm"], tmp_path / "policy") as graft:
         fates = {(row.part, row.fate) for row in graft.rows if row.side == "target"}
         assert {("vlm", "copied"), ("vision", "copied"), ("expert", "fresh"), ("heads", "fresh")} <= fates
@@ -228,7 +228,7 @@ def test_an_older_model_with_a_head_of_its_own_gives_it(tmp_path: Path) -> None:
 
 def test_tags_of_a_donor_are_carried_on(tmp_path: Path) -> None:
     sizes = MODELS["qwen2"][0]
-    dovetail.make("qwen2", tmp_path / "a", sizes=sizes, seed=1)
+    dovetail.make("qwen2", tmp_path / "a", set=sizes, seed=1)
     dovetail.graft([tmp_path / "a"], tmp_path / "b", config=tmp_path / "a", resize_vocab=300)
     dovetail.convert(tmp_path / "b", tmp_path / "c", to="litgpt")
     assert certificate(tmp_path / "c")["init"]["text.embed.weight"] == "resized"
@@ -237,8 +237,8 @@ def test_tags_of_a_donor_are_carried_on(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> None:
-    dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0], seed=1)
-    dovetail.make("llava_onevision", tmp_path / "like", sizes=MODELS["llava_onevision"][0], sparse=True)
+    dovetail.make("qwen2", tmp_path / "lm", set=MODELS["qwen2"][0], seed=1)
+    dovetail.make("llava_onevision", tmp_path / "like", set=MODELS["llava_onevision"][0], sparse=True)
     prints = [
         dovetail.graft(
             [tmp_path / "lm"], tmp_path / f"out{i}", config=tmp_path / "like", seed=seed
@@ -258,7 +258,7 @@ def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -> None:
-    dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
+    dovetail.make("qwen2", tmp_path / "lm", set=MODELS["qwen2"][0])
     with pytest.raises(UsageError, match=message):
         dovetail.graft([tmp_path / "lm"], tmp_path / "out", config=config)
 
@@ -272,7 +272,7 @@ def test_a_target_that_is_not_known(config: str, message: str, tmp_path: Path) -
     ],
 )
 def test_numbers_that_mean_nothing(filling: dict[str, Any], message: str, tmp_path: Path) -> None:
-    dovetail.make("qwen2", tmp_path / "lm", sizes=MODELS["qwen2"][0])
+    dovetail.make("qwen2", tmp_path / "lm", set=MODELS["qwen2"][0])
     with pytest.raises(UsageError, match=message):
         dovetail.graft([tmp_path / "lm"], tmp_path / "out", config="qwen2/qwen2-0.5b", **filling)
 
@@ -292,7 +292,7 @@ def test_a_large_grid_is_interpolated_as_torch_does_it(dtype: str, tmp_path: Pat
     """The table is larger than the block that files are read through."""
     sizes = {"vision.layers": 1, "vision.d_vision": 768, "vision.heads": 4, "vision.d_ff": 61}
     for name, positions in (("tower", 30 * 30), ("like", 37 * 37)):
-        dovetail.make("siglip", tmp_path / name, sizes={**sizes, "vision.positions": positions}, dtype=dtype)
+        dovetail.make("siglip", tmp_path / name, set={**sizes, "vision.positions": positions}, dtype=dtype)
     dovetail.graft([tmp_path / "tower"], tmp_path / "out", config=tmp_path / "like", interpolate=True)
     tables = {}
     for name in ("tower", "out"):

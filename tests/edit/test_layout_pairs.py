@@ -40,7 +40,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:
     family, number = request.param
     found = {layout: tmp_path / f"made-{layout}" for layout in homes(family, number)}
     for layout, path in found.items():
-        dovetail.make(family, path, layout=layout, sizes=MODELS[family][number], dtype="float32", seed=3)
+        dovetail.make(family, path, layout=layout, set=MODELS[family][number], dtype="float32", seed=3)
     return found
 
 

@@ -314,7 +314,7 @@ def test_litgpt_s_yarn_is_not_that_of_transformers() -> None:
 def test_torch_maps_what_is_written_for_it(
     id: str, number: int, layout: str, file: str, tmp_path: Path
 ) -> None:
-    dovetail.make(id, tmp_path / "made", sizes=MODELS[id][number], dtype="float32")
+    dovetail.make(id, tmp_path / "made", set=MODELS[id][number], dtype="float32")
     dovetail.convert(tmp_path / "made", tmp_path / "out", to=layout)
     found = torch.load(tmp_path / "out" / file, weights_only=True, mmap=True)
     report = dovetail.validate(tmp_path / "out", values=True)

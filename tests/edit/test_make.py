@@ -43,7 +43,7 @@ def made(
     path: Path, id: str, number: int, layout: str, **options: Any
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Makes a model of MODELS; gives dtype and shape by stored name, as other libraries read them."""
-    dovetail.make(id, path, layout=layout, sizes=MODELS[id][number], **options)
+    dovetail.make(id, path, layout=layout, set=MODELS[id][number], **options)
     return {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
         for name, tensor in loaded(path).items()
@@ -189,7 +189,7 @@ def test_a_size_more_changes_no_other_leaf(tmp_path: Path) -> None:
     """Layer 0 of a deeper model of one seed is layer 0 of the shallower one."""
     for layers in (1, 3):
         sizes = {**MODELS["qwen3"][0], "text.layers": layers}
-        dovetail.make("qwen3", tmp_path / str(layers), sizes=sizes)
+        dovetail.make("qwen3", tmp_path / str(layers), set=sizes)
     shallow, deep = leaves(tmp_path / "1"), leaves(tmp_path / "3")
     assert shallow == {name: deep[name] for name in shallow}
     assert len(deep) == len(shallow) + 2 * 11
@@ -218,7 +218,7 @@ def test_values_are_those_that_training_begins_with(id: str, tmp_path: Path) -> 
     ("dtype", "bits"), [("bfloat16", 16), ("float16", 16), ("float32", 32), ("float64", 64), ("F16", 16)]
 )
 def test_the_dtype_is_the_one_asked_for(dtype: str, bits: int, tmp_path: Path) -> None:
-    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], dtype=dtype)
+    one = dovetail.make("qwen3", tmp_path / "out", set=MODELS["qwen3"][0], dtype=dtype)
     assert one.bytes == one.parameters * bits // 8
     (name,) = {str(tensor.dtype) for tensor in loaded(tmp_path / "out").values()}
     assert name == f"torch.{'float16' if dtype == 'F16' else dtype}"
@@ -229,7 +229,7 @@ def test_the_dtype_is_the_one_asked_for(dtype: str, bits: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("limit", [1, 10_000, 100_000, 10**9])
 def test_shards_hold_every_tensor_once_and_no_more_than_they_may(limit: int, tmp_path: Path) -> None:
-    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], max_shard_size=limit)
+    one = dovetail.make("qwen3", tmp_path / "out", set=MODELS["qwen3"][0], max_shard_size=limit)
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     held: dict[str, str] = {}
     for file in files:
@@ -266,7 +266,7 @@ def test_full_size_takes_no_room(id: str, size: str, layout: str, tmp_path: Path
 
 
 def test_the_result_says_what_was_written(tmp_path: Path) -> None:
-    one = dovetail.make("qwen3", tmp_path / "out", sizes=MODELS["qwen3"][0], dtype="float32")
+    one = dovetail.make("qwen3", tmp_path / "out", set=MODELS["qwen3"][0], dtype="float32")
     header = header_of(plan_of("qwen3", MODELS["qwen3"][0]), "hf")
     parameters = sum(math.prod(shape) for _, shape in header.values())
     assert one == (
@@ -290,30 +290,30 @@ def test_the_result_says_what_was_written(tmp_path: Path) -> None:
         ({"dtype": "int64"}, "cannot make values of dtype I64"),
         ({"dtype": "float8_e4m3fn"}, "cannot make values of dtype F8_E4M3"),
         (
-            {"sizes": {"text.layer": 3}},
+            {"set": {"text.layer": 3}},
             "qwen3 has no size or setting `text.layer`; did you mean text.layers?",
         ),
-        ({"sizes": {"ears": 3}}, "qwen3 has no size or setting `ears`"),
+        ({"set": {"ears": 3}}, "qwen3 has no size or setting `ears`"),
         (
-            {"sizes": {"rope_teta": 3}},
+            {"set": {"rope_teta": 3}},
             "qwen3 has no size or setting `rope_teta`; did you mean rope_theta?",
         ),
-        ({"sizes": {"rope_theta": "high"}}, "text.rope_theta cannot be 'high'"),
-        ({"sizes": {"use_sliding_window": 1}}, "text.use_sliding_window cannot be 1"),
-        ({"sizes": {"dtype": "int99"}}, "unknown dtype `int99`"),
-        ({"family": "panovlm", "sizes": {"norm_eps": 1e-6}}, "several parts have a norm_eps"),
+        ({"set": {"rope_theta": "high"}}, "text.rope_theta cannot be 'high'"),
+        ({"set": {"use_sliding_window": 1}}, "text.use_sliding_window cannot be 1"),
+        ({"set": {"dtype": "int99"}}, "unknown dtype `int99`"),
+        ({"family": "panovlm", "set": {"norm_eps": 1e-6}}, "several parts have a norm_eps"),
         (
-            {"family": "panovlm", "sizes": {"resampler.pool_size": 2}},
+            {"family": "panovlm", "set": {"resampler.pool_size": 2}},
             "the resampler, a bimamba here, has no setting `pool_size`",
         ),
         (
-            {"family": "prismatic", "sizes": {"vision.antialias": False}},
+            {"family": "prismatic", "set": {"vision.antialias": False}},
             "vision.antialias stands in no config",
         ),
-        ({"sizes": {"text.layers": 0}}, "text.layers cannot be `0`"),
-        ({"sizes": {"text.layers": "many"}}, "text.layers cannot be `many`"),
+        ({"set": {"text.layers": 0}}, "text.layers cannot be `0`"),
+        ({"set": {"text.layers": "many"}}, "text.layers cannot be `many`"),
         (
-            {"sizes": {"text.head_dim": 7, "head.d_model": 61, "text.d_model": 59}},
+            {"set": {"text.head_dim": 7, "head.d_model": 61, "text.d_model": 59}},
             "text.d_model cannot be 59 and 61",
         ),
     ],
@@ -369,7 +369,7 @@ def test_settings_land_in_the_config_and_in_what_inspect_says(
             if setting.spellings and isinstance(setting.default, dict) <= whole
         }
         out = tmp_path / str(whole)
-        dovetail.make(id, out, layout=layout, sizes={**MODELS[id][number], **given}, sparse=True)
+        dovetail.make(id, out, layout=layout, set={**MODELS[id][number], **given}, sparse=True)
         report = dovetail.validate(out, as_=f"{id}/{layout}")
         alike = {"", *(role for role, part in plan.kinds.items() if report.parts[role].kind == part.id)}
         for name, value in given.items():
@@ -381,20 +381,20 @@ def test_settings_land_in_the_config_and_in_what_inspect_says(
 
 def test_a_setting_runs(tmp_path: Path) -> None:
     given = {"rope_theta": 5e5, "text.layers": 1, "vision.layers": 1, "image_token": 7, "dtype": "float16"}
-    made = dovetail.make("qwen2_vl", tmp_path / "vlm", sizes={**MODELS["qwen2_vl"][0], **given})
+    made = dovetail.make("qwen2_vl", tmp_path / "vlm", set={**MODELS["qwen2_vl"][0], **given})
     config = json.loads((tmp_path / "vlm" / "config.json").read_text())
     assert (config["rope_theta"], config["image_token_id"], config["torch_dtype"]) == (5e5, 7, "float16")
     assert made.bytes == 2 * made.parameters
     model = dovetail.load(tmp_path / "vlm")
     assert (model.text.config.rope_theta, model.config.image_token) == (5e5, 7)
     assert model.text.embed.weight.dtype == torch.float16
-    dovetail.make("pi0", tmp_path / "policy", sizes={"action_horizon": 9, "heads.d_action": 6}, sparse=True)
+    dovetail.make("pi0", tmp_path / "policy", set={"action_horizon": 9, "heads.d_action": 6}, sparse=True)
     assert dovetail.load(tmp_path / "policy").action_shape == (9, 6)
 
 
 def test_the_declaration_stays_as_it_is(tmp_path: Path) -> None:
     for out, section in (("a", [1, 2, 3]), ("b", None)):
         given = {} if section is None else {"mrope_section": section}
-        dovetail.make("qwen2_vl", tmp_path / out, sizes=given, sparse=True)
+        dovetail.make("qwen2_vl", tmp_path / out, set=given, sparse=True)
     scaling = json.loads((tmp_path / "b" / "config.json").read_text())["rope_scaling"]
     assert scaling["mrope_section"] == [16, 24, 24]

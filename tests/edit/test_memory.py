@@ -50,7 +50,7 @@ def bound(*words: str | Path) -> int:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """340 MB of random values, with a token table of 246 MB: held as a whole, it breaks every bound."""
     folder = tmp_path_factory.mktemp("real") / "qwen3"
-    dovetail.make("qwen3", folder, size="qwen3-0.6b", sizes={"text.layers": 3, "text.vocab": 120_001})
+    dovetail.make("qwen3", folder, size="qwen3-0.6b", set={"text.layers": 3, "text.vocab": 120_001})
     return folder
 
 
@@ -86,7 +86,7 @@ def test_a_large_checkpoint_takes_no_more(layout: str, sparse: Path, tmp_path: P
 
 def test_many_tensors_are_in_the_bound(tmp_path: Path) -> None:
     sizes = {"text.layers": 1500, "text.d_model": 64, "text.d_ff": 64, "text.vocab": 100}
-    dovetail.make("qwen3", tmp_path / "a", sizes=sizes, sparse=True)
+    dovetail.make("qwen3", tmp_path / "a", set=sizes, sparse=True)
     promised = bound("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt")
     assert peak("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt") <= promised
 
@@ -96,7 +96,7 @@ def test_a_grid_that_is_interpolated_is_in_the_bound(tmp_path: Path) -> None:
     sizes = {"vision.layers": 1, "vision.d_vision": 1024, "vision.heads": 4, "vision.d_ff": 64}
     for name, side in (("tower", 128), ("like", 242)):
         made = {**sizes, "vision.positions": side**2}
-        dovetail.make("siglip", tmp_path / name, sizes=made, sparse=name == "like")
+        dovetail.make("siglip", tmp_path / name, set=made, sparse=name == "like")
     words = ("graft", tmp_path / "tower", tmp_path / "out", "--config", tmp_path / "like", "--interpolate")
     promised, table = bound(*words), 2 * 128**2 * 1024
     assert peak(*words) <= promised
@@ -105,8 +105,8 @@ def test_a_grid_that_is_interpolated_is_in_the_bound(tmp_path: Path) -> None:
 
 def test_what_begins_fresh_is_in_the_bound(tmp_path: Path) -> None:
     sizes = {"text.layers": 1, "text.d_model": 1024, "text.q_heads": 8, "text.kv_heads": 2}
-    dovetail.make("qwen2", tmp_path / "lm", sizes={**sizes, "text.vocab": 1000})
-    dovetail.make("qwen2", tmp_path / "like", sizes={**sizes, "text.vocab": 50_000}, sparse=True)
+    dovetail.make("qwen2", tmp_path / "lm", set={**sizes, "text.vocab": 1000})
+    dovetail.make("qwen2", tmp_path / "like", set={**sizes, "text.vocab": 50_000}, sparse=True)
     config = tmp_path / "like" / "config.json"
     words = ("graft", tmp_path / "lm", tmp_path / "out", "--config", config, "--resize-vocab", "50000")
     assert peak(*words) <= bound(*words) <= 105 * MIB
@@ -124,7 +124,7 @@ def test_views_that_must_be_put_in_order_are_in_the_bound(tmp_path: Path) -> Non
         "text.kv_heads": 2,
         "text.vocab": 9001,
     }
-    dovetail.make("qwen3", tmp_path / "a", sizes=sizes)
+    dovetail.make("qwen3", tmp_path / "a", set=sizes)
     state = load_file(tmp_path / "a" / "model.safetensors")
     turned = {
         name: tensor.t().contiguous().t() if tensor.dim() == 2 else tensor for name, tensor in state.items()

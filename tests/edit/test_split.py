@@ -24,7 +24,7 @@ def make(id: str, out: Path, number: int = 0, layout: str | None = None) -> None
     for role in family(id).pipeline.spine:
         if f"{role}.layers" in sizes:
             sizes[f"{role}.layers"] = LAYERS
-    dovetail.make(id, out, layout=layout, sizes=sizes, dtype="float32", seed=5)
+    dovetail.make(id, out, layout=layout, set=sizes, dtype="float32", seed=5)
 
 
 @pytest.mark.parametrize("id", [one.id for one in built_in()])
@@ -139,7 +139,7 @@ def test_a_missing_node_is_named(tmp_path: Path) -> None:
 
 def test_a_node_of_another_model_is_refused(tmp_path: Path) -> None:
     make("qwen3", tmp_path / "a")
-    dovetail.make("qwen3", tmp_path / "b", sizes={**MODELS["qwen3"][0], "text.layers": LAYERS}, seed=9)
+    dovetail.make("qwen3", tmp_path / "b", set={**MODELS["qwen3"][0], "text.layers": LAYERS}, seed=9)
     dovetail.split(tmp_path / "a", tmp_path / "nodes", nodes=2)
     dovetail.split(tmp_path / "b", tmp_path / "others", nodes=2)
     shutil.rmtree(tmp_path / "nodes" / "node1")

@@ -31,7 +31,7 @@ NUMBERS = {"hidden_dim": 1024, "d_inner": 1792, "d_state": 64, "d_conv": 4, "dt_
 def made(path: Path, family: str = "qwen2", number: int = 0, **options: Any) -> Path:
     """A tiny checkpoint without a stamp."""
     sizes = options.pop("sizes", MODELS[family][number])
-    dovetail.make(family, path, sizes=sizes, **{"dtype": "float32", "seed": 5, **options})
+    dovetail.make(family, path, set=sizes, **{"dtype": "float32", "seed": 5, **options})
     return path
 
 

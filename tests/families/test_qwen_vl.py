@@ -100,7 +100,7 @@ def test_what_only_a_config_says_is_read_from_old_and_new_ones(id: str, config: 
 @pytest.mark.parametrize("sizes", MODELS["qwen3_vl"])
 def test_a_made_model_says_twice_whether_its_head_is_tied(sizes: dict[str, Any], tmp_path: Path) -> None:
     """transformers 4.57 reads one flag, 5.x the other; without it the head is random."""
-    dovetail.make("qwen3_vl", tmp_path / "made", sizes=sizes, sparse=True)
+    dovetail.make("qwen3_vl", tmp_path / "made", set=sizes, sparse=True)
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     flags = config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"]
     assert flags == ("head" not in sizes, "head" not in sizes)

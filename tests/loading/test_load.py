@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 
 
 def made(folder: Path, id: str = "qwen2_vl", case: int = 0, **options: Any) -> Path:
-    options = {"dtype": "float32", "seed": 3, "sizes": SIZES[id][case], **options}
+    options = {"dtype": "float32", "seed": 3, "set": SIZES[id][case], **options}
     return Path(dovetail.make(id, folder, **options).path)
 
 
@@ -73,7 +73,7 @@ def resident(path: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux what is in memory")
 def test_loading_reads_no_weights_that_stay_as_they_are(tmp_path: Path) -> None:
     sizes = {**SIZES["qwen2"][0], "text.vocab": 400_000}
-    folder = made(tmp_path / "large", "qwen2", sizes=sizes)
+    folder = made(tmp_path / "large", "qwen2", set=sizes)
     model = dovetail.load(folder)
     assert resident(folder / WEIGHTS) < 1000
     model.text.embed.weight.detach().sum()

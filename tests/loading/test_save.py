@@ -35,7 +35,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def made(folder: Path, id: str = "qwen2_vl", number: int = 0, **options: Any) -> Path:
-    options = {"dtype": "float32", "seed": 3, "sizes": SIZES[id][number], **options}
+    options = {"dtype": "float32", "seed": 3, "set": SIZES[id][number], **options}
     return Path(dovetail.make(id, folder, **options).path)
 
 

@@ -53,7 +53,7 @@ class Case:
     def __init__(self, name: str, folder: Path) -> None:
         self.family, sizes, more = CASES[name]
         deep = {key: resized(key, size) for key, size in sizes.items()}
-        dovetail.make(self.family, folder / "m", sizes=deep, dtype="float32", seed=3)
+        dovetail.make(self.family, folder / "m", set=deep, dtype="float32", seed=3)
         self.folder = folder / "m"
         self.settings = {**GIVEN.get(self.family, {}), **more}
         self.model: Any = dovetail.load(self.folder, settings=self.settings)
@@ -209,7 +209,7 @@ def test_what_a_stage_cannot_do(qwen: Case, tmp_path: Path) -> None:
         load_stage(tmp_path / "out" / "node0", settings=qwen.settings).logits(torch.zeros(1, 1, 26))
     with pytest.raises(UsageError, match="are no stage of 7 layers"):
         load_stage(qwen.folder, range(3, 9), settings=qwen.settings)
-    dovetail.make("pi0", tmp_path / "pi0", sizes=SIZES["pi0"][0], dtype="float32")
+    dovetail.make("pi0", tmp_path / "pi0", set=SIZES["pi0"][0], dtype="float32")
     with pytest.raises(UsageError, match="it reads no tokens"):
         load_stage(tmp_path / "pi0", range(1))
 
@@ -221,7 +221,7 @@ def test_a_stage_reads_only_its_own_bytes(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
         sizes = {**CASES["qwen2_vl-head"][1], "text.layers": LAYERS, "text.vocab": 20_000, "text.d_ff": 9_000}
         made = dovetail.make(
-            "qwen2_vl", hub.root / "model", sizes=sizes, dtype="float32", max_shard_size=4_000_000
+            "qwen2_vl", hub.root / "model", set=sizes, dtype="float32", max_shard_size=4_000_000
         )
         hub.add("owner/model", "model")
         headers = (len(made.files) + 2) * 65_536  # so much of a file is fetched to read its header

@@ -23,7 +23,7 @@ Contents = dict[str, tuple[str, tuple[int, ...] | None, bytes]]
 
 
 def made(folder: Path, id: str = "qwen2_vl", **options: Any) -> Path:
-    options = {"dtype": "float32", "seed": 3, "sizes": MODELS[id][0], **options}
+    options = {"dtype": "float32", "seed": 3, "set": MODELS[id][0], **options}
     return Path(dovetail.make(id, folder, **options).path)
 
 
@@ -124,7 +124,7 @@ def test_numbers_that_have_no_room_stop_the_stream(tmp_path: Path) -> None:
 
 def test_second_names_are_the_same_tensor(tmp_path: Path) -> None:
     sizes = MODELS["panovlm"][5]
-    source = made(tmp_path / "here", "panovlm", layout="legacy", sizes=sizes)
+    source = made(tmp_path / "here", "panovlm", layout="legacy", set=sizes)
     found = dict(dovetail.tensors(source, as_="panovlm"))
     one, other = "model.projector.linear.weight", "model.vision_to_language_projection.weight"
     assert found[f"state_dict/{one}"] is found[f"state_dict/{other}"]
@@ -158,7 +158,7 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
         "text.d_ff": 1280,
         "text.vocab": 5000,
     }
-    source = made(tmp_path / "here", "qwen2", sizes=sizes)
+    source = made(tmp_path / "here", "qwen2", set=sizes)
     config = json.loads((source / "config.json").read_text())
     assert config["num_attention_heads"] == 16
     for layout in ("hf", "litgpt"):

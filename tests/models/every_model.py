@@ -19,7 +19,7 @@ class Case(NamedTuple):
     def made(self, folder: Path, **options: Any) -> Path:
         """A checkpoint of it with random weights."""
         options = {"dtype": "float32", "seed": 3, "layout": self.layout, **options}
-        return Path(dovetail.make(self.family, folder, sizes=self.sizes, **options).path)
+        return Path(dovetail.make(self.family, folder, set=self.sizes, **options).path)
 
     def loaded(self, folder: Path, **options: Any) -> Any:
         """The model of that checkpoint."""

@@ -76,7 +76,7 @@ def test_on_another_device(id: str, number: int, pipeline: str) -> None:
 
 @pytest.mark.parametrize(("id", "number"), CASES)
 def test_in_bfloat16(id: str, number: int, tmp_path: Any) -> None:
-    make(id, tmp_path / "model", sizes=sizes_of(id, number))
+    make(id, tmp_path / "model", set=sizes_of(id, number))
     config = dovetail.inspect(tmp_path / "model").config
     settings = {name: one for name, one in OPEN.items() if name in config and config[name].value is None}
     if "resampler.head_dim" in settings:

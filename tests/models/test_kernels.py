@@ -51,7 +51,7 @@ def loaded(
 ) -> LanguageModel:
     """A tiny model; loading it again gives the same one."""
     if not folder.exists():
-        dovetail.make(family, folder, sizes={**MODELS[family][0], **SIZES[family]}, dtype="float32", seed=1)
+        dovetail.make(family, folder, set={**MODELS[family][0], **SIZES[family]}, dtype="float32", seed=1)
     settings = {"mrope_section": [2, 3, 3]} if family == "qwen2_vl" else {}
     model = dovetail.load(folder, dtype=dtype, settings=settings, weights=weights)
     assert isinstance(model, LanguageModel)
@@ -177,7 +177,7 @@ def test_models_of_16_bits_answer_alike_as_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weights", ["stored", "packed"])
 @pytest.mark.parametrize("id", TINY)
 def test_every_family_computes_the_same(id: str, weights: Weights, tmp_path: Path) -> None:
-    dovetail.make(id, tmp_path / id, sizes=TINY[id][0], dtype="float32", seed=3)
+    dovetail.make(id, tmp_path / id, set=TINY[id][0], dtype="float32", seed=3)
     settings = GIVEN.get(id)
     plain = dovetail.load(tmp_path / id, dtype="bfloat16", settings=settings, as_=id)
     options = {"dtype": "bfloat16", "settings": settings, "as_": id}

@@ -19,7 +19,7 @@ from run.tiny import GIVEN, SIZES
 
 def made(id: str, folder: Path, dtype: str = "float32") -> Path:
     """A tiny random model that runs."""
-    return Path(dovetail.make(id, folder, sizes=SIZES[id][0], dtype=dtype, seed=3).path)
+    return Path(dovetail.make(id, folder, set=SIZES[id][0], dtype=dtype, seed=3).path)
 
 
 @pytest.mark.parametrize("id", SIZES)

@@ -44,7 +44,7 @@ def model(folder: Path, family: str) -> nn.Module:
         sizes |= {"text.d_model": 64, "text.head_dim": 16, "vision.d_vision": 64, "vision.heads": 4}
     else:
         sizes |= {"vlm.d_model": 64, "vlm.head_dim": 16, "expert.d_model": 48}
-    dovetail.make(family, folder / "m", sizes=sizes, dtype="float32", seed=1)
+    dovetail.make(family, folder / "m", set=sizes, dtype="float32", seed=1)
     built = dovetail.load(folder / "m", dtype="float32", settings=settings(family))
     with torch.no_grad():
         for weight in built.parameters():
@@ -208,7 +208,7 @@ def tiny_qwen2_vl(folder: Path) -> Path:
     """A Qwen2-VL of one layer each."""
     sizes = {**MODELS["qwen2_vl"][0], "text.layers": 1, "vision.layers": 1}
     sizes |= {"text.d_model": 64, "text.head_dim": 16, "vision.d_vision": 64, "vision.heads": 4}
-    dovetail.make("qwen2_vl", folder / "m", sizes=sizes, dtype="float32", seed=1)
+    dovetail.make("qwen2_vl", folder / "m", set=sizes, dtype="float32", seed=1)
     return folder / "m"
 
 
@@ -259,7 +259,7 @@ def test_openvino_tells_nobody_what_is_converted() -> None:
 
 def test_the_command_runs_every_stage_of_a_tower_in_another_backend(tmp_path: Path) -> None:
     sizes = {**MODELS["siglip"][1], "vision.layers": 1}
-    dovetail.make("siglip", tmp_path / "m", sizes=sizes, dtype="float32", seed=1)
+    dovetail.make("siglip", tmp_path / "m", set=sizes, dtype="float32", seed=1)
     answer = command("verify", tmp_path / "m", "--backend", "onnx", "--json")
     assert answer.code == 0, answer.err
     values = json.loads(answer.out)
@@ -305,8 +305,8 @@ def test_inductor_passes(tmp_path: Path) -> None:
 
 def test_the_command_names_the_first_divergent_stage(tmp_path: Path) -> None:
     sizes = {**MODELS["qwen3"][0], "text.head_dim": 8}
-    dovetail.make("qwen3", tmp_path / "a", sizes=sizes, dtype="float32", seed=1)
-    dovetail.make("qwen3", tmp_path / "b", sizes=sizes, dtype="float32", seed=2)
+    dovetail.make("qwen3", tmp_path / "a", set=sizes, dtype="float32", seed=1)
+    dovetail.make("qwen3", tmp_path / "b", set=sizes, dtype="float32", seed=2)
     answer = command("verify", tmp_path / "a", "--against", tmp_path / "b", "--report", tmp_path / "report")
     assert answer.code == 1
     assert "first divergent stage: text.embed (prefill): differs" in answer.out
@@ -319,9 +319,9 @@ def test_the_command_names_the_first_divergent_stage(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    dovetail.make("qwen3", tmp_path / "a", sizes=MODELS["qwen3"][0])
-    dovetail.make("qwen2", tmp_path / "b", sizes=MODELS["qwen2"][0])
-    dovetail.make("qwen3", tmp_path / "c", sizes={**MODELS["qwen3"][0], "text.layers": 1})
+    dovetail.make("qwen3", tmp_path / "a", set=MODELS["qwen3"][0])
+    dovetail.make("qwen2", tmp_path / "b", set=MODELS["qwen2"][0])
+    dovetail.make("qwen3", tmp_path / "c", set={**MODELS["qwen3"][0], "text.layers": 1})
     for words, message in (
         (("--backend", "ttnn"), "there is no backend `ttnn`"),
         (("--backend", "onnx", "--dtype", "bfloat16"), "onnx runs in float32"),
@@ -339,7 +339,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_checkpoints_are_verified_by_their_names(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
-        dovetail.make("qwen2", tmp_path / name, sizes=SIZES["qwen2"][0], dtype="float32", seed=seed)
+        dovetail.make("qwen2", tmp_path / name, set=SIZES["qwen2"][0], dtype="float32", seed=seed)
     alone = dovetail.verify(tmp_path / "a", "eager")
     assert (alone.reference, alone.candidate) == (str(tmp_path / "a"),) * 2
     assert alone.first_divergent is None

@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def one(family: str) -> Path:
         if family not in found:
             found[family] = tmp_path_factory.mktemp(family) / "m"
-            dovetail.make(family, found[family], sizes=SIZES[family][-1], dtype="float32", seed=1)
+            dovetail.make(family, found[family], set=SIZES[family][-1], dtype="float32", seed=1)
         return found[family]
 
     return one

@@ -58,7 +58,7 @@ def policy(folder: Path, family: str = "pi0", layout: str = "openpi", **sizes: i
         "vlm.vocab": len(tokenizer),
         **sizes,
     }
-    dovetail.make(family, folder, layout=layout, sizes=small, dtype="float32", seed=4)
+    dovetail.make(family, folder, layout=layout, set=small, dtype="float32", seed=4)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -491,7 +491,7 @@ def test_instructions_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_language_models_do_not_act(tmp_path: Path) -> None:
-    dovetail.make("qwen2", tmp_path / "qwen2", sizes=MODELS["qwen2"][0], dtype="float32")
+    dovetail.make("qwen2", tmp_path / "qwen2", set=MODELS["qwen2"][0], dtype="float32")
     with pytest.raises(UsageError, match="TextModel does not act"):
         Actor.load(tmp_path / "qwen2")
 

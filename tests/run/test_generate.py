@@ -578,7 +578,7 @@ def test_an_image_for_a_text_model(saved: Callable[[str], Saved]) -> None:
 
 
 def test_other_models_do_not_speak(tmp_path: Path) -> None:
-    dovetail.make("pi0", tmp_path / "pi0", sizes=MODELS["pi0"][0], dtype="float32")
+    dovetail.make("pi0", tmp_path / "pi0", set=MODELS["pi0"][0], dtype="float32")
     with pytest.raises(UsageError, match="Pi0 does not generate text") as error:
         Generator.load(tmp_path / "pi0")
     assert error.value.hint == "`dovetail act` runs policies"

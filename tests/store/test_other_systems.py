@@ -18,7 +18,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def made(folder: Path) -> Path:
-    dovetail.make("qwen2", folder, sizes=MODELS["qwen2"][0])
+    dovetail.make("qwen2", folder, set=MODELS["qwen2"][0])
     return folder
 
 

@@ -129,7 +129,7 @@ def test_legacy_files_of_torch_are_read_by_their_strides(tmp_path: Path) -> None
 
 def test_second_names_of_a_module_are_left_out(tmp_path: Path) -> None:
     sizes = MODELS["panovlm"][5]
-    dovetail.make("panovlm", tmp_path / "out", layout="legacy", sizes=sizes, dtype="float32")
+    dovetail.make("panovlm", tmp_path / "out", layout="legacy", set=sizes, dtype="float32")
     leaves, values = opened(tmp_path / "out")
     (file,) = (tmp_path / "out").glob("*.ckpt")
     loaded = torch.load(file, weights_only=True)["state_dict"]

@@ -28,7 +28,7 @@ def test_the_declaration_holds() -> None:
 
 @pytest.mark.parametrize("layout", ["hf", "trainer"])
 def test_what_is_made_is_recognised_and_a_lost_tensor_is_found(layout: str, tmp_path: Path) -> None:
-    dovetail.make("peephole", tmp_path / "out", layout=layout, sizes=TINY)
+    dovetail.make("peephole", tmp_path / "out", layout=layout, set=TINY)
     report = dovetail.validate(tmp_path / "out")
     assert (report.family, report.layout, report.is_whole) == ("peephole", layout, True)
     assert report.config["text.d_model"].value == 61

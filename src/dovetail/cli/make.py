@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", metavar="LAYOUT", help="the first layout of the family by default")
     parser.add_argument(
         "--set",
-        dest="sizes",
+        dest="given",
         metavar="NAME=VALUE",
         action="append",
         default=[],
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         options.out,
         size=options.size,
         layout=options.layout,
-        sizes=dict(map(assignment, options.sizes)),
+        set=dict(map(assignment, options.given)),
         dtype=options.dtype,
         sparse=options.sparse,
         seed=options.seed,

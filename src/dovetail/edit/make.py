@@ -39,7 +39,7 @@ def make(
     *,
     size: str | None = None,
     layout: str | None = None,
-    sizes: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,
     dtype: str = "bfloat16",
     sparse: bool = False,
     seed: int = 0,
@@ -47,7 +47,7 @@ def make(
 ) -> Made:
     """Writes a checkpoint with random weights; `sparse` writes true headers and no data.
 
-    `size` is a published size (`2b`), `sizes` changes single ones (`{"text.layers": 2}`), kinds
+    `size` is a published size (`2b`), `set` changes single ones (`{"text.layers": 2}`), kinds
     (`{"vision": "siglip+pool"}`) or what config.json says of the model beside its sizes
     (`{"text.rope_theta": 1e6}`). The folder appears whole or not at all.
 
@@ -60,7 +60,7 @@ def make(
         raise UsageError(f"{family} has no size `{size}`", hint=f"published sizes: {', '.join(one.sizes)}")
     usual = size or next(iter(one.sizes), None)
     chosen = one.sizes[usual] if usual else {}  # a family without published sizes wants all of them
-    told = sorted_out(one, sizes or {})
+    told = sorted_out(one, set or {})
     plan = blueprint(one, _changed(one, chosen, told.sizes))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
     spelled = _whole_bytes(told.dtype or dtype)

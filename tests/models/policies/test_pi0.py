@@ -381,7 +381,7 @@ def test_statistics_that_lie_among_the_weights(tmp_path: Path) -> None:
 
     sizes = {**MODELS["pi0"][0], "expert.d_model": 54, "normalizer.d_robot_state": 6}
     sizes |= {"normalizer.d_robot_action": 7}
-    make("pi0", tmp_path / "old", layout="lerobot-0.3", sizes=sizes, dtype="float32")
+    make("pi0", tmp_path / "old", layout="lerobot-0.3", set=sizes, dtype="float32")
     model = load(tmp_path / "old")
     mean, std = model.normalizer.state_in.mean, model.normalizer.state_in.std
     assert_near(model.normalizer.state(torch.ones(2, 6)), ((1 - mean) / (std + 1e-8)).expand(2, 6))

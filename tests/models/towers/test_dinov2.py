@@ -85,7 +85,7 @@ def test_images_become_pixels(pair: tuple[str, Any, Any]) -> None:
 def test_a_grid_that_is_no_square_is_refused(tmp_path: Path) -> None:
     sizes = {"vision": "dinov2+registers", "vision.d_vision": 30, "vision.heads": 3, "vision.d_ff": 44}
     sizes |= {"vision.layers": 2, "vision.patch": 5, "vision.positions": 11, "vision.registers": 4}
-    make("dinov2", tmp_path / "model", sizes=sizes, dtype="float32")
+    make("dinov2", tmp_path / "model", set=sizes, dtype="float32")
     model = load(tmp_path / "model", settings={"vision.heads": 3})
     with pytest.raises(UsageError, match="11 positions are no square grid of patches"):
         model(pixels(15, 15))

@@ -139,7 +139,7 @@ def test_every_layout_is_the_same_model(tmp_path: Path) -> None:
     sizes |= {"vision.layers": 2, "vision.patch": 5, "vision.positions": 9}
     outputs = []
     for layout in LAYOUTS:
-        make("siglip", tmp_path / layout, layout=layout, sizes=sizes, dtype="float32")
+        make("siglip", tmp_path / layout, layout=layout, set=sizes, dtype="float32")
         model = load(tmp_path / layout, settings={"vision.heads": 3})
         with torch.no_grad():
             outputs.append((model(pixels(15, 20)), model.pooled(pixels(15, 20))))

@@ -89,7 +89,7 @@ def model(request: Any, tmp_path_factory: Any) -> Any:
         "vocab": said["vocab_size"],
     }
     sizes = {**scoped("text", text), **scoped("vision", TINY["vision"]), "head": "head"}
-    dovetail.make("llava_onevision", folder, layout="lmms", sizes=sizes, dtype="float32")
+    dovetail.make("llava_onevision", folder, layout="lmms", set=sizes, dtype="float32")
     stored = load_file(folder / "model.safetensors")
     golden = load_file(GOLDEN / "alternating" / "model.safetensors")
     assert golden.keys() < stored.keys()

@@ -192,7 +192,7 @@ def test_views_are_as_large_as_the_resolutions_say(image_size: int, tmp_path: An
         "vision.heads": sizes["vision.heads"],
         "grid_pinpoints": [[23 * i, 23 * j] for i in (1, 2) for j in (1, 2)],
     }
-    dovetail.make("llava_onevision", tmp_path / "lmms", layout="lmms", sizes=sizes, dtype="float32")
+    dovetail.make("llava_onevision", tmp_path / "lmms", layout="lmms", set=sizes, dtype="float32")
     model = dovetail.load(tmp_path / "lmms", settings=settings)
     inputs = model.prepare([[151646]], [[noise(46, 46)]])
     assert inputs["pixels"].shape == (5, 3, 23, 23)

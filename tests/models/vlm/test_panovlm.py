@@ -208,7 +208,7 @@ def test_every_layout_is_the_same_model(kind: str, tmp_path: Path) -> None:
     assert set(outputs) == {"legacy", "cora"}
     assert torch.equal(outputs["legacy"], outputs["cora"])
     for layout in ("resampler", "resampler-bare"):
-        make("panovlm", tmp_path / layout, layout=layout, sizes=sizes, dtype="float32", seed=5)
+        make("panovlm", tmp_path / layout, layout=layout, set=sizes, dtype="float32", seed=5)
         model = load(tmp_path / layout, as_=f"panovlm/{layout}", settings=MORE.get(kind, {}))
         with torch.no_grad():
             assert torch.equal(model(x), features["legacy"])
