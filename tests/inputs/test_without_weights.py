@@ -107,6 +107,22 @@ def test_a_header_is_enough(tmp_path: Path) -> None:
         dovetail.load_inputs(write_listing(tmp_path / "other.json", {"a.weight": ["BF16", [3, 5]]}))
 
 
+def test_the_first_node_of_a_split_makes_the_inputs_of_the_whole(tmp_path: Path) -> None:
+    """Though its head lies on another node."""
+    pytest.importorskip("torch")
+    sizes = {**MODELS["qwen2_vl"][0], "text.head_dim": 8, "head": "head"}
+    dovetail.make("qwen2_vl", tmp_path / "whole", sizes=sizes, dtype="float32")
+    dovetail.split(tmp_path / "whole", tmp_path / "nodes", nodes=2)
+    settings = {"image_token": 100, "max_pixels": 6000, "mrope_section": [2, 1, 1]}
+    places = [tmp_path / "whole", tmp_path / "nodes" / "node0"]
+    whole, node = (arrays_of(dovetail.load_inputs(place, settings=settings)) for place in places)
+    stage = dovetail.load_stage(places[1], settings=settings)
+    prepared = arrays_of(Prepared(stage.model))
+    for name, array in whole.items():
+        np.testing.assert_array_equal(node[name], array)
+        np.testing.assert_array_equal(prepared[name].numpy(), array)
+
+
 def test_every_family_that_runs_says_what_makes_its_inputs() -> None:
     there = {id for id, _ in CASES}
     assert there >= {*LANGUAGE, *TEXT, "pi0", "pi05", "siglip", "dinov2"}
