@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import tomllib
 from argparse import ArgumentParser
@@ -212,7 +213,7 @@ def installed_example(site: Path) -> Path:
         for group, values in project["entry-points"].items()
     )
     (about / "entry_points.txt").write_text(points)
-    (site / "peephole.py").write_bytes((source / "peephole.py").read_bytes())
+    shutil.copytree(source / "peephole", site / "peephole")
     return site
 
 

@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from commands import dovetail, python
 from files import MODELS, header_of, plan_of, write_listing
@@ -26,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_package_is_installed_and_not_only_on_the_path(site: Path) -> None:
     (about,) = site.glob("*.dist-info")
     assert "[dovetail.families]" in (about / "entry_points.txt").read_text()
-    assert (site / "peephole.py").is_file()
+    assert (site / "peephole" / "model.py").is_file()
 
 
 def test_families_lists_it_after_the_built_in_ones(site: Path) -> None:
@@ -49,6 +51,47 @@ def test_make_inspect_and_validate_know_it(layout: str, site: Path, tmp_path: Pa
     assert report["config"]["resampler.queries"]["value"] == 64
     asserted = dovetail("validate", "door", "--as", f"peephole/{layout}", cwd=tmp_path, PYTHONPATH=str(site))
     assert asserted.code == 0, asserted.err
+
+
+def test_its_model_loads_and_speaks(site: Path, tmp_path: Path) -> None:
+    """In every layout, from the command line, with nothing of dovetail touched."""
+    sizes = (
+        "vision.layers=2 vision.d_vision=66 vision.heads=6 vision.d_ff=71 vision.patch=5 vision.positions=49 "
+        "text.layers=3 text.d_model=61 text.q_heads=4 text.kv_heads=2 text.head_dim=14 text.d_ff=83 "
+        "text.vocab=211 resampler.queries=5 resampler.layers=2 resampler.heads=6"
+    )
+    settings = [word for size in sizes.split() for word in ("--set", size)]
+    here = {"cwd": tmp_path, "PYTHONPATH": str(site)}
+    made = dovetail("make", "peephole", "door", "--dtype", "float32", *settings, **here)
+    assert made.code == 0, made.err
+    answer = dovetail("convert", "door", "other", "--to", "trainer", **here)
+    assert answer.code == 0, answer.err
+    save_image(tmp_path / "x.png")
+    said = []
+    for folder in ("door", "other"):
+        answer = dovetail(
+            *(
+                "generate",
+                folder,
+                "--tokens",
+                "7,3,11",
+                "--image",
+                "x.png",
+                "--max-new-tokens",
+                "4",
+                "--json",
+            ),
+            **here,
+        )
+        assert answer.code == 0, answer.err
+        said.append(json.loads(answer.out)["tokens"])
+    assert len(said[0]) == 4
+    assert said[0] == said[1]
+
+
+def save_image(path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 def test_without_the_package_nobody_knows_it(site: Path, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from peephole import FAMILY
+from peephole.family import FAMILY
 
 import dovetail
 from dovetail.declare.lookalikes import same_families, same_layouts
@@ -15,9 +16,10 @@ TINY: dict[str, int | str] = {
     "vision.layers": 2, "vision.d_vision": 66, "vision.heads": 6, "vision.d_ff": 71,
     "vision.patch": 5, "vision.positions": 49, "vision.channels": 3,
     "text.layers": 3, "text.d_model": 61, "text.q_heads": 4, "text.kv_heads": 2,
-    "text.head_dim": 7, "text.d_ff": 83, "text.vocab": 211,
+    "text.head_dim": 14, "text.d_ff": 83, "text.vocab": 211,
     "resampler.queries": 5, "resampler.layers": 2, "resampler.heads": 6,
 }  # fmt: skip
+GATED = {"resampler": "peephole_resampler+gate"}
 
 
 def test_the_declaration_holds() -> None:
@@ -41,3 +43,21 @@ def test_what_is_made_is_recognised_and_a_lost_tensor_is_found(layout: str, tmp_
     report = dovetail.inspect(tmp_path / "less.json")
     assert report.family is None
     assert [f.tensors for f in report.findings if f.code == "missing"] == [(lost,)]
+
+
+def test_it_runs_from_every_layout_and_sees_the_image(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    dovetail.make("peephole", tmp_path / "hf", layout="hf", sizes={**TINY, **GATED}, dtype="float32")
+    dovetail.convert(tmp_path / "hf", tmp_path / "trainer", to="trainer")
+    images = [np.random.default_rng(seed).integers(0, 256, (40, 30, 3), dtype=np.uint8) for seed in (1, 2)]
+    logits = []
+    for folder in ("hf", "trainer"):
+        model = dovetail.load(tmp_path / folder)
+        for gate in (block.gate for block in model.resampler.blocks):
+            torch.nn.init.ones_(gate)  # which begins closed
+        inputs = [model.prepare([[7, 3, 11]], [[image]]) for image in images]
+        assert inputs[0]["tokens"].shape == (1, 2 + TINY["resampler.queries"])
+        with torch.no_grad():
+            logits.append([model(**one) for one in inputs])
+    assert not torch.equal(*logits[0])
+    assert all(torch.equal(one, other) for one, other in zip(*logits, strict=True))

@@ -5,17 +5,19 @@ A real file cites here where its names and shapes come from: papers, and source 
 
 from dovetail.declare.family import ConfigKeys, Container, Family, Mount, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
-from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
 RESAMPLER = Part(
     id="peephole_resampler",
+    purpose="connector",
     table="""
     queries                                queries d_in
     blocks.{layer}.norm.(weight|bias)      d_in
     blocks.{layer}.attn.(q|k|v|o).weight   d_in d_in
-    blocks.{layer}.gate                    1                      if gate
+    blocks.{layer}.gate                    1                      if gate, init zeros
     proj.(weight|bias)                     d_out d_in | d_out
     """,
     namings={
@@ -53,14 +55,8 @@ FAMILY = Family(
     id="peephole",
     title="Peephole",
     parts={"vision": (SIGLIP,), "resampler": (RESAMPLER,), "text": (QWEN2,), "head": (HEAD,)},
-    joints="""
-    resampler.d_in = vision.d_vision
-    resampler.d_out = text.d_model
-    head.vocab = text.vocab
-    head.d_model = text.d_model
-    """,
-    ties={"head": "text.embed.weight"},
-    optional=("head",),
+    joints="resampler.d_in = vision.d_vision; resampler.d_out = text.d_model",
+    tied_heads={"head": "text"},
     layouts=(
         layout(
             "hf",
@@ -102,4 +98,8 @@ FAMILY = Family(
             "resampler": "peephole_resampler+gate",
         },
     },
+    settings=(Setting("image_token", ("image_token_id",), 3, "peephole convention"), *IMAGE_SETTINGS),
+    model="peephole.model:Peephole",
+    inputs="peephole.inputs:PeepholeInputs",
+    prompt=Prompt("Question: {prompt}\nAnswer:", clean="strip"),
 )

@@ -1,0 +1,1 @@
+"""The family `peephole` for dovetail: its declaration, its inputs, its model."""
