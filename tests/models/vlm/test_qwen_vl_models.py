@@ -119,7 +119,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_settings_that_do_not_fit_are_refused(case: str, tmp_path: Any) -> None:
     given, message = WRONG[case]
-    dovetail.make("qwen3_vl", tmp_path / "m", sizes=SIZES["qwen3_vl"][0], dtype="float32")
+    dovetail.make("qwen3_vl", tmp_path / "m", set=SIZES["qwen3_vl"][0], dtype="float32")
     with pytest.raises(UsageError, match=message):
         run_text(tmp_path / "m", {**SETTINGS["qwen3_vl"], **given})
 
@@ -132,7 +132,7 @@ def run_text(folder: Any, settings: dict[str, Any]) -> Any:
 def test_a_merger_behind_which_no_layer_stands_is_unreachable(tmp_path: Any) -> None:
     """Three levels and a decoder of two layers: what the third puts out is added nowhere, as in transformers."""
     sizes = {**SIZES["qwen3_vl"][0], "text.layers": 2, "deepstack.levels": 3}
-    dovetail.make("qwen3_vl", tmp_path / "m", sizes=sizes, dtype="float32", seed=1)
+    dovetail.make("qwen3_vl", tmp_path / "m", set=sizes, dtype="float32", seed=1)
     model = dovetail.load(tmp_path / "m", settings=SETTINGS["qwen3_vl"])
     third = {name for name, _ in model.deepstack["2"].named_parameters(prefix="deepstack.2")}
     assert set(model.unreachable) == third
