@@ -1,12 +1,18 @@
 """Qwen2-VL's patches equal to the recorded ones, and to transformers' own processor on any size."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dovetail.declare.blueprint import blueprint
 from dovetail.errors import UsageError
+from dovetail.families import family
+from dovetail.inputs import build
 from dovetail.inputs.patches import patches, smart_resize
+from dovetail.inputs.values import values_from
 from inputs.golden_images import golden, noise, table
 
 
@@ -31,7 +37,7 @@ def test_patches_are_the_recorded_ones(case: str, names: list[str]) -> None:
 
 @given(
     size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
-    patch=st.sampled_from([4, 14]),
+    patch=st.sampled_from([4, 14, 16]),
     merge=st.sampled_from([1, 2, 3]),
     frames=st.sampled_from([1, 2]),
 )
@@ -53,6 +59,36 @@ def test_patches_are_the_processor_of_transformers(
     found = patches(image, patch=patch, merge=merge, frames=frames, min_pixels=1000, max_pixels=9000)
     np.testing.assert_array_equal(found.values, expected["pixel_values"])
     assert list(found.grid) == expected["image_grid_thw"][0].tolist()
+
+
+# family -> how transformers' processor is set up where it is published
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {},
+    "qwen2_5_vl": {},
+    "qwen3_vl": {
+        "patch_size": 16,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+    },
+}
+
+
+@pytest.mark.parametrize("size", [(210, 294), (31, 640), (700, 500)])
+@pytest.mark.parametrize("id", PUBLISHED)
+def test_declared_settings_are_those_of_the_published_processor(id: str, size: tuple[int, int]) -> None:
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    one = family(id)
+    made = build(values_from(blueprint(one, next(iter(one.sizes.values())))))
+    image = noise(*size)
+    processor = Qwen2VLImageProcessorPil(**PUBLISHED[id])
+    expected = processor.preprocess(image, return_tensors="np", input_data_format="channels_last")
+    arrays = made([[5, made.image_token]], [[image]])
+    np.testing.assert_array_equal(arrays["pixels"], expected["pixel_values"])
+    np.testing.assert_array_equal(arrays["grids"], expected["image_grid_thw"])
+    assert made.num_features(*size) == len(arrays["pixels"]) // 4
 
 
 def test_an_image_too_long_is_refused() -> None:

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -38,16 +39,24 @@ CASES = [
     for id in ("siglip", "dinov2", "llava", "prismatic", "panovlm", "pi0", "pi05")
     for i in range(len(MODELS[id]))
 ]
+# These read the grids of images on the way, which `meta` does not have.
+QWEN_VL = [(id, i) for id in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl") for i in range(len(MODELS[id]))]
 
 
 def sizes_of(id: str, number: int) -> dict[str, int | str]:
     model = MODELS[id][number]
     roles = {name.split(".")[0] for name in model}
-    return {**model, **{name: size for name, size in EVEN.items() if name.split(".")[0] in roles}}
+    even = EVEN | ({"vision.d_vision": 72} if (id, number) in QWEN_VL else {})
+    return {**model, **{name: size for name, size in even.items() if name.split(".")[0] in roles}}
 
 
 def features(model: Any, id: str, *, dtype: Any, device: str) -> Any:
     """What the parts before the decoder give, or what a policy does."""
+    if id.endswith("_vl"):
+        inputs = model.prepare([[5, model.config.image_token, 7]], [[np.full((60, 90, 3), 99, np.uint8)]])
+        stream = model.embed(**inputs)
+        assert stream.added is None or stream.added.dtype == dtype
+        return model(**inputs)
     pixels = torch.ones(1, 3, 35, 35, device=device, dtype=dtype)
     if id in ("siglip", "dinov2"):
         return model(pixels)
@@ -74,7 +83,7 @@ def test_on_another_device(id: str, number: int, pipeline: str) -> None:
         assert features(model, id, dtype=torch.float32, device="meta").is_meta
 
 
-@pytest.mark.parametrize(("id", "number"), CASES)
+@pytest.mark.parametrize(("id", "number"), CASES + QWEN_VL)
 def test_in_bfloat16(id: str, number: int, tmp_path: Any) -> None:
     make(id, tmp_path / "model", set=sizes_of(id, number))
     config = dovetail.inspect(tmp_path / "model").config

@@ -21,12 +21,15 @@ from run.tiny import batch
 pytestmark = pytest.mark.filterwarnings("ignore")
 ORIGINALS = {
     "qwen2_vl": tiny_models.qwen2_vl,
+    "qwen2_5_vl": tiny_models.qwen2_5_vl,
+    "qwen3_vl": tiny_models.qwen3_vl,
     "llava_onevision": tiny_models.llava_onevision,
     "paligemma": tiny_models.paligemma,
     "qwen3": tiny_models.decoder("Qwen3", head_dim=10, tie_word_embeddings=True),
     "llama": tiny_models.decoder("Llama"),
 }
-IMAGES = {"qwen2_vl": 90, "llava_onevision": 95, "paligemma": 96}
+QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+IMAGES = {**dict.fromkeys(QWEN_VL, 90), "llava_onevision": 95, "paligemma": 96}
 READERS = [name for name, case in CASES.items() if case.family not in ("siglip", "dinov2", "pi0", "pi05")]
 POLICIES = ["pi0-0", "pi05-0"]
 
@@ -35,7 +38,7 @@ def theirs(id: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """The same inputs as transformers calls them."""
     given = {"input_ids": inputs["tokens"], "attention_mask": inputs["valid"].long()}
     match id:
-        case "qwen2_vl":
+        case "qwen2_vl" | "qwen2_5_vl" | "qwen3_vl":
             return {
                 **given,
                 "mm_token_type_ids": (inputs["tokens"] == IMAGES[id]).int(),
@@ -55,7 +58,7 @@ def pair(request: Any, tmp_path_factory: Any) -> tuple[str, Any, Any, dict[str, 
     """A family, its original, ours, a batch of three rows and its targets: some columns do not count."""
     id = request.param
     original = randomise(ORIGINALS[id]())
-    settings = {"min_pixels": 800, "max_pixels": 3200} if id == "qwen2_vl" else {}
+    settings = {"min_pixels": 800, "max_pixels": 3200} if id in QWEN_VL else {}
     model = loaded(original, tmp_path_factory.mktemp("model"), settings=settings)
     first = [IMAGES[id], 5, 17, 41, 3] if id in IMAGES else [5, 17, 41, 3]
     images = [[noise(30, 61)], [], []] if id in IMAGES else ()

