@@ -23,7 +23,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dovetail.edit.make import make
-from measure import DOVETAIL, PYTHON, CommandFailed, Row, peak_mb, seconds, show, where
+from measure import (
+    DOVETAIL,
+    PYTHON,
+    TINY_QWEN2_VL,
+    CommandFailed,
+    Row,
+    has,
+    peak_mb,
+    seconds,
+    show,
+    sized,
+    where,
+)
 
 LIMIT = """
 Without --no-sync, what dovetail writes is on the disk when it returns, and the disk is what holds it back:
@@ -247,6 +259,8 @@ def bench_text(source: Path, place: Path, rounds: int) -> bool:
         "cp, then sync": durable_copy(source, place / "d", to_hf),
         "transformers, load and save": Job(loader, source, place / "c", to_hf),
     }
+    if not has("litgpt"):
+        del jobs["litgpt's converter"]
     is_good = table(f"Qwen3-0.6B, {size_of(source)}", jobs, rounds)
     remove(litgpt)
     return is_good
@@ -259,7 +273,7 @@ def bench_plan(place: Path, rounds: int) -> bool:
         "qwen3",
         source,
         size="qwen3-0.6b",
-        set={"text.layers": 9091},
+        set={"text.layers": sized(9091, 30)},
         sparse=True,
         max_shard_size=1_380_000_000,
     )
@@ -285,7 +299,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--only", choices=("plan", "text", "vision", "split"), action="append")
     parser.add_argument("--vision", type=Path, help="a Qwen2-VL-2B in the hf layout; made if not given")
     parser.add_argument("--text", type=Path, help="a Qwen3-0.6B in the hf layout; made if not given")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each command takes its turn (3)")
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of each command (3)")
     return parser.parse_args()
 
 
@@ -299,9 +313,9 @@ def main() -> int:
         place = Path(folder)
         vision, text = words.vision or place / "qwen2-vl-2b", words.text or place / "qwen3-0.6b"
         if not vision.exists() and {"vision", "split"} & {*only}:
-            make("qwen2_vl", vision, max_shard_size=4_000_000_000)
+            make("qwen2_vl", vision, set=sized({}, TINY_QWEN2_VL), max_shard_size=4_000_000_000)
         if not text.exists() and "text" in only:
-            make("qwen3", text, size="qwen3-0.6b")
+            make("qwen3", text, size="qwen3-0.6b", set=sized({}, {"text.layers": 1, "text.vocab": 1000}))
         benches = {
             "plan": lambda: bench_plan(place, words.rounds),
             "text": lambda: bench_text(text, place, words.rounds),

@@ -21,11 +21,11 @@ import torch
 import dovetail
 from dovetail.inputs.patches import patches
 from dovetail.run.engine import Draw, generate
-from measure import Row, milliseconds, read_speed, show, where
+from measure import TINY_QWEN2_VL, Row, milliseconds, read_speed, show, sized, where
 
 THREADS, NEW = 2, 8
 WEIGHTS = ("stored", "packed", "int8")
-IMAGE_TOKEN, IMAGE_EDGE, TOKENS = 151655, 448, 32
+IMAGE_TOKEN, IMAGE_EDGE, TOKENS = 151655, sized(448, 112), 32
 
 
 class Times(NamedTuple):
@@ -50,8 +50,8 @@ def main() -> None:
     """Measures both and prints a table for each batch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--batch", type=int, nargs="+", default=sized([1, 4, 16], [1, 2]))
+    parser.add_argument("--turns", type=int, default=sized(3, 1))
     parser.add_argument("--text", action="store_true")
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS)
     options = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or f"{scratch}/q2vl"
         if options.folder is None:
-            dovetail.make("qwen2_vl", folder, size="2b")
+            dovetail.make("qwen2_vl", folder, size="2b", set=sized({}, TINY_QWEN2_VL))
         print(where("torch", "transformers"), flush=True)
         ways, size = prepared(folder, options.weights)
         speed = 0.0

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import dovetail
-from measure import PYTHON, Row, alternate, show, where
+from measure import PYTHON, TINY_QWEN2_VL, Row, alternate, show, sized, where
 
 LOAD_FILE = """
 import sys
@@ -71,7 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(place) / "hf"
         if not folder.exists():
-            dovetail.make("qwen2_vl", folder, size="2b", max_shard_size=4_000_000_000)
+            made = sized({}, TINY_QWEN2_VL)
+            dovetail.make("qwen2_vl", folder, size="2b", set=made, max_shard_size=4_000_000_000)
         others = {layout: Path(place) / layout for layout in ("litgpt", "litgpt-legacy")}
         for layout, path in others.items():
             dovetail.convert(folder, path, to=layout)

@@ -18,9 +18,23 @@ from typing import Any, NamedTuple
 import torch
 
 import dovetail
-from measure import Row, show, where
+from measure import Row, show, sized, where
 
 THREADS, STEPS, TEXT, PATCHES = 2, 10, 48, 256
+TINY: dict[str, int | str] = {
+    "vision.layers": 1,
+    "vision.d_vision": 32,
+    "vision.heads": 2,
+    "vision.d_ff": 64,
+    "vlm.layers": 1,
+    "vlm.d_model": 64,
+    "vlm.q_heads": 2,
+    "vlm.kv_heads": 1,
+    "vlm.head_dim": 16,
+    "vlm.d_ff": 96,
+    "expert.d_model": 32,
+    "expert.d_ff": 48,
+}
 
 
 class Times(NamedTuple):
@@ -40,14 +54,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or f"{scratch}/pi0"
         if options.folder is None:
-            dovetail.make("pi0", folder, layout="transformers", dtype="bfloat16")
+            made = sized({}, TINY)
+            dovetail.make("pi0", folder, layout="transformers", dtype="bfloat16", set=made)
         print(where("torch", "transformers"), flush=True)
         race(prepared(folder), options.turns)
 
 
 def prepared(folder: str) -> dict[str, Callable[[], Times]]:
     """Every way to run the policy."""
-    ways = {"transformers PI0, sdpa": transformers_way(folder)}
+    # the config of another size says nothing that transformers would build it from
+    ways = sized({"transformers PI0, sdpa": transformers_way}, {})
+    ways = {name: way(folder) for name, way in ways.items()}
     for weights in ("stored", "packed"):
         begin = time.perf_counter()
         model = dovetail.load(folder, weights=weights)

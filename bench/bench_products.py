@@ -14,10 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from dovetail.models.products import Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
-from measure import Row, read_speed, show, where
+from measure import Row, read_speed, show, sized, where
 
-THREADS, TURNS, WEIGHTS = 2, 5, 12
-WIDE, NARROW = 8960, 1536
+THREADS, TURNS, WEIGHTS = 2, sized(5, 1), sized(12, 1)
+WIDE, NARROW = sized((8960, 1536), (256, 128))
 FEW, MANY = (1, 4, 16), (64, 288)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         many = [f"{2 * m * WEIGHTS * WIDE * NARROW / taken[name, m] / 1e9:.0f}" for m in MANY]
         rows.append((name, *few, *many, f"{ready[name] * 1e9:.1f}"))
     heads = [*(f"{m} rows, GB/s" for m in FEW), *(f"{m} rows, GFLOP/s" for m in MANY)]
-    show("A weight of 8960 x 1536, bfloat16", ("way", *heads, "ready, ns a weight"), rows)
+    show(f"A weight of {WIDE} x {NARROW}, bfloat16", ("way", *heads, "ready, ns a weight"), rows)
 
 
 @torch.inference_mode()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dovetail.models.resamplers.bimamba import BiMamba, BiMambaConfig
 from dovetail.models.resamplers.selective_scan import selective_scan
-from measure import Row, milliseconds, show, timed, where
+from measure import Row, milliseconds, show, sized, timed, where
 
-CHANNELS, STATES, TOKENS = 1792, 64, 256
+CHANNELS, STATES, TOKENS = sized((1792, 64, 256), (56, 4, 32))
 Scan = Callable[..., Tensor]
 
 
@@ -112,7 +112,7 @@ def main() -> None:
             in_dim=1152,
             hidden_dim=1024,
             out_dim=768,
-            depth=4,
+            depth=sized(4, 1),
             d_inner=CHANNELS,
             d_state=STATES,
             d_conv=4,

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from dovetail.edit.make import make
-from measure import DOVETAIL, PYTHON, alternate, milliseconds, show, where
+from measure import DOVETAIL, PYTHON, TINY_QWEN2_VL, alternate, milliseconds, show, sized, where
 
 TORCH = """
 import sys
@@ -26,7 +26,7 @@ def main() -> None:
     print(where("safetensors", "numpy", "torch"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "qwen2-vl-2b"
-        make("qwen2_vl", folder, max_shard_size=4_000_000_000)
+        make("qwen2_vl", folder, set=sized({}, TINY_QWEN2_VL), max_shard_size=4_000_000_000)
         files = sorted(folder.glob("*.safetensors"))
         size = sum(file.stat().st_size for file in files)
         at = str(folder)

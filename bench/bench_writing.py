@@ -17,9 +17,9 @@ from blake3 import blake3
 from dovetail.store.source import LocalSource
 from dovetail.store.write.block_file import BLOCK, BlockFile
 from dovetail.store.write.tensor_data import Copied
-from measure import show, timed, where
+from measure import show, sized, timed, where
 
-SIZE = 4_417_971_200
+SIZE = sized(4_417_971_200, 10_000_000)
 READ = 8 << 20
 MOVED = 1 << 20
 
@@ -97,7 +97,7 @@ def main() -> None:
         with source.open("wb") as file:
             for _ in range(100):
                 file.write(block)
-        for _ in range(3):
+        for _ in range(sized(3, 1)):
             for name, way in ways.items():
                 begin = time.perf_counter()
                 way(source, out)
@@ -119,7 +119,7 @@ def main() -> None:
             if (median := statistics.median(runs))
         ],
     )
-    data = os.urandom(256 << 20)
+    data = os.urandom(sized(256, 1) << 20)
     rows = [
         (name, f"{len(data) / timed(lambda new=new: new(data).digest()) / 1e9:.1f} GB/s")  # type: ignore[misc]
         for name, new in (("BLAKE3", blake3), ("SHA-256", hashlib.sha256))

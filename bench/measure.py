@@ -1,4 +1,7 @@
-"""What every bench shares: running a command, its time and peak memory, and a table that says where."""
+"""What every bench shares: running a command, its time and peak memory, and a table that says where.
+
+With `--short` every bench does everything once with little, to see that it runs (tests/test_benches.py).
+"""
 
 import os
 import platform
@@ -7,15 +10,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 PYTHON = sys.executable
 DOVETAIL = str(Path(sys.executable).with_name("dovetail"))
 
 Row = tuple[str, ...]
+T = TypeVar("T")
+IS_SHORT = "--short" in sys.argv
+if IS_SHORT:
+    sys.argv.remove("--short")
+# A Qwen2-VL with all its tokens and little else.
+TINY_QWEN2_VL: dict[str, int | str] = {
+    "text.layers": 2,
+    "text.d_model": 64,
+    "text.q_heads": 2,
+    "text.kv_heads": 1,
+    "text.d_ff": 96,
+    "vision.layers": 1,
+    "vision.d_vision": 32,
+    "vision.heads": 2,
+    "vision.d_ff": 64,
+}
+
+
+def sized(full: T, short: T) -> T:
+    """What a bench measures, or the little that shows that it runs."""
+    return short if IS_SHORT else full
 
 
 # Peak memory of a command as its parent sees it. The parent must be small: a process begins its life
@@ -40,32 +65,32 @@ class Run(NamedTuple):
     peak_mb: float
 
 
-def seconds(command: Sequence[str]) -> float:
+def seconds(command: Sequence[str], good: Collection[int] = (0,)) -> float:
     """Wall time of one run, from start to exit.
 
     Raises:
-        CommandFailed: its exit code is not 0.
+        CommandFailed: its exit code is not a good one.
     """
     begin = time.perf_counter()
-    _run(command, subprocess.DEVNULL)
+    _run(command, subprocess.DEVNULL, good)
     return time.perf_counter() - begin
 
 
-def peak_mb(command: Sequence[str]) -> float:
+def peak_mb(command: Sequence[str], good: Collection[int] = (0,)) -> float:
     """Peak resident memory of one run.
 
     Raises:
-        CommandFailed: its exit code is not 0.
+        CommandFailed: its exit code is not a good one.
     """
-    done = _run([PYTHON, "-S", "-c", _WATCH, *command], subprocess.PIPE)
+    done = _run([PYTHON, "-S", "-c", _WATCH, *command], subprocess.PIPE, good)
     return int(done.stdout) * 1024 / 1e6
 
 
-def _run(command: Sequence[str], stdout: int) -> subprocess.CompletedProcess[bytes]:
+def _run(command: Sequence[str], stdout: int, good: Collection[int]) -> subprocess.CompletedProcess[bytes]:
     """Runs a command. Its stderr goes into a file: nobody has to read it meanwhile."""
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(command, stdout=stdout, stderr=said, env=_environment(), check=False)
-        if done.returncode:
+        if done.returncode not in good:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise CommandFailed(f"exit code {done.returncode}: {' / '.join(lines[-2:]) or 'it said nothing'}")
@@ -77,16 +102,22 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def alternate(commands: Mapping[str, Sequence[str]], times: int = 9) -> dict[str, Run]:
-    """Several commands taking turns, so that a slow minute hits all of them; each is warmed up once."""
+def alternate(
+    commands: Mapping[str, Sequence[str]], times: int = 9, *, good: Collection[int] = (0,)
+) -> dict[str, Run]:
+    """Several commands taking turns, so that a slow minute hits all of them; each is warmed up once.
+
+    Raises:
+        CommandFailed: the exit code of one is not among the `good` ones.
+    """
     taken: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(times + 1):
+    for turn in range(sized(times + 1, 1)):
         for name, command in commands.items():
-            took = seconds(command)
-            if turn:
+            took = seconds(command, good)
+            if turn or IS_SHORT:
                 taken[name].append(took)
     return {
-        name: Run(statistics.median(taken[name]), min(taken[name]), peak_mb(command))
+        name: Run(statistics.median(taken[name]), min(taken[name]), peak_mb(command, good))
         for name, command in commands.items()
     }
 
@@ -94,7 +125,7 @@ def alternate(commands: Mapping[str, Sequence[str]], times: int = 9) -> dict[str
 def timed(work: Callable[[], object], times: int = 5) -> float:
     """The best of a few runs in this process, in seconds."""
     best = float("inf")
-    for _ in range(times):
+    for _ in range(sized(times, 1)):
         begin = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - begin)
@@ -105,7 +136,7 @@ def read_speed() -> float:
     """Bytes a second that a sum over a large tensor reads, at best: the limit of what memory gives."""
     import torch
 
-    big = torch.ones(1 << 28, dtype=torch.float32)
+    big = torch.ones(sized(1 << 28, 1 << 20), dtype=torch.float32)
     return big.numel() * 4 / timed(big.sum)
 
 
@@ -122,6 +153,11 @@ def show(title: str, columns: Row, rows: Sequence[Row]) -> None:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def has(package: str) -> bool:
+    """Whether a peer is installed; without it, the others are measured."""
+    return find_spec(package) is not None
+
+
 def where(*packages: str) -> str:
     """The machine, the commit, and the versions of Python and of what is compared."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -129,7 +165,7 @@ def where(*packages: str) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages if has(name))
     machine = f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB; {platform.system()} {platform.release()}"
     return "\n".join(
         filter(None, (machine, f"dovetail at {commit}; Python {platform.python_version()}", versions))
