@@ -27,7 +27,7 @@ if IS_SHORT:
 # A Qwen2-VL with all its tokens and little else.
 TINY_QWEN2_VL: dict[str, int | str] = {
     "text.layers": 2,
-    "text.d_model": 64,
+    "text.d_model": 256,
     "text.q_heads": 2,
     "text.kv_heads": 1,
     "text.d_ff": 96,
