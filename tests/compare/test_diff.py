@@ -17,16 +17,9 @@ import dovetail
 from dovetail.compare.difference import Difference
 from dovetail.errors import UsageError
 from files import MODELS, header_of, plan_of, write_listing
-from homes import homes
 
 Tensors = dict[str, torch.Tensor]
 UP = "model.layers.1.mlp.up_proj.weight"
-PAIRS = [
-    (id, number, *homes(id, number)[i : i + 2])
-    for id in MODELS
-    for number in range(len(MODELS[id]))
-    for i in range(len(homes(id, number)) - 1)
-]
 
 
 def made(path: Path, family: str = "qwen2", number: int = 0, **options: Any) -> Path:
@@ -51,18 +44,6 @@ def kinds(found: Difference) -> dict[str, list[str]]:
     for change in found.changes:
         names.setdefault(change.kind, []).append(change.name)
     return names
-
-
-@pytest.mark.parametrize(("family", "number", "a", "b"), PAIRS)
-def test_the_same_weights_in_two_layouts_are_the_same(
-    family: str, number: int, a: str, b: str, tmp_path: Path
-) -> None:
-    made(tmp_path / "a", family, number, layout=a)
-    dovetail.convert(tmp_path / "a", tmp_path / "b", to=b)
-    found = dovetail.diff(tmp_path / "a", tmp_path / "b", values=True)
-    assert found.is_same, (found.verdict, found.settings)
-    assert (found.changes, found.names) == ((), "canonical")
-    assert found.equal == found.compared > 0
 
 
 @pytest.mark.parametrize("changes", [{"format": "pth"}, {"max_shard_size": 50_000}], ids=["pth", "shards"])

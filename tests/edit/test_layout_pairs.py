@@ -45,21 +45,28 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:
 
 
 def test_every_layout_becomes_every_other(made: dict[str, Path], tmp_path: Path) -> None:
-    """Every pair without writing a file; on disk, from the first layout to each other one and back."""
+    """Every pair without writing a file; on disk, from the first layout to each other one and back.
+
+    What was written has the fingerprint of the first one, and `diff` finds no difference.
+    """
     held = {layout: contents(path) for layout, path in made.items()}
     for a, path in made.items():
         with opened(path) as source:
             for b in made:
                 assert planned(source, b) == held[b], f"{a} -> {b}"
     hub, *others = made
-    prints = set()
+    prints = {dovetail.fingerprint(made[hub])}
     for layout in others:
         there = dovetail.convert(made[hub], tmp_path / layout, to=layout)
         back = dovetail.convert(tmp_path / layout, tmp_path / f"back-{layout}", to=hub)
         assert contents(tmp_path / layout) == held[layout], layout
         assert contents(tmp_path / f"back-{layout}") == held[hub], layout
-        prints |= {there.fingerprint, back.fingerprint}
+        prints |= {there.fingerprint, back.fingerprint, dovetail.fingerprint(tmp_path / layout)}
+        difference = dovetail.diff(made[hub], tmp_path / layout, values=True)
+        assert difference.is_same, (difference.verdict, difference.settings)
+        assert (difference.changes, difference.names) == ((), "canonical"), layout
+        assert difference.equal == difference.compared > 0, layout
         report = dovetail.inspect(tmp_path / layout)
         assert report.is_whole, report.findings
         assert layout in (report.layout, *report.same_layouts)
-    assert len(prints) == bool(others)
+    assert len(prints) == 1

@@ -15,6 +15,7 @@ import dovetail
 from dovetail.errors import UsageError
 from dovetail.explain.examine import examine
 from dovetail.families import built_in, family
+from dovetail.report import Report
 from dovetail.weights.stored_leaves import stored_leaves
 from files import MODELS, header_of, plan_of
 
@@ -39,14 +40,16 @@ MADE = [
 ]
 
 
-def made(
-    path: Path, id: str, number: int, layout: str, **options: Any
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Makes a model of MODELS; gives dtype and shape by stored name, as other libraries read them."""
+def made(path: Path, id: str, number: int, layout: str, **options: Any) -> None:
+    """Makes a model of MODELS."""
     dovetail.make(id, path, layout=layout, set=MODELS[id][number], **options)
+
+
+def headers(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape by stored name."""
     return {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in loaded(path).items()
+        for name, tensor in tensors.items()
     }
 
 
@@ -111,10 +114,27 @@ def without_prefix(names: dict[str, Any], id: str, layout: str) -> dict[str, Any
 
 
 @pytest.mark.parametrize(("id", "number", "layout"), MADE)
-def test_other_libraries_read_names_shapes_and_dtypes_that_were_declared(
-    id: str, number: int, layout: str, tmp_path: Path
-) -> None:
-    found = without_prefix(made(tmp_path / "out", id, number, layout), id, layout)
+def test_what_is_made_is_what_was_declared(id: str, number: int, layout: str, tmp_path: Path) -> None:
+    """Other libraries read it, `validate` finds it whole and knows it, and sparse it is the same without data."""
+    made(tmp_path / "full", id, number, layout)
+    full = loaded(tmp_path / "full")
+    check_header(headers(full), id, number, layout)
+    check_report(dovetail.validate(tmp_path / "full", values=True), id, number, layout)
+    made(tmp_path / "sparse", id, number, layout, sparse=True)
+    sparse = loaded(tmp_path / "sparse")
+    assert headers(sparse) == headers(full)
+    assert not any(tensor.any() for tensor in sparse.values())
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "full").rglob("*") if path.is_file()}
+    assert sizes == {
+        path.name: path.stat().st_size for path in (tmp_path / "sparse").rglob("*") if path.is_file()
+    }
+    report = dovetail.inspect(tmp_path / "sparse")
+    assert (report.family, report.layout, report.is_whole) == (id, layout, True)
+
+
+def check_header(read: dict[str, tuple[str, tuple[int, ...]]], id: str, number: int, layout: str) -> None:
+    """Names, shapes and dtypes are those that were declared, and second names are there where they should be."""
+    found = without_prefix(read, id, layout)
     header = declared(id, number, layout)
     aliases = found.keys() - header.keys()
     assert {name: (dtype, list(shape)) for name, (dtype, shape) in found.items() if name not in aliases} == {
@@ -125,12 +145,8 @@ def test_other_libraries_read_names_shapes_and_dtypes_that_were_declared(
     )
 
 
-@pytest.mark.parametrize(("id", "number", "layout"), MADE)
-def test_what_is_made_is_whole_and_known_for_what_it_is(
-    id: str, number: int, layout: str, tmp_path: Path
-) -> None:
-    made(tmp_path / "out", id, number, layout, dtype="float32")
-    report = dovetail.validate(tmp_path / "out", values=True)
+def check_report(report: Report, id: str, number: int, layout: str) -> None:
+    """It is whole, and its sizes are those that were asked for."""
     assert (report.family, report.layout) == (id, layout)
     assert report.is_whole
     assert [f.message for f in report.findings if f.code not in EXPECTED] == []
@@ -140,20 +156,6 @@ def test_what_is_made_is_whole_and_known_for_what_it_is(
     for name, size in plan.sizes.items():
         if name.split(".")[0] in roles:
             assert known[name] == size or (known[name] is None and name in UNSAID[id]), name
-
-
-@pytest.mark.parametrize(("id", "number", "layout"), MADE)
-def test_sparse_has_the_same_header_and_no_data(id: str, number: int, layout: str, tmp_path: Path) -> None:
-    full = made(tmp_path / "full", id, number, layout)
-    sparse = made(tmp_path / "sparse", id, number, layout, sparse=True)
-    assert sparse == full
-    assert not any(tensor.any() for tensor in loaded(tmp_path / "sparse").values())
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "full").rglob("*") if path.is_file()}
-    assert sizes == {
-        path.name: path.stat().st_size for path in (tmp_path / "sparse").rglob("*") if path.is_file()
-    }
-    report = dovetail.inspect(tmp_path / "sparse")
-    assert (report.family, report.layout, report.is_whole) == (id, layout, True)
 
 
 @pytest.mark.parametrize("id", [one.id for one in built_in()])

@@ -111,7 +111,7 @@ def test_the_first_node_of_a_split_makes_the_inputs_of_the_whole(tmp_path: Path)
     """Though its head lies on another node."""
     pytest.importorskip("torch")
     sizes = {**MODELS["qwen2_vl"][0], "text.head_dim": 8, "head": "head"}
-    dovetail.make("qwen2_vl", tmp_path / "whole", sizes=sizes, dtype="float32")
+    dovetail.make("qwen2_vl", tmp_path / "whole", set=sizes, dtype="float32")
     dovetail.split(tmp_path / "whole", tmp_path / "nodes", nodes=2)
     settings = {"image_token": 100, "max_pixels": 6000, "mrope_section": [2, 1, 1]}
     places = [tmp_path / "whole", tmp_path / "nodes" / "node0"]
