@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.declare.family import Family
+from dovetail.declare.part import Part
 from dovetail.errors import CheckpointError
 from dovetail.explain.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
@@ -120,6 +121,14 @@ class Documents(NamedTuple):
         value = value.get("value") if isinstance(value, dict) else value
         where = self.stamp.name if self.stamp else STAMP
         return None if value is None else Found(_brief(value), where, f"config.{name}")
+
+    def names_kind(self, part: Part, roots: tuple[str, ...]) -> bool:
+        """Whether a config says that this is the kind of part, of several with the same tensors."""
+        if not part.facts.named_by:
+            return False
+        *keys, ending = part.facts.named_by
+        found = self.find(keys, roots)
+        return found is not None and str(found.value).endswith(ending)
 
 
 def read_documents(store: Store) -> Documents:

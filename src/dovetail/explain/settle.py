@@ -22,21 +22,13 @@ def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], docum
         fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
         roots = one.family.config.roots.get(role, ("",))
         stamped = [part for part in fitting if part.id == documents.kind(role)]
-        named = stamped or [part for part in fitting if _is_named(part, documents, roots)]
+        named = stamped or [part for part in fitting if documents.names_kind(part, roots)]
         chosen = (named or fitting)[0]
         roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
         if named:
             roles[role] = roles[role]._replace(alike=())
     settled = one._replace(roles=roles)
     return detection._replace(closest=settled, claim=settled if detection.claim else None)
-
-
-def _is_named(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
-    if not part.facts.named_by:
-        return False
-    *keys, ending = part.facts.named_by
-    found = documents.find(keys, roots)
-    return found is not None and str(found.value).endswith(ending)
 
 
 def with_settled_layout(detection: Detection, entries: Mapping[str, Entry]) -> Detection:

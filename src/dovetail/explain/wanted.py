@@ -99,16 +99,9 @@ def _kind(
         return None
     if said := documents.given.get(role):
         return family.kind(role, str(said))
-    named = [part for part in family.parts[role] if _is_named(family, role, part, documents)]
+    roots = family.config.roots.get(role, ("",))
+    named = [part for part in family.parts[role] if documents.names_kind(part, roots)]
     return (named or family.parts[role])[0]
-
-
-def _is_named(family: Family, role: str, part: Part, documents: Documents) -> bool:
-    if not part.facts.named_by:
-        return False
-    *keys, ending = part.facts.named_by
-    found = documents.find(keys, family.config.roots.get(role, ("",)))
-    return found is not None and str(found.value).endswith(ending)
 
 
 def _size(
