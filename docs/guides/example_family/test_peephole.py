@@ -47,7 +47,7 @@ def test_what_is_made_is_recognised_and_a_lost_tensor_is_found(layout: str, tmp_
 
 def test_it_runs_from_every_layout_and_sees_the_image(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    dovetail.make("peephole", tmp_path / "hf", layout="hf", sizes={**TINY, **GATED}, dtype="float32")
+    dovetail.make("peephole", tmp_path / "hf", layout="hf", set={**TINY, **GATED}, dtype="float32")
     dovetail.convert(tmp_path / "hf", tmp_path / "trainer", to="trainer")
     images = [np.random.default_rng(seed).integers(0, 256, (40, 30, 3), dtype=np.uint8) for seed in (1, 2)]
     logits = []
