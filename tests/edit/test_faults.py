@@ -19,6 +19,7 @@ import pytest
 import dovetail as package
 from commands import Answer, dovetail, surroundings
 from dovetail.edit.write.journal import NAME as JOURNAL
+from dovetail.edit.write.journal import Entry, Journal
 
 # About 100 MB over three shards: enough for a run to be caught in the middle of any of them.
 SIZES = {
@@ -226,6 +227,19 @@ def test_a_torn_line_of_the_journal_is_cut_off(
     answer = resume(source, left)
     assert (answer.code, json.loads(answer.out)["resumed"] > 0) == (0, True)
     assert digests(left.with_suffix("")) == whole["hf"]
+
+
+def test_what_follows_a_torn_line_is_read_by_the_next_run(tmp_path: Path) -> None:
+    """A second kill after a first one: a torn line that stayed would swallow the line after it."""
+    for tensor in ("a", "b"):
+        journal = Journal(str(tmp_path), "plan")
+        journal.add("file", tensor, Entry(0, {tensor: "hash"}))
+        journal.close()
+        with open(tmp_path / JOURNAL, "ab") as torn:
+            torn.write(b'{"file": "fi')
+    journal = Journal(str(tmp_path), "plan")
+    journal.close()
+    assert [*journal.tensors] == [("file", "a"), ("file", "b")]
 
 
 @pytest.mark.parametrize("where", ["header", "tensor", "end"])

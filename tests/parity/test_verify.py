@@ -250,6 +250,20 @@ def test_other_backends_compute_the_blocks(
     assert other.note is None or (dtype, name) == ("bfloat16", "openvino")
 
 
+class Two(nn.Module):
+    """A stage with two results of different shapes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, x.sum(dim=0)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_all_results_of_a_stage_come_in_their_order(name: str) -> None:
+    x = torch.arange(6.0).view(2, 3)
+    found = backend(name).compile(Two(), (x,))(x)
+    assert [one.tolist() for one in found] == [(x + 1).tolist(), [3.0, 5.0, 7.0]]
+
+
 def test_openvino_tells_nobody_what_is_converted() -> None:
     backend("openvino")
     from openvino.tools.ovc import convert_impl
