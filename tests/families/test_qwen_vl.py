@@ -59,7 +59,7 @@ def test_the_features_of_one_depth_less_contradict_the_config(tmp_path: Path) ->
     errors = [f.message for f in dovetail.validate(path).findings if f.severity == "error"]
     assert errors == [
         "deepstack.levels is 2 in the weights (`model.visual.deepstack_merger_list.0.norm.weight`) and 3 in "
-        "config.json: vision_config.len(deepstack_visual_indexes)"
+        "config.json: len(vision_config.deepstack_visual_indexes)"
     ]
 
 

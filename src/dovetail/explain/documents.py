@@ -29,6 +29,7 @@ _YAML_FILES = ("model_config.yaml", "config.yaml")
 _MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
 _GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
 _LENGTH = re.compile(r"len\((\w+)\)")
+_KEY = re.compile(r"(?!len\()\b[A-Za-z_][\w.]*")  # of an expression over keys
 
 
 class Document(NamedTuple):
@@ -101,7 +102,7 @@ class Documents(NamedTuple):
                 for spelling in spellings:
                     value = _value(section, spelling)
                     if value is not None:
-                        return Found(_brief(value), document.name, f"{root}.{spelling}".lstrip("."))
+                        return Found(_brief(value), document.name, _place(root, spelling))
         return None
 
     def kind(self, role: str) -> str | None:
@@ -290,6 +291,15 @@ def _value(section: Mapping[str, Any], spelling: str) -> Any:
         inner = section.get(head)
         return _value(inner, rest) if isinstance(inner, dict) else None
     return section.get(spelling)
+
+
+def _place(root: str, spelling: str) -> str:
+    """Where a value stands, every key with its section.
+
+    >>> _place("vision_config", "len(layers)"), _place("", "mlp_ratio * width")
+    ('len(vision_config.layers)', 'mlp_ratio * width')
+    """
+    return _KEY.sub(rf"{root}.\g<0>", spelling) if root else spelling
 
 
 def _product(values: list[Any]) -> Any:
