@@ -19,7 +19,7 @@ def counts(plan: Blueprint, layout: str) -> tuple[int, int]:
         ("qwen2_vl", "2b", "hf", 729, 2_208_985_600),
         ("qwen2_vl", "2b", "litgpt-fork", 730, 2_442_359_296),
         ("qwen2_vl", "2b", "litgpt", 391 + 28 * 9 - 28 + 3, 2_442_359_296),
-        # transformers 5.23.0 and 5.24.0 on `meta`; the sizes in bytes of the published indexes, but for 3b and 72b
+        # transformers 5.23.0 and 5.24.0 on `meta`; published indexes say the bytes of 2.5-VL 7b, 3-VL 4b, 8b, 32b
         ("qwen2_5_vl", "3b", "hf", 824, 3_754_622_976),
         ("qwen2_5_vl", "3b", "litgpt", 824 - 36 * 4 + 1, 3_754_622_976 + 151_936 * 2048),
         ("qwen2_5_vl", "7b", "hf", 729, 16_584_333_312 // 2),

@@ -126,4 +126,4 @@ def test_the_first_node_of_a_split_makes_the_inputs_of_the_whole(tmp_path: Path)
 def test_every_family_that_runs_says_what_makes_its_inputs() -> None:
     there = {id for id, _ in CASES}
     assert there >= {*LANGUAGE, *TEXT, "pi0", "pi05", "siglip", "dinov2"}
-    assert family("qwen2_vl").inputs == "dovetail.inputs.qwen2_vl:Qwen2VLInputs"
+    assert family("qwen2_vl").inputs == "dovetail.inputs.qwen_vl:QwenVLInputs"

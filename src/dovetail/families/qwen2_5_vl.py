@@ -152,6 +152,6 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.qwen2_5_vl:Qwen25VL",
-    inputs="dovetail.inputs.qwen2_vl:Qwen2VLInputs",
+    inputs="dovetail.inputs.qwen_vl:QwenVLInputs",
     sources=("arXiv:2502.13923", "transformers@5.23.0 modeling_qwen2_5_vl.py"),
 )

@@ -4,7 +4,7 @@ The vision tower's `embed_dim` is its width; `hidden_size` in its config is the 
 of the decoder. The published Qwen2-VL config is flat: text keys stand at the top level.
 
 Sources: transformers 4.45.2-5.23.0 `modeling_qwen2_vl.py`, saved and read back in six versions;
-transformers#45357 for the save bug of 5.5.0-5.5.3; a fork of MDI-LLM for `litgpt-fork`;
+transformers#45357 for the save bug that `hf-5.5.3-bug` stands for; a fork of MDI-LLM for `litgpt-fork`;
 arXiv:2409.12191.
 """
 
@@ -146,7 +146,7 @@ FAMILY = Family(
     """,
     tied_heads={"head": "text"},
     layouts=(
-        *qwen_vl_layouts(saved="4.45-5.0 and 5.23", bug="5.5.4"),
+        *qwen_vl_layouts(saved="4.45-5.3 and 5.6-5.23", bug="5.4.0-5.5.4"),
         layout(
             "hf-5.5.3-bug",
             {
@@ -156,7 +156,8 @@ FAMILY = Family(
                 "head": "lm_head.",
             },
             writable=False,
-            note="vision under the language model, a save bug of transformers 5.5.0-5.5.3 (transformers#45357)",
+            note="vision under the language model, a save bug of transformers 5.5.0-5.5.3 (transformers#45357: "
+            "seen of Qwen3.5, not of Qwen2-VL)",
         ),
         *(litgpt_layout(naming, HUB_VISION) for naming in ("litgpt", "litgpt-legacy", "litgpt-fork")),
     ),
@@ -190,6 +191,6 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.qwen2_vl:Qwen2VL",
-    inputs="dovetail.inputs.qwen2_vl:Qwen2VLInputs",
+    inputs="dovetail.inputs.qwen_vl:QwenVLInputs",
     sources=("arXiv:2409.12191", "transformers@5.23.0 modeling_qwen2_vl.py", "transformers#45357"),
 )

@@ -212,6 +212,6 @@ FAMILY = Family(
     },
     settings=SETTINGS,
     model="dovetail.models.vlm.qwen3_vl:Qwen3VL",
-    inputs="dovetail.inputs.qwen2_vl:Qwen2VLInputs",
+    inputs="dovetail.inputs.qwen_vl:QwenVLInputs",
     sources=("arXiv:2511.21631", "arXiv:2406.04334", "transformers@5.23.0 modeling_qwen3_vl.py"),
 )

@@ -1,6 +1,6 @@
 """Rows of token ids and their images as the arrays that a model takes: no weights, no device, no torch.
 
-    inputs = Qwen2VLInputs(values)                              from sizes and settings alone
+    inputs = QwenVLInputs(values)                              from sizes and settings alone
     arrays = inputs([[5, 151655, 7], [8, 9]], [[image], []])    {"tokens": ..., "valid": ..., "pixels": ...}
     inputs.num_features(1080, 1920)                             how many tokens an image becomes
     inputs.expanded([5, 151655, 7], [(1080, 1920)])             the row with as many placeholders

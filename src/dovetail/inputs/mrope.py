@@ -1,4 +1,4 @@
-"""Positions of Qwen2-VL's tokens: three each, for time, height and width (arXiv:2409.12191 sec. 2.1).
+"""Positions of Qwen-VL's tokens: three each, for time, height and width (arXiv:2409.12191 sec. 2.1).
 
 In text all three count on together. In an image they count its frames, rows and columns of features, and
 text goes on after the largest:
@@ -8,7 +8,8 @@ text goes on after the largest:
     height   0 1   2   2   2   3   3   3 5
     width    0 1   2   3   4   2   3   4 5
 
-Source: transformers@5.23.0 `modeling_qwen2_vl.py:get_rope_index`.
+Source: transformers@5.23.0 `modeling_{qwen2_vl,qwen2_5_vl,qwen3_vl}.py:get_rope_index`, which are alike for
+images.
 """
 
 from collections.abc import Sequence

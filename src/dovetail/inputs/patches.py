@@ -1,4 +1,4 @@
-"""Qwen2-VL's pixels: an image at a size of its own, cut into patches in the order of the merger.
+"""Pixels of the Qwen-VL families: an image at a size of its own, cut into patches in the order of the merger.
 
 Sources: transformers@5.23.0 `models/qwen2_vl/image_processing_pil_qwen2_vl.py`; arXiv:2409.12191 sec. 2.
 """

@@ -1,7 +1,8 @@
-"""Qwen2-VL's inputs: images at a size of their own, cut into patches, and three positions for every token.
+"""The inputs of the Qwen-VL families: images at a size of their own, cut into patches, and three positions
+for every token.
 
-Sources: those of `patches.py` and `mrope.py`. Padding takes position 0 here and 1 in transformers 4: nobody
-sees it.
+What the families do differently with images is declared: patches, areas, means. Sources: those of
+`patches.py` and `mrope.py`. Padding takes position 0 here and 1 in transformers 4: nobody sees it.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class PatchConfig:
     frames: int
 
 
-class Qwen2VLInputs(LanguageInputs):
+class QwenVLInputs(LanguageInputs):
     """Cuts images into patches, expands placeholders, pads rows and counts positions."""
 
     def __init__(self, values: Values) -> None:

@@ -2,8 +2,8 @@
 
     p  patches of all images
 
-Images differ from Qwen2-VL's in nothing but the tower. (The positions of a video would: its time runs in
-seconds, `tokens_per_second` of them.)
+With images it differs from Qwen2-VL in nothing but the tower. (With videos, which are not written here, it
+would in positions too: their time runs by `tokens_per_second`.)
 
 Sources: transformers@5.23.0 `modeling_qwen2_5_vl.py`; arXiv:2502.13923 sec. 2.1.
 """
@@ -11,7 +11,6 @@ Sources: transformers@5.23.0 `modeling_qwen2_5_vl.py`; arXiv:2502.13923 sec. 2.1
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dovetail.inputs.qwen2_vl import Qwen2VLInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.rotary import sectioned_rotation
 from dovetail.models.towers.grids import Merger, MergerConfig
@@ -27,11 +26,8 @@ class Qwen25VL(QwenVL):
 
     def __init__(self, values: Values) -> None:
         merger = fill(MergerConfig, values, "merger")
-        seeing = {
-            "vision": Qwen25Vit(fill(Qwen25VitConfig, values, "vision"), merger.edge),
-            "merger": qwen25_merger(merger),
-        }
-        super().__init__(values, Qwen2VLInputs(values), sectioned_rotation, seeing)
+        vision = Qwen25Vit(fill(Qwen25VitConfig, values, "vision"), merger.edge)
+        super().__init__(values, sectioned_rotation, {"vision": vision, "merger": qwen25_merger(merger)})
 
     def seen(self, patches: Float[Tensor, "p values"], grids: Int[Tensor, "images 3"]) -> Seen:
         return Seen(self.merger(self.vision(patches, grids)))

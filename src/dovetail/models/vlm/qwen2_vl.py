@@ -10,7 +10,6 @@ Sources: transformers@5.23.0 `modeling_qwen2_vl.py`; arXiv:2409.12191 sec. 2.1.
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dovetail.inputs.qwen2_vl import Qwen2VLInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.rotary import sectioned_rotation
 from dovetail.models.towers.grids import Merger, MergerConfig
@@ -26,11 +25,8 @@ class Qwen2VL(QwenVL):
 
     def __init__(self, values: Values) -> None:
         merger = fill(MergerConfig, values, "merger")
-        seeing = {
-            "vision": Qwen2Vit(fill(Qwen2VitConfig, values, "vision"), merger.edge),
-            "merger": qwen2_merger(merger),
-        }
-        super().__init__(values, Qwen2VLInputs(values), sectioned_rotation, seeing)
+        vision = Qwen2Vit(fill(Qwen2VitConfig, values, "vision"), merger.edge)
+        super().__init__(values, sectioned_rotation, {"vision": vision, "merger": qwen2_merger(merger)})
 
     def seen(self, patches: Float[Tensor, "p values"], grids: Int[Tensor, "images 3"]) -> Seen:
         return Seen(self.merger(self.vision(patches, grids)))

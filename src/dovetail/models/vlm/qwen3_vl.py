@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dovetail.errors import UsageError
-from dovetail.inputs.qwen2_vl import Qwen2VLInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.rotary import Rotation, turned_by
@@ -100,7 +99,7 @@ class Qwen3VL(QwenVL):
             "merger": qwen3_merger(merger),
             "deepstack": Blocks({str(i): deepstack_merger(inner) for i in range(inside.levels)}),
         }
-        super().__init__(values, Qwen2VLInputs(values), interleaved_rotation, seeing)
+        super().__init__(values, interleaved_rotation, seeing)
         for level in range(self.text.config.layers, inside.levels):
             self.unreached[f"deepstack.{level}.*"] = "the decoder has no layer to add it after"
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dovetail.inputs.language import LanguageInputs
+from dovetail.inputs.qwen_vl import QwenVLInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
@@ -48,11 +48,9 @@ class Seen(NamedTuple):
 class QwenVL(LanguageModel):
     """The parts that see, the decoder and its head. `seeing` are the former, by their roles."""
 
-    def __init__(
-        self, values: Values, inputs: LanguageInputs, turn: Turn, seeing: dict[str, nn.Module]
-    ) -> None:
+    def __init__(self, values: Values, turn: Turn, seeing: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.inputs = inputs
+        self.inputs = QwenVLInputs(values)
         self.config = fill(QwenVLConfig, values)
         self.turn = turn
         for role, part in seeing.items():
