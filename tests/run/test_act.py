@@ -575,5 +575,6 @@ def test_wrong_commands(case: str, desk: Path) -> None:
 def test_the_verb_is_a_function_too(desk: Path) -> None:
     cameras = {"base": np.asarray(Image.open(desk / "a.png"))}
     expected = Actor.load(desk / "pi0").act(cameras, "go", np.load(desk / "x.npy"), num_steps=2, seed=5)
-    found = dovetail.act(desk / "pi0", cameras, "go", np.load(desk / "x.npy"), steps=2, seed=5)
+    state = np.load(desk / "x.npy")
+    found = dovetail.act(desk / "pi0", cameras, instruction="go", state=state, steps=2, seed=5)
     assert found.as_json() == expected.as_json()

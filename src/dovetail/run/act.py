@@ -157,9 +157,9 @@ def _among_weights(model: Policy) -> Statistics | None:
 def act(
     checkpoint: Path,
     cameras: Mapping[str, np.ndarray],
+    *,
     instruction: Instruction,
     state: Any = None,
-    *,
     steps: int = 10,
     noise: Any = None,
     seed: int = 0,

@@ -239,8 +239,8 @@ def _stretched(section: Mapping[str, Any], length: int) -> int:
 def generate(
     checkpoint: Path,
     prompt: Prompt,
-    images: Images = (),
     *,
+    images: Images = (),
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     top_k: int = 0,
