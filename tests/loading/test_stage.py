@@ -11,7 +11,7 @@ import dovetail
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.loading.stage import load_stage
 from dovetail.models.stage import Stage
-from dovetail.models.stream import Stream
+from dovetail.models.stream import Stream, packed
 from dovetail.run.engine import Draw, Piece, answers, greedy, step
 from hubserver import HubServer
 from inputs.golden_images import noise
@@ -113,6 +113,37 @@ def test_a_chain_equals_the_whole_model(case: Case, tmp_path: Path) -> None:
                 assert len(found[0]) == NEW
                 for mine, theirs in zip(found, expected, strict=True):
                     assert all(map(torch.equal, mine, theirs)), (how, counts, chunk)
+
+
+def test_what_the_first_layers_add_travels_until_it_is_spent(tmp_path: Path) -> None:
+    """Qwen3-VL with three levels: the stages up to the third layer pass them on, and all need them."""
+    deep = Case("qwen3_vl-head", tmp_path)
+    stages = [load_stage(deep.folder, run, settings=deep.settings) for run in ranges([1, 1, 2, 3])]
+    prompt = deep.prompts(stages[0])[0]
+    assert prompt.added is not None
+    assert len(prompt.added) == 3
+    assert not prompt.added[:, prompt.columns.modality == 0].any()
+
+    @torch.no_grad()
+    def run(stream: Stream) -> tuple[torch.Tensor, list[bool]]:
+        carried = []
+        for stage in stages:
+            stage.open(0, stream.x.shape[1])
+            stream = stage(stream)
+            stage.close(0)
+            carried.append(stream.added is not None)
+        return stream.x, carried
+
+    stream = packed([prompt])
+    whole, carried = run(stream)
+    assert carried == [True, True, False, False]
+    with torch.no_grad():
+        assert_near(whole, deep.model.hidden(prompt))
+    for level in range(3):
+        added = prompt.added.clone()
+        added[level] = 0
+        lost, _ = run(stream._replace(added=added))
+        assert not torch.allclose(lost, whole, atol=1e-3), level
 
 
 def test_a_stage_has_nothing_of_the_others(case: Case) -> None:

@@ -9,6 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 import dovetail
 from dovetail.errors import UsageError
+from dovetail.inputs.mrope import mrope_positions
 from dovetail.models.rotary import frequencies
 from dovetail.models.taps import tapped
 from dovetail.models.vlm.qwen3_vl import dealt, interleaved_rotation
@@ -76,6 +77,16 @@ def test_greedy_tokens(pair: tuple[Any, Any], rows: Any, pictures: Any) -> None:
 
 def test_every_way_of_running(pair: tuple[Any, Any]) -> None:
     check_running(pair[1], ROWS, PICTURES, vocab=IMAGE)
+
+
+def test_images_that_touch_follow_each_other() -> None:
+    """Where nothing stands between two images; transformers 5.23 fails there in two of the families."""
+    row = [1, *[9] * 6, *[9] * 2, 2]
+    assert mrope_positions(row, [(1, 4, 6), (1, 4, 2)], 9, 2).tolist() == [
+        [0, 1, 1, 1, 1, 1, 1, 4, 4, 6],
+        [0, 1, 1, 1, 2, 2, 2, 4, 5, 6],
+        [0, 1, 2, 3, 1, 2, 3, 4, 4, 6],
+    ]
 
 
 def test_a_video_is_refused(pair: tuple[Any, Any]) -> None:
