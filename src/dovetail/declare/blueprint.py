@@ -135,6 +135,8 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
             what = f"sizes of {role}" if role in kinds else "parts"
             raise UsageError(f"{family.id} has no size `{name}`", hint=f"{what}: {listed(known, 20)}")
     _spread(family, kinds, numbers)
+    for role, part in kinds.items():
+        _complete_kinds(role, part, numbers, subsets)
     needed = [f"{role}.{dim}" for role, part in kinds.items() for dim in (*part.dims, *part.subsets)]
     missing = [name for name in needed if name not in numbers and name not in subsets]
     if missing:
@@ -142,6 +144,30 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
             f"{family.id} needs more sizes: {listed(missing)}", hint="give them with --set NAME=NUMBER"
         )
     return Blueprint(family, kinds, numbers, features, subsets)
+
+
+def _complete_kinds(
+    role: str, part: Part, numbers: Mapping[str, int], subsets: dict[str, tuple[int, ...]]
+) -> None:
+    """Layers of a kind that is not said are those of no other kind.
+
+    Raises:
+        UsageError: a layer is of two kinds or of none.
+    """
+    for rule in part.facts.layer_kinds:
+        names = [f"{role}.{name}" for name in part.kinds_of(rule)]
+        count = numbers.get(f"{role}.{part.count_name(rule.over)}", 0)
+        said = [member for name in names for member in subsets.get(name, ())]
+        unsaid = [name for name in names if name not in subsets]
+        if len(unsaid) == 1:
+            subsets[unsaid[0]] = tuple(sorted({*range(count)} - {*said}))
+            said += subsets[unsaid[0]]
+        if not unsaid[1:] and sorted(said) != [*range(count)]:
+            raise UsageError(
+                f"every {rule.over} of {role} is of one kind",
+                **{name: ",".join(map(str, subsets[name])) or "none" for name in names},
+                hint=f"give each of the {count} to one of {', '.join(names)}",
+            )
 
 
 def _number(name: str, value: int | str) -> int:

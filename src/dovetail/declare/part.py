@@ -217,6 +217,19 @@ class Derived(NamedTuple):
     spellings: tuple[str, ...] = ()
 
 
+class LayerKinds(NamedTuple):
+    """Kinds of layers, of which every layer is one: `{layer:full}` runs over those of the kind `full`.
+
+    `words` maps each kind to what a config calls it in the list under `spelling`, one word a layer. Names
+    tell the kinds apart, or shapes: leaves of several kinds may be stored under one name, and then the kind
+    that is declared first is the one that most layers are of.
+    """
+
+    words: Mapping[str, str]
+    spelling: str = "layer_types"
+    over: str = "layer"
+
+
 class Facts(NamedTuple):
     """What a part knows about its dims beyond the shapes.
 
@@ -229,7 +242,8 @@ class Facts(NamedTuple):
     `derived`: values for the reader of a report, computed from the sizes.
     `constants`: what the kind says by itself. `counts`: the dim that counts an index, if not its plural.
     `named_by`: where another kind has the same tensors, keys of a config and how the value ends that
-    names this one. `litgpt`: what LitGPT's config says of this kind of decoder.
+    names this one. `litgpt`: what LitGPT's config says of this kind of decoder. `layer_kinds`: indices
+    whose members are of several kinds.
     """
 
     spellings: Mapping[str, tuple[str, ...]] = _NONE
@@ -243,6 +257,7 @@ class Facts(NamedTuple):
     counts: Mapping[str, str] = _NONE
     named_by: tuple[str, ...] = ()
     litgpt: Mapping[str, Any] = _NONE
+    layer_kinds: tuple[LayerKinds, ...] = ()
 
 
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:
@@ -351,6 +366,10 @@ class Part:
         templates = [leaf.template for leaf in self.leaves.values()]
         pairs = [pair for one in templates for pair in zip(one.fields, one.subsets, strict=True)]
         return tuple(dict.fromkeys(f"{subset}_{self.count_name(index)}" for index, subset in pairs if subset))
+
+    def kinds_of(self, rule: LayerKinds) -> dict[str, str]:
+        """The name of the members of each kind, `full_layers`, with the word that a config has for it."""
+        return {f"{kind}_{self.count_name(rule.over)}": word for kind, word in rule.words.items()}
 
     def equations(self) -> list[tuple[str, Expression]]:
         """What must hold between the dims."""

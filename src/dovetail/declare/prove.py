@@ -15,6 +15,7 @@ from dovetail.dims import Expression
 from dovetail.errors import DeclarationError
 
 _INDEX = re.compile(r"\{[^}]*\}")
+_FIELD_KIND = re.compile(r":[a-z_]+\}")
 
 
 def prove(family: Family) -> None:
@@ -28,6 +29,7 @@ def prove(family: Family) -> None:
         problems += _layout(family, layout)
     for kinds in family.parts.values():
         for part in kinds:
+            problems += _kinds(part)
             problems += [problem for naming in part.namings for problem in _ops(part, naming)]
     if problems:
         raise DeclarationError(f"family `{family.id}` contradicts itself: " + "; ".join(problems))
@@ -145,7 +147,12 @@ def _ops(part: Part, naming: str) -> Iterator[str]:
             generator.integers(0, 1 << 30, size=tuple(axis.evaluate(sizes) for axis in shape))
             for shape in shapes
         ]
-        stored = row.op.join(leaves, sizes)
+        try:
+            stored = row.op.join(leaves, sizes)
+        except ValueError:  # numpy's: the shapes do not fit the op
+            shapes_said = ", ".join(str(leaf.shape) for leaf in leaves)
+            yield f"{part.id}/{naming}: {row.op.word} cannot make {row.stored.text} of {shapes_said}"
+            continue
         expected = tuple(axis.evaluate(sizes) for axis in row.op.stored_shape(one))
         if stored.shape != expected:
             yield f"{part.id}/{naming}: {row.stored.text} has shape {stored.shape}, declared {expected}"
@@ -158,6 +165,25 @@ def _ops(part: Part, naming: str) -> Iterator[str]:
             gathered = [flat[run.start : run.start + run.length] for run in pieces]
             if not np.array_equal(np.concatenate(gathered), leaf.reshape(-1)):
                 yield f"{part.id}/{naming}: the runs of {row.op.word} in {row.stored.text} are wrong"
+
+
+def _kinds(part: Part) -> Iterator[str]:
+    """Kinds of layers are subsets of the part; tensors of one name are of different kinds of one rule."""
+    known = set(part.subsets)
+    for rule in part.facts.layer_kinds:
+        if unknown := [name for name in part.kinds_of(rule) if name not in known]:
+            yield f"{part.id} has no leaves of {', '.join(unknown)}"
+    rules = [set(rule.words) for rule in part.facts.layer_kinds]
+    for naming in part.namings:
+        names: dict[str, list[str]] = {}
+        for row in part.rows(naming):
+            if not row.is_alias and any(row.stored.subsets):
+                name = _FIELD_KIND.sub("}", row.stored.text)
+                names.setdefault(name, []).append("".join(row.stored.subsets))
+        for name, kinds in names.items():
+            is_divided = any(len({*kinds}) == len(kinds) and {*kinds} <= rule for rule in rules)
+            if len(kinds) > 1 and not is_divided:
+                yield f"{part.id}/{naming}: no kinds of layers divide the leaves stored as {name}"
 
 
 def _fields(part: Part, row: Row) -> str | None:

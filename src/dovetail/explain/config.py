@@ -8,7 +8,7 @@ settles is listed as undetermined.
 from collections.abc import Iterator, Mapping
 
 from dovetail.declare.family import Family
-from dovetail.declare.part import Derived, Part, Setting
+from dovetail.declare.part import Derived, LayerKinds, Part, Setting
 from dovetail.dims import Size, Solver, Source
 from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
@@ -39,6 +39,7 @@ def fill_config(
             | part_settings(part.role, part.part, one.family, documents)
         )
         part.check_equations()
+        part.check_kinds()
         findings += part.findings
     is_cut_out = len(one.roles) == 1 < len(one.family.parts) - len(one.family.optional)
     return values | ({} if is_cut_out else family_settings(one.family, documents)), findings
@@ -231,6 +232,53 @@ class _PartConfig:
                         hint=f"whoever rebuilds the module must be told {left} = {size.value}",
                     )
                 )
+
+    def check_kinds(self) -> None:
+        """Every layer is of one kind, the one that a config says."""
+        members = {name: value.value for name, value in self.subsets().items()}
+        for rule in self.part.facts.layer_kinds:
+            count = self.size(self.part.count_name(rule.over))
+            words = self.part.kinds_of(rule)
+            found: dict[int, list[str]] = {}
+            for name, word in words.items():
+                for member in members.get(f"{self.role}.{name}", ()):
+                    found.setdefault(member, []).append(word)
+            said = self.documents.find((rule.spelling,), self.roots)
+            for member in range(count.value if count else 0):
+                of = found.get(member, [])
+                if len(of) != 1:
+                    what = "of no kind" if not of else f"{' and '.join(of)} at once"
+                    known = f"one of {', '.join(words.values())}"
+                    self.findings.append(self._kind_finding(rule, member, what, known))
+                elif said and isinstance(said.value, list) and said.value[member : member + 1] != of:
+                    there = said.value[member] if member < len(said.value) else "not there"
+                    self.findings.append(
+                        self._kind_finding(
+                            rule, member, f"{of[0]} by its tensors", f"{there} in {said.place}"
+                        )
+                    )
+
+    def _kind_finding(self, rule: LayerKinds, member: int, found: str, expected: str) -> Finding:
+        """What is said of a layer; its tensors, and those of any kind that it might have."""
+        mine = [
+            (dict(zip(row.row.stored.fields, index, strict=True)).get(rule.over), name)
+            for row in self.match.rows
+            for index, name in row.found.items()
+        ]
+        possible = [
+            name
+            for row in self.match.rows
+            if row.stack in {(f"{rule.over}:{kind}",) for kind in rule.words}
+            for name in row.names([(member,)])
+        ]
+        return Finding(
+            code="layer-kind",
+            severity="error",
+            part=self.role,
+            message=f"{rule.over} {member} of {self.role} is {found}, expected {expected}",
+            tensors=tuple(dict.fromkeys([*(name for at, name in mine if at == member), *possible])),
+            hint="tensors of the layer may be lost or of another model",
+        )
 
     def _contradiction(self, dim: str, size: Size, found: Found, source: Source) -> Finding:
         name = f"{self.role}.{dim}"

@@ -125,9 +125,10 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
         if not row.is_alias:
             match = _find_row(row, aliases.get(row.leaves), mount, inventory)
             (matches if match.found else absent).append(match)
+    matches, absent = _divided(matches, absent, inventory)
     features = _features_present(part, matches)
     needed = [match for match in absent if _is_needed(part, match.row, features)]
-    stacks = _stacks(matches)
+    stacks = _with_kinds(part, _stacks(matches))
     lacks, stray, gaps = _compare_with_stacks(matches, needed, stacks)
     kept = tuple(_without_stray(match, stray) for match in matches)
     return PartMatch(
@@ -142,6 +143,53 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
         ignored=tuple(_ignored(part, mount, inventory)),
         stacks=stacks,
     )
+
+
+def _divided(
+    matches: list[RowMatch], absent: list[RowMatch], inventory: Inventory
+) -> tuple[list[RowMatch], list[RowMatch]]:
+    """The rows, where several kinds of layers have tensors of one name, each with those of its kind.
+
+    Shapes tell them apart, and most rows of a kind tell which layers are of it.
+    """
+    sharing: dict[str, list[int]] = {}
+    for position, match in enumerate(matches):
+        if any(match.row.stored.subsets):
+            sharing.setdefault(match.row.stored.star, []).append(position)
+    shared = [positions for positions in sharing.values() if len(positions) > 1]
+    if not shared:
+        return matches, absent
+    divided = list(matches)
+    for positions in shared:
+        for position, found in zip(positions, _by_shape(matches, positions, inventory), strict=True):
+            divided[position] = matches[position]._replace(found=found, group="")
+    stacks = _stacks([match for match in divided if match.found])
+    for positions in shared:
+        everything = matches[positions[0]].found
+        fitting = {
+            index: next((p for p in positions if index in stacks.get(matches[p].stack, ())), positions[0])
+            for index in everything
+        }
+        for position in positions:
+            found = {index: name for index, name in everything.items() if fitting[index] == position}
+            divided[position] = divided[position]._replace(found=found)
+    return [one for one in divided if one.found], [*absent, *(one for one in divided if not one.found)]
+
+
+def _by_shape(matches: list[RowMatch], positions: list[int], inventory: Inventory) -> list[Found]:
+    """The tensors of one name by shape, as many shapes as there are rows, the usual shape first."""
+    everything = matches[positions[0]].found
+    shapes = {
+        index: entry.shape if (entry := inventory.entries.get(name)) else None
+        for index, name in everything.items()
+    }
+    ranks = {
+        shape: rank for rank, (shape, _) in enumerate(Counter(shapes.values()).most_common(len(positions)))
+    }
+    return [
+        {index: name for index, name in everything.items() if ranks.get(shapes[index], 0) == rank}
+        for rank in range(len(positions))
+    ]
 
 
 def _is_anything_there(part: Part, mount: Mount, inventory: Inventory) -> bool:
@@ -220,6 +268,15 @@ def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
                 ballots[same] = (match.found, ballots[same][1] + 1)
     elected = {key: max(ballots, key=lambda one: (one[1], len(one[0])))[0] for key, ballots in votes.items()}
     return {key: _without_holes(key, frozenset(found)) for key, found in elected.items()}
+
+
+def _with_kinds(part: Part, stacks: dict[StackKey, frozenset[Index]]) -> dict[StackKey, frozenset[Index]]:
+    """The same, with the layers of every kind among all layers."""
+    for rule in part.facts.layer_kinds:
+        if (rule.over,) in stacks:
+            kinds = [stacks.get((f"{rule.over}:{kind}",), frozenset()) for kind in rule.words]
+            stacks[(rule.over,)] = stacks[(rule.over,)].union(*kinds)
+    return stacks
 
 
 def _is_same(one: Found, other: Found) -> bool:

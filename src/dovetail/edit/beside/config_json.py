@@ -41,6 +41,13 @@ def config_json(
             if dim in dims:
                 for key, value in _spell(spellings[0], dims[dim], dims).items():
                     put(config, _dotted(section, key), value)
+        for rule in part.facts.layer_kinds:
+            words = {
+                member: word
+                for name, word in part.kinds_of(rule).items()
+                for member in plan.subsets[f"{role}.{name}"]
+            }
+            put(config, _dotted(section, rule.spelling), [words[member] for member in sorted(words)])
         for setting in part.facts.settings:
             said = settings.get(f"{role}.{setting.name}")
             if setting.spellings and said not in (None, {}):
