@@ -220,12 +220,14 @@ LITGPT: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LITGPT)
-def test_litgpt_computes_the_same_from_what_equals_its_own_conversion(
+def converted_by_both(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[torch.nn.Module, Any]:
+    """A model saved by transformers, in LitGPT's layout as `ours` and, by its own converter, as `theirs`.
+
+    Gives the model and LitGPT's config of ours.
+    """
     from litgpt import config as litgpt_config
-    from litgpt.model import GPT
     from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 
     called, kind, changes = LITGPT[name]
@@ -233,8 +235,6 @@ def test_litgpt_computes_the_same_from_what_equals_its_own_conversion(
     model.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
     dovetail.convert(tmp_path / "saved", tmp_path / "ours", to="litgpt")
     config = litgpt_config.Config.from_file(tmp_path / "ours" / "model_config.yaml")
-    ours = torch.load(tmp_path / "ours" / "lit_model.pth", weights_only=True, mmap=True)
-
     published = next(one for one in litgpt_config.configs if one["name"] == called)
     sizes = {"n_layer": 3, "n_embd": 32, "n_head": 4, "intermediate_size": 56, "vocab_size": 97}
     heads = {"n_query_groups": config.n_query_groups, "head_size": config.head_size}
@@ -243,6 +243,17 @@ def test_litgpt_computes_the_same_from_what_equals_its_own_conversion(
     )
     shutil.copytree(tmp_path / "saved", tmp_path / "theirs")
     convert_hf_checkpoint(tmp_path / "theirs", model_name=called)
+    return model, config
+
+
+@pytest.mark.parametrize("name", LITGPT)
+def test_litgpt_computes_the_same_from_what_equals_its_own_conversion(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litgpt.model import GPT
+
+    model, config = converted_by_both(name, tmp_path, monkeypatch)
+    ours = torch.load(tmp_path / "ours" / "lit_model.pth", weights_only=True, mmap=True)
     theirs = torch.load(tmp_path / "theirs" / "lit_model.pth", weights_only=True, mmap=True)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -264,6 +275,38 @@ def test_litgpt_computes_the_same_from_what_equals_its_own_conversion(
     words = torch.arange(1, 60)[None]
     with torch.no_grad():
         torch.testing.assert_close(litgpt(words), answer(model, {"input_ids": words}), rtol=1e-5, atol=1e-5)
+
+
+def alone(tmp_path: Path, source: Path, *names: str) -> Path:
+    """A new folder that holds these files of another and nothing else."""
+    folder = tmp_path / f"only-{source.name}"
+    folder.mkdir()
+    for name in names:
+        shutil.copy(source / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", LITGPT)
+def test_what_litgpt_converts_is_read_and_is_the_same_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
+
+    converted_by_both(name, tmp_path, monkeypatch)
+    expected = dovetail.fingerprint(tmp_path / "saved")
+    theirs = alone(tmp_path, tmp_path / "theirs", "lit_model.pth", "model_config.yaml")
+    report = dovetail.validate(theirs)
+    assert (report.layout, report.is_whole) == ("litgpt", True)
+    assert dovetail.fingerprint(theirs) == expected
+
+    # and back: LitGPT's names of Hugging Face's tensors, in its own kind of file
+    convert_lit_checkpoint(tmp_path / "theirs", tmp_path / "back")
+    back = alone(tmp_path, tmp_path / "back", "model.pth")
+    shutil.copy(tmp_path / "saved" / "config.json", back)
+    assert dovetail.fingerprint(back) == expected
+
+    dovetail.convert(theirs, tmp_path / "again", to="hf")
+    assert dovetail.fingerprint(tmp_path / "again") == expected
 
 
 def test_rotary_scaling_that_litgpt_computes_otherwise_is_refused(tmp_path: Path) -> None:

@@ -288,7 +288,8 @@ TENSORS = {
     "a storage of quantised values": tensor(store=storage("QInt8Storage")),
     "a storage of -1 elements": tensor(store=storage(elements=b"J\xff\xff\xff\xff")),
     "a storage of 2**60 elements": tensor(store=storage(elements=BIG)),
-    "a storage whose key is a number": tensor(store=storage(key=b"K\0")),
+    "a storage whose key is a negative number": tensor(store=storage(key=b"J\xff\xff\xff\xff")),
+    "a storage whose key is True": tensor(store=storage(key=b"\x88")),
 } | {
     f"a tensor by {function}": pickled(call("torch._utils", function))
     for function in (

@@ -292,6 +292,16 @@ def saved(value: Any, protocol: int = 2) -> Unpickled:
     return unpickle(out.getvalue())
 
 
+def test_storage_key_may_be_a_number_as_litgpt_writes_it() -> None:
+    by_text, by_number = (unpickle(_view_of(key)).value for key in (b"X\1\0\0\x007", b"K\7"))
+    assert by_number == by_text == TensorRecord(Storage("7", "F32", 6), "F32", 0, (6,), (1,))
+
+
+def _view_of(key: bytes) -> bytes:
+    storage = b"(X\7\0\0\0storagectorch\nFloatStorage\n" + key + b"X\3\0\0\0cpuK\6tQ"
+    return b"\x80\2ctorch._utils\n_rebuild_tensor\n(" + storage + b"K\0K\6\x85K\1\x85tR."
+
+
 def float_view(
     *, offset: int = 0, shape: tuple[int, ...], strides: tuple[int, ...], size: int
 ) -> TensorRecord:

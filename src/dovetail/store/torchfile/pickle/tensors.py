@@ -36,6 +36,9 @@ _QUANTISED = ("QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage
 def storage_of(identity: Any) -> Storage:
     """The storage that a persistent id names: `("storage", type, key, location, elements)`.
 
+    torch writes the key as text, LitGPT's converters as a number (litgpt@0.5.13 `utils.py:incremental_save`);
+    torch.load looks for `data/KEY` either way.
+
     Raises:
         FormatError: the id is anything else, or the type is none of torch's.
     """
@@ -43,6 +46,8 @@ def storage_of(identity: Any) -> Storage:
         expected = "('storage', type, key, location, elements)"
         raise FormatError("a persistent id is not one of torch's", expected=expected)
     _, kind, key, location, elements = identity
+    if type(key) is int and 0 <= key < _MAX_SIZE:
+        key = str(key)
     if type(key) is not str or type(location) is not str:
         raise FormatError(f"a storage has the key {shown(key)} and the location {shown(location)}")
     if type(elements) is not int or not 0 <= elements < _MAX_SIZE:
