@@ -233,6 +233,8 @@ def test_a_part_of_a_node_is_the_nodes_own(qwen: Case, tmp_path: Path) -> None:
 
 def test_what_a_stage_cannot_do(qwen: Case, tmp_path: Path) -> None:
     dovetail.split(qwen.folder, tmp_path / "out", nodes=2)
+    with pytest.raises(UsageError, match="this is node 1 of 2 of a split, not a whole model"):
+        dovetail.load(tmp_path / "out" / "node1", settings=qwen.settings)
     with pytest.raises(UsageError, match="are not those of this node"):
         load_stage(tmp_path / "out" / "node1", range(1, 3), settings=qwen.settings)
     last = load_stage(tmp_path / "out" / "node1", settings=qwen.settings)

@@ -66,6 +66,7 @@ def load_opened(
 ) -> nn.Module:
     """The model of an opened checkpoint; raises what `load` raises."""
     place = usable_device(device)
+    _check_no_node(checkpoint)
     with no_collection():
         weights = StoredWeights(checkpoint, compares_ties=True)
         model = build(weights.values)
@@ -120,6 +121,16 @@ def check_whole(checkpoint: Checkpoint, config: Mapping[str, Value] | None = Non
         raise UsageError(
             f"{report.family} has no value `{unknown[0]}`",
             hint=f"it has {listed(near or known, 40)}",
+        )
+
+
+def _check_no_node(checkpoint: Checkpoint) -> None:
+    """Refuses a node of a split, which is a part of a model."""
+    if (node := checkpoint.documents.node) is not None:
+        raise UsageError(
+            f"this is node {node.fact.get('index')} of {node.fact.get('of')} of a split, not a whole model",
+            checkpoint=checkpoint.report.path,
+            hint="give the folder with all nodes; `dovetail.load_stage` loads one by itself",
         )
 
 
