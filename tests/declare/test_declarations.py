@@ -9,10 +9,11 @@ import pytest
 from dovetail.declare.family import Family, Mount, layout
 from dovetail.declare.lookalikes import same_families, same_layouts
 from dovetail.declare.ops import Concat, Interleave, parse_op
-from dovetail.declare.part import Naming, Part
+from dovetail.declare.part import Facts, Naming, Part
 from dovetail.declare.prompt import Prompt
 from dovetail.declare.prove import prove
 from dovetail.declare.reference import referenced
+from dovetail.declare.spelling import read, written
 from dovetail.dims import parse_shape
 from dovetail.errors import DeclarationError
 from dovetail.families import built_in
@@ -218,3 +219,53 @@ def test_norms_of_all_families_begin_at_their_neutral_value() -> None:
 def test_every_part_that_runs_says_what_it_is_for(id: str) -> None:
     unsaid = {role for role, kinds in FAMILIES[id].parts.items() for part in kinds if part.purpose == ""}
     assert unsaid <= {"contrast", "normalizer", "vision_norm", "vicreg", "text_projection"}
+
+
+@pytest.mark.parametrize(
+    ("spellings", "message"),
+    [
+        ({"d": ("ratio * width",)}, "cannot write d as ratio * width: no size is spelled width"),
+        (
+            {"d": ("(image // patch)^2",)},
+            "cannot write d as (image // patch)^2: no size is spelled patch",
+        ),
+        ({"d": ("a // side",)}, "spells d as a // side, and reads None where 5929 was written"),
+    ],
+)
+def test_a_spelling_that_does_not_come_back_is_refused(
+    spellings: dict[str, tuple[str, ...]], message: str
+) -> None:
+    def family(more: dict[str, tuple[str, ...]]) -> Family:
+        part = Part(
+            id="small",
+            table="a  d e",
+            namings={"hf": Naming("a  x")},
+            facts=Facts(spellings={"e": ("side", "edge"), **more}),
+        )
+        return declared(part)
+
+    for fine in ("width", "ratio * side", "ratio * ratio", "len(sizes)", "(image // side)^2"):
+        prove(family({"d": (fine,)}))
+    with pytest.raises(DeclarationError) as error:
+        prove(family(spellings))
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("spelling", "size", "known", "keys"),
+    [
+        ("hidden_size", 8, {}, {"hidden_size": 8}),
+        ("ratio * width", 5120, {"width": 1280}, {"ratio": 4}),
+        ("ratio * width", 1920, {"width": 1280}, {"ratio": 1.5}),
+        ("merge * merge", 9, {}, {"merge": 3}),
+        ("(image // patch)^2", 729, {"patch": 14}, {"image": 378}),
+        ("len(layers)", 3, {}, {}),
+        ("ratio * width", 5120, {}, {}),
+    ],
+)
+def test_a_size_is_written_as_it_is_spelled(
+    spelling: str, size: int, known: dict[str, int], keys: dict[str, float]
+) -> None:
+    assert written(spelling, size, known) == keys
+    if keys:
+        assert read({**known, **keys}, spelling) == size

@@ -11,6 +11,7 @@ from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.ops import StackOver
 from dovetail.declare.part import Part, Row
 from dovetail.declare.reference import is_reference
+from dovetail.declare.spelling import is_writable, keys_of, read, written
 from dovetail.dims import Expression
 from dovetail.errors import DeclarationError
 
@@ -65,11 +66,28 @@ def _dims(family: Family) -> Iterator[str]:
             named = {*part.facts.spellings, *part.facts.open_dims, *part.facts.open_dims.values()}
             if unknown := named - known:
                 yield f"{role} ({part.id}) speaks of unknown sizes {sorted(unknown)}"
+            yield from (f"{role} ({part.id}) {problem}" for problem in _spellings(part))
     for size, numbers in family.sizes.items():
         for name in numbers:
             role, _, dim = name.partition(".")
             if role not in family.parts or (dim and not any(dim in part.dims for part in family.parts[role])):
                 yield f"size {size} names the unknown size {name}"
+
+
+def _spellings(part: Part) -> Iterator[str]:
+    """What is written into a config for a size is read as that size."""
+    firsts = {dim: spellings[0] for dim, spellings in part.facts.spellings.items()}
+    plain = {spelling: 7 for spelling in firsts.values() if keys_of(spelling) == (spelling,)}
+    for dim, spelling in firsts.items():
+        if not is_writable(spelling):
+            continue
+        if lost := [key for key in keys_of(spelling)[1:] if key not in plain]:
+            yield f"cannot write {dim} as {spelling}: no size is spelled {lost[0]}"
+            continue
+        size = (7 * 11) ** 2  # a square, and a multiple of what is known
+        found = read({**plain, **written(spelling, size, plain)}, spelling)
+        if found != size:
+            yield f"spells {dim} as {spelling}, and reads {found} where {size} was written"
 
 
 def _running(family: Family) -> Iterator[str]:

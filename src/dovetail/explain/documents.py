@@ -7,13 +7,13 @@ declares, under the sections that a family declares; nothing is guessed from a f
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
+from dovetail.declare.spelling import MAX_NUMBER, place, read
 from dovetail.errors import CheckpointError
 from dovetail.explain.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
@@ -26,10 +26,7 @@ STAMP_SCHEMA = 1
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
-_MAX_NUMBER, _MAX_TEXT, _MAX_DEPTH = 1 << 63, 200, 50
-_GRID = re.compile(r"\((\w+) // (\w+)\)\^2")
-_LENGTH = re.compile(r"len\((\w+)\)")
-_KEY = re.compile(r"(?!len\()\b[A-Za-z_][\w.]*")  # of an expression over keys
+_MAX_TEXT, _MAX_DEPTH = 200, 50
 
 
 class Document(NamedTuple):
@@ -100,9 +97,9 @@ class Documents(NamedTuple):
                 if section is None:
                     continue
                 for spelling in spellings:
-                    value = _value(section, spelling)
+                    value = read(section, spelling)
                     if value is not None:
-                        return Found(_brief(value), document.name, _place(root, spelling))
+                        return Found(_brief(value), document.name, place(root, spelling))
         return None
 
     def kind(self, role: str) -> str | None:
@@ -274,43 +271,6 @@ def _section(values: Mapping[str, Any], root: str) -> Mapping[str, Any] | None:
     return values
 
 
-def _value(section: Mapping[str, Any], spelling: str) -> Any:
-    """A key, a dotted key, a product `a * b`, the square of a division `(a // b)^2`, or how many `len(a)`."""
-    if listing := _LENGTH.fullmatch(spelling):
-        members = section.get(listing[1])
-        return len(members) if isinstance(members, list) else None
-    if " * " in spelling:
-        return _product([_value(section, key) for key in spelling.split(" * ")])
-    if grid := _GRID.fullmatch(spelling):
-        size, patch = section.get(grid[1]), section.get(grid[2])
-        return (
-            (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) and patch > 0 else None
-        )
-    if "." in spelling:
-        head, _, rest = spelling.partition(".")
-        inner = section.get(head)
-        return _value(inner, rest) if isinstance(inner, dict) else None
-    return section.get(spelling)
-
-
-def _place(root: str, spelling: str) -> str:
-    """Where a value stands, every key with its section.
-
-    >>> _place("vision_config", "len(layers)"), _place("", "mlp_ratio * width")
-    ('len(vision_config.layers)', 'mlp_ratio * width')
-    """
-    return _KEY.sub(rf"{root}.\g<0>", spelling) if root else spelling
-
-
-def _product(values: list[Any]) -> Any:
-    total: Any = 1
-    for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _MAX_NUMBER:
-            return None
-        total *= value
-    return int(total) if total == int(total) else None
-
-
 def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
     """Whether a list or map is one that settings have: rotary sections, tile sizes."""
     inner = list(value.values()) if isinstance(value, dict) else value
@@ -328,7 +288,7 @@ def _brief(value: Any) -> Any:
         return f"a {'list' if isinstance(value, list) else 'map'} of {len(value):,}"
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         return f"{value[:_MAX_TEXT]}..."
-    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
         return "a number of more than 64 bits"
     return value
 

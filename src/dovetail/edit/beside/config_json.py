@@ -1,7 +1,6 @@
 """The config.json of a model, in the spellings that transformers reads, from its sizes and settings."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.declare.part import Setting
+from dovetail.declare.spelling import written
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,9 +37,10 @@ def config_json(
     for role, part in plan.kinds.items():
         section = written_section(plan, role)
         dims = plan.dims(role)
+        known = {spellings[0]: dims[dim] for dim, spellings in part.facts.spellings.items() if dim in dims}
         for dim, spellings in part.facts.spellings.items():
             if dim in dims:
-                for key, value in _spell(spellings[0], dims[dim], dims).items():
+                for key, value in written(spellings[0], dims[dim], known).items():
                     put(config, _dotted(section, key), value)
         for rule in part.facts.layer_kinds:
             words = {
@@ -87,24 +88,6 @@ def value_at(config: Mapping[str, Any], dotted: str) -> Any:
 
 def _dotted(section: str, key: str) -> str:
     return f"{section}.{key}".lstrip(".")
-
-
-def _spell(spelling: str, size: int, dims: Mapping[str, int]) -> dict[str, Any]:
-    """The keys that give a size back under one spelling: `(image_size // patch_size)^2`, `a * a`, `a * b`.
-
-    A list of which only the length is known (`len(a)`) is not written here.
-    """
-    if spelling.startswith("len("):
-        return {}
-    if spelling.startswith("("):
-        return {spelling[1:].split(" // ", maxsplit=1)[0]: math.isqrt(size) * dims["patch"]}
-    if " * " in spelling:
-        first, second = spelling.split(" * ")
-        if first == second:
-            return {first: math.isqrt(size)}
-        ratio = size / dims["d_vision"]
-        return {first: int(ratio) if ratio == int(ratio) else ratio}
-    return {spelling: size}
 
 
 def put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) -> None:
