@@ -19,7 +19,7 @@ from dovetail.parity.measures import Tolerance, distance
 from dovetail.parity.stages import Call, Recorder
 from dovetail.parity.verify import Verification, passes, verify
 from files import MODELS
-from run.tiny import SIZES
+from run.tiny import SETTINGS, SIZES
 
 FAULTS = Callable[[nn.Module], None]
 EAGER = backend("eager")
@@ -307,6 +307,20 @@ def test_other_backends_pass(options: tuple[str, str], tmp_path: Path) -> None:
         ("prefill", "text.blocks.0"),
         ("decode", "text.blocks.0"),
     } <= seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_windows_and_deepstack_pass_in_another_backend(family: str, tmp_path: Path) -> None:
+    """Every layer and every merger, in a prefill and in a cached decode step."""
+    dovetail.make(family, tmp_path / "m", set=SIZES[family][0], dtype="float32", seed=1)
+    built = dovetail.load(tmp_path / "m", settings=SETTINGS[family])
+    found = verify(built, backend("onnx"))
+    assert found.first_divergent is None
+    seen = {(stage.passed, stage.name) for stage in found.stages}
+    assert {("prefill", "vision.blocks.1"), ("prefill", "merger"), ("decode", "text.blocks.0")} <= seen
+    levels = {("prefill", f"deepstack.{i}") for i in range(2)}
+    assert levels <= seen if family == "qwen3_vl" else not levels & seen
 
 
 @pytest.mark.slow
