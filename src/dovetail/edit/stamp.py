@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dovetail.checkpoint import Checkpoint, Path, examined
 from dovetail.declare.reference import referenced
 from dovetail.edit.conversion import Words, words_of
-from dovetail.edit.given import check_given, resolved
+from dovetail.edit.set_values import check_given, resolved
 from dovetail.edit.write.certificate import as_text, certificate, certificate_name
 from dovetail.edit.write.fetch import commit_of
 from dovetail.errors import UsageError, listed

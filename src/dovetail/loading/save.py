@@ -18,7 +18,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.dtypes import dtype_of
 from dovetail.edit.conversion import Conversion, writable_layout
 from dovetail.edit.convert import conversion_plan
-from dovetail.edit.given import check_given, resolved
+from dovetail.edit.set_values import check_given, resolved
 from dovetail.edit.write.destination import check_place
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD
