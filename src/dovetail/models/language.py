@@ -11,7 +11,7 @@ goes on from a batch, token by token, uses `dovetail.run.engine`.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ from dovetail.inputs.language import LanguageInputs
 from dovetail.models.arrays import tensors
 from dovetail.models.cache import Cache
 from dovetail.models.decoder import Decoder
+from dovetail.models.layers import Linear
 from dovetail.models.masks import Rule, advance, pasts_of
 from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation
@@ -47,7 +48,9 @@ class Head(nn.Module):
 class LanguageModel(Trainable):
     """A model that reads tokens, and perhaps images, and says what comes next."""
 
+    spine: ClassVar[str] = "text"  # the role of the decoder
     inputs: LanguageInputs
+    head: Linear | None
     product: Product | None = None  # that of the head, where it is not torch's own (`kernels.py`)
 
     @property
@@ -57,14 +60,15 @@ class LanguageModel(Trainable):
         return next(known, torch.device("meta"))
 
     @property
-    @abstractmethod
     def decoder(self) -> Decoder:
         """The decoder, whatever role it has in the family."""
+        decoder: Decoder = getattr(self, self.spine)
+        return decoder
 
     @property
-    @abstractmethod
     def head_weight(self) -> Float[Tensor, "v d"]:
         """The matrix that makes logits: a head of its own, or the token table."""
+        return self.decoder.table if self.head is None else self.head.weight
 
     def prepare(
         self,

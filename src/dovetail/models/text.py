@@ -4,7 +4,7 @@ Sources: those of `decoder.py`.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dovetail.declare.reference import referenced
@@ -50,14 +50,6 @@ class TextModel(LanguageModel):
         self.inputs = TextInputs(values)
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def embed(self, tokens: Int[Tensor, "b n"], valid: Bool[Tensor, "b n"] | None = None) -> Stream:
         """The token embeddings, at positions that skip the padding."""

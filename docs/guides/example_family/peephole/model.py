@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.masks import causal_blocks, positions_of
@@ -102,14 +101,6 @@ class Peephole(LanguageModel):
         self.resampler = Resampler(fill(ResamplerConfig, values, "resampler"))
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def embed(
         self,

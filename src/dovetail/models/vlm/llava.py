@@ -16,7 +16,6 @@ from torch import Tensor
 from dovetail.errors import UsageError
 from dovetail.inputs.llava import LEFT_OUT, LlavaInputs
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
@@ -54,14 +53,6 @@ class Llava(LanguageModel):
         self.projector = Projector(fill(ProjectorConfig, values, "projector"))
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def features(self, pixels: Float[Tensor, "i 3 height width"]) -> Float[Tensor, "i m d"]:
         """What takes the place of each image."""

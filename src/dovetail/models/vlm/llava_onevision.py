@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.inputs.llava_onevision import LlavaOnevisionInputs
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear, activation
 from dovetail.models.masks import Rule, causal_blocks, positions_of
@@ -105,14 +104,6 @@ class LlavaOnevision(LanguageModel):
         self.layer_masks = schedule(
             values.values["layer_masks"].value, self.config.variant, self.text.config.layers
         )
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     @property
     def rules(self) -> Sequence[Rule | None]:

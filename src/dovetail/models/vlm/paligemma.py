@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dovetail.inputs.paligemma import PaliGemmaInputs
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import positions_of
@@ -56,14 +55,6 @@ class PaliGemma(LanguageModel):
         self.projector = Linear(projector.d_in, projector.d_out)
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def embed(
         self,

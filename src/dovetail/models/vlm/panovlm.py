@@ -23,7 +23,6 @@ from dovetail.errors import UsageError
 from dovetail.inputs.grids import tallest_over
 from dovetail.inputs.panovlm import PanoVlmInputs
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import LayerNorm, Linear
 from dovetail.models.masks import causal_blocks, positions_of
@@ -116,14 +115,6 @@ class PanoVlm(LanguageModel):
         self.vicreg = Vicreg(fill(VicregConfig, values, "vicreg")) if values.has("vicreg") else None
         d = self.text.config.d_model
         self.text_projection = Linear(d, d) if values.has("text_projection") else None
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def features(self, pixels: Float[Tensor, "b v 3 height width"]) -> Float[Tensor, "b v m e"]:
         """What the resampler makes of each view."""

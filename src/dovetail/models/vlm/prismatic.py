@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from dovetail.errors import UsageError
 from dovetail.inputs.prismatic import PrismaticInputs, named_count, named_size
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
@@ -160,6 +159,8 @@ def build_projector(values: Values) -> nn.Module:
 class Prismatic(LanguageModel):
     """The towers, the projector, the decoder and its head."""
 
+    spine = "llm"
+
     def __init__(self, values: Values) -> None:
         super().__init__()
         self.inputs = PrismaticInputs(values)
@@ -182,14 +183,6 @@ class Prismatic(LanguageModel):
         self.projector = build_projector(values)
         self.llm = build_decoder(values, "llm")
         self.head = build_head(values, "head", self.llm)
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.llm
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.llm.table if self.head is None else self.head.weight
 
     def features(
         self,

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from dovetail.inputs.qwen_vl import QwenVLInputs
 from dovetail.inputs.values import Values, fill
-from dovetail.models.decoder import Decoder
 from dovetail.models.language import LanguageModel
 from dovetail.models.masks import causal_blocks
 from dovetail.models.rotary import Rotation
@@ -61,14 +60,6 @@ class QwenVL(LanguageModel):
     @abstractmethod
     def seen(self, patches: Float[Tensor, "p values"], grids: Int[Tensor, "images 3"]) -> Seen:
         """What the model sees in the patches of all images."""
-
-    @property
-    def decoder(self) -> Decoder:
-        return self.text
-
-    @property
-    def head_weight(self) -> Float[Tensor, "v d"]:
-        return self.text.table if self.head is None else self.head.weight
 
     def embed(
         self,
