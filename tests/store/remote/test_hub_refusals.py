@@ -1,6 +1,7 @@
 """What the hub refuses, and what dovetail says then."""
 
 import errno
+import json
 import socket
 import sys
 from collections.abc import Iterator
@@ -252,6 +253,32 @@ def test_what_answers_is_no_hub(hub: HubServer, answer: bytes, monkeypatch: pyte
     )
     page.write_bytes(b'{"id": "owner/name", "sha": "../../x"}')
     assert refusal(RemoteError, HubFolder(REPO).files).startswith("the hub does not say which commit it is\n")
+
+
+@pytest.mark.parametrize("size", ["x", "²", -1, 2**70, 1.5, True, [], {}])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_size_that_is_none(
+    hub: HubServer, size: object, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{hub.url}/files")
+    file = {"rfilename": "config.json", **({"lfs": {"size": size}} if is_large else {"size": size})}
+    page = hub.root / "api" / "models" / "owner" / "name"
+    page.parent.mkdir(parents=True)
+    page.write_text(json.dumps({"id": "owner/name", "sha": "a" * 40, "siblings": [file]}))
+    assert refusal(RemoteError, HubFolder(REPO).files).startswith(
+        "the hub gives a file a size that is none\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "siblings", [3, ["config.json"], [{"rfilename": 3}], [{}], [{"rfilename": "a", "lfs": {"size": "x"}}]]
+)
+def test_a_list_that_is_none(hub: HubServer, siblings: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{hub.url}/files")
+    page = hub.root / "api" / "models" / "owner" / "name"
+    page.parent.mkdir(parents=True)
+    page.write_text(json.dumps({"id": "owner/name", "sha": "a" * 40, "siblings": siblings}))
+    refusal(RemoteError, HubFolder(REPO).files)
 
 
 def test_a_page_of_the_list_is_refused(hub: HubServer, commit: str) -> None:

@@ -10,14 +10,15 @@ Content-Range that was asked for, or 200 with a body that is no longer than that
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from dovetail.errors import RemoteError, UnsafeError
 from dovetail.store.folder import Folder, check_name
+from dovetail.store.remote.deadline import each
 from dovetail.store.remote.request import (
     check_url,
+    count_of,
     http_library,
     login_headers,
     patiently,
@@ -119,7 +120,7 @@ class HttpSource(ByteSource):
         return (max(0, end - READ_AHEAD), end) if end == self.size else (start, end)
 
     def _fetch(self, start: int, end: int) -> bytes:
-        return patiently(lambda: self._ask(start, end), **self._where())
+        return patiently(lambda: self._ask(start, end), end - start, **self._where())
 
     def _ask(self, start: int, end: int) -> bytes:
         with request("GET", self.url, {**self._headers, "range": f"bytes={start}-{end - 1}"}) as answer:
@@ -151,10 +152,10 @@ class HttpSource(ByteSource):
 
     def _whole(self, answer: Any, start: int, end: int) -> int:
         """The file's size where the server sends all of it, which is refused unless it is short."""
-        length = answer.headers.get("content-length", "")
-        if start == 0 and length.isdecimal() and int(length) <= end:
-            return int(length)
-        amount = f"all {int(length):,} bytes" if length.isdecimal() else "a body of unknown length"
+        length = count_of(answer.headers.get("content-length", ""))
+        if start == 0 and length is not None and length <= end:
+            return length
+        amount = "a body of unknown length" if length is None else f"all {length:,} bytes"
         raise self._odd("the server does not serve parts of a file", f"bytes {start}-{end - 1}", amount)
 
     def _part(self, said: str, start: int, end: int) -> int:
@@ -163,7 +164,9 @@ class HttpSource(ByteSource):
             first, last, total = map(int, match.groups())
             if first == start and last == min(end, total) - 1:
                 return total
-        raise self._odd("the server sent other bytes than it was asked for", f"bytes {start}-{end - 1}", said)
+        raise self._odd(
+            "the server sent other bytes than it was asked for", f"bytes {start}-{end - 1}", said[:100]
+        )
 
     def _body(self, answer: Any, length: int) -> bytes:
         parts: list[bytes] = []
@@ -239,8 +242,7 @@ class HttpFolder(Folder):
 
     def _probe(self, names: set[str]) -> dict[str, int]:
         ordered = sorted(names)
-        with ThreadPoolExecutor(8) as pool:
-            sizes = list(pool.map(lambda name: size_of(self._url(name), name=name), ordered))
+        sizes = each(lambda name: size_of(self._url(name), name=name), ordered, at_once=8)
         return {name: size for name, size in zip(ordered, sizes, strict=True) if size is not None}
 
     def _shards(self, index: str) -> Iterator[str]:
@@ -281,9 +283,9 @@ def size_of(url: str, *, name: str | None = None) -> int | None:
     def ask() -> int | None:
         headers = {**login_headers(url), "accept-encoding": "identity"}
         with request("HEAD", url, headers) as answer:
-            length = answer.headers.get("content-length", "")
-            if answer.status_code == 200 and length.isdecimal():
-                return None if _is_page(answer) else int(length)
+            length = count_of(answer.headers.get("content-length", ""))
+            if answer.status_code == 200 and length is not None:
+                return None if _is_page(answer) else length
             if answer.status_code in (404, 410):
                 return None
         # Some servers refuse HEAD, and an address signed for GET does too.
@@ -298,12 +300,12 @@ def _size_said(answer: Any, where: dict[str, str]) -> int | None:
     # 403 is how a bucket that may not be listed says 404.
     if answer.status_code in (403, 404, 410) or (answer.status_code < 300 and _is_page(answer)):
         return None
-    length = answer.headers.get("content-length", "")
-    total = answer.headers.get("content-range", "").rpartition("/")[2]
-    if answer.status_code == 200 and length.isdecimal():
-        return int(length)
-    if answer.status_code in (206, 416) and total.isdecimal():
-        return int(total)
+    length = count_of(answer.headers.get("content-length", ""))
+    total = count_of(answer.headers.get("content-range", "").rpartition("/")[2])
+    if answer.status_code == 200 and length is not None:
+        return length
+    if answer.status_code in (206, 416) and total is not None:
+        return total
     if answer.status_code in (200, 206):
         hint = "download the file and give dovetail the local copy"
         raise RemoteError("the server does not say how large the file is", **where, hint=hint)

@@ -7,17 +7,27 @@ login are huggingface_hub's. The cache's layout is documented at
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError, WriteError
 from dovetail.store.folder import Folder, check_name
 from dovetail.store.remote.http import HttpSource
-from dovetail.store.remote.request import http_library, login_headers, patiently, translated
+from dovetail.store.remote.request import (
+    body,
+    count_of,
+    http_library,
+    login_headers,
+    patiently,
+    refused,
+    request,
+    translated,
+)
 from dovetail.store.source import ByteSource, LocalSource
 
 PREFIX = "hf://"
@@ -29,6 +39,9 @@ _NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|^[/.-]|[/.]$|//|\.lock$
 _OTHER_KINDS = ("datasets", "spaces", "kernels", "buckets")
 # Above this the hub's list of siblings may be cut off (huggingface_hub 1.0 `_snapshot_download.py`).
 _MAX_SIBLINGS = 50_000
+_MAX_PAGES = 1000
+_MAX_LIST = 64 << 20
+_NO_HUB = "HF_ENDPOINT, or a log-in page of this network, may answer in place of the hub"
 _FORM = "write hf://owner/name, hf://owner/name@revision or hf://owner/name@revision/path/in/repository"
 
 
@@ -214,41 +227,69 @@ def _malformed(text: str, why: str) -> UsageError:
 
 def _asked(repo: str, revision: str | None) -> Commit:
     """The commit according to the hub: one request, or a few when there are very many files."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
     where = {"repository": PREFIX + repo, "revision": revision or "main", "endpoint": constants.ENDPOINT}
-    login_headers(constants.ENDPOINT + "/")
-    api, limit = HfApi(library_name="dovetail"), constants.HF_HUB_DOWNLOAD_TIMEOUT
-    hint = "HF_ENDPOINT, or a log-in page of this network, may answer in place of the hub"
-    try:
-        info = patiently(
-            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=limit), **where
-        )
-    except (ValueError, KeyError, TypeError) as error:  # a web page, or JSON of something else
-        raise RemoteError("the answer is not one of a hub", **where, hint=hint) from error
-    if not info.sha or not _COMMIT.fullmatch(info.sha):
-        raise RemoteError("the hub does not say which commit it is", **where, hint=hint)
-    sizes = {file.rfilename: _size(file) for file in info.siblings or ()}
+    home = f"{constants.ENDPOINT}/api/models/{repo}"
+    address = home if revision is None else f"{home}/revision/{quote(revision, safe='')}"
+    info, _ = _json(f"{address}?blobs=true", where)
+    siblings = info.get("siblings") or [] if isinstance(info, dict) else None
+    if not isinstance(info, dict) or not isinstance(info.get("id"), str) or not isinstance(siblings, list):
+        raise RemoteError("the answer is not one of a hub", **where, hint=_NO_HUB)
+    commit = info.get("sha")
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise RemoteError("the hub does not say which commit it is", **where, hint=_NO_HUB)
+    sizes = dict(_file(sibling, "rfilename", where) for sibling in siblings)
     if not sizes or len(sizes) > _MAX_SIBLINGS or None in sizes.values():
-        sizes = _listed(api, repo, info.sha, where)
-    return Commit(id=info.sha, sizes={name: size for name, size in sizes.items() if size is not None})
+        sizes = _listed(f"{home}/tree/{commit}?recursive=True", where)
+    return Commit(id=commit, sizes={name: size for name, size in sizes.items() if size is not None})
 
 
-def _listed(api: Any, repo: str, commit: str, where: dict[str, str]) -> dict[str, int | None]:
-    """The files of a commit page by page; huggingface_hub tries each page again by itself."""
-    from huggingface_hub.hf_api import RepoFile
+def _listed(address: str, where: dict[str, str]) -> dict[str, int | None]:
+    """The files of a commit, page by page."""
+    from huggingface_hub import constants
 
+    sizes: dict[str, int | None] = {}
+    for _ in range(_MAX_PAGES):
+        entries, answer = _json(address, where)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise RemoteError("the answer is not one of a hub", **where, hint=_NO_HUB)
+        sizes |= (_file(entry, "path", where) for entry in entries if entry.get("type") == "file")
+        address = answer.links.get("next", {}).get("url", "")
+        if not address:
+            return sizes
+        if not address.startswith(constants.ENDPOINT + "/"):
+            raise RemoteError("the list of files goes on at another server", **where, hint=_NO_HUB)
+    raise RemoteError("the list of files does not end", **where, expected=f"at most {_MAX_PAGES:,} pages")
+
+
+def _json(address: str, where: dict[str, str]) -> tuple[Any, Any]:
+    """The JSON at an address of the hub, and the answer that it came in."""
+    headers = {**login_headers(address), "accept-encoding": "identity"}
+
+    def ask() -> tuple[bytes, Any]:
+        with request("GET", address, headers) as answer:
+            if answer.status_code != 200:
+                raise refused(answer, **where)
+            return body(answer, _MAX_LIST), answer
+
+    said, answer = patiently(ask, **where)
     try:
-        entries = list(api.list_repo_tree(repo, recursive=True, revision=commit))
-    except http_library().HTTPError as error:
-        raise translated(error, **where) from error
-    return {entry.path: _size(entry) for entry in entries if isinstance(entry, RepoFile)}
+        return json.loads(said), answer
+    except (ValueError, RecursionError) as error:  # a web page
+        raise RemoteError("the answer is not one of a hub", **where, hint=_NO_HUB) from error
 
 
-def _size(file: Any) -> int | None:
-    """The size of a file in a list of the hub: of a large file itself, not of its LFS pointer."""
-    size = file.size if file.lfs is None else file.lfs.size
-    return None if size is None else int(size)
+def _file(entry: Any, key: str, where: dict[str, str]) -> tuple[str, int | None]:
+    """A file in a list of the hub, and its size: of a large file itself, not of its LFS pointer."""
+    name = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(name, str):
+        raise RemoteError("the answer is not one of a hub", **where, hint=_NO_HUB)
+    large = entry.get("lfs")
+    size = large.get("size") if isinstance(large, dict) else entry.get("size")
+    if size is not None and (size := count_of(size if type(size) is int else None)) is None:
+        raise RemoteError("the hub gives a file a size that is none", **where, file=name, hint=_NO_HUB)
+    return name, size
 
 
 def _cached(repo: str, revision: str | None) -> Commit:

@@ -1,5 +1,7 @@
 """One request to a web server: made with huggingface_hub's client, tried again, its failures explained.
 
+Redirects are followed here, one after the other, because the client reads the body of each to its end.
+
 The client is the one that huggingface_hub uses itself (httpx up to 1.x, httpx2 since), so that proxies,
 certificates, timeouts and offline mode follow the same settings. It drops the authorization header
 when a redirect leads to another origin.
@@ -16,8 +18,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError
+from dovetail.store.remote.deadline import OutOfTime, Waiter, note_connection, within
 
 DELAYS = (0.5, 1.0, 2.0)  # seconds before the second, third and fourth attempt
+LONGEST = 60.0  # seconds that one operation may take with all its attempts, plus its bytes at the least speed
+_LEAST_SPEED = 64 << 10  # bytes a second
+_MAX_REDIRECTS = 20
+# The body of a redirect is read up to here, so that the connection can be used again.
+_SHORT = 4096
+MAX_SIZE = 1 << 60
 
 _Result = TypeVar("_Result")
 
@@ -84,9 +93,15 @@ _BY_TROUBLE = (
         "try again, or allow more seconds with HF_HUB_DOWNLOAD_TIMEOUT",
     ),
     ("ConnectError", "the server cannot be reached", "check the address, the network and the proxy settings"),
+    (
+        "OutOfTime",
+        "the server does not finish in time",
+        "try again, or download the file and give dovetail the local copy",
+    ),
     ("TooManyRedirects", "the server redirects in circles", "check the address"),
     ("UnsupportedProtocol", "the server redirects to something other than http", "check the address"),
     ("InvalidURL", "the address is not a valid URL", "check the address"),
+    ("UnicodeError", "the host of the address is no domain name", "check the address"),  # what idna raises
     (
         "Exception",
         "the connection to the server breaks off",
@@ -104,20 +119,82 @@ def request(method: str, url: str, headers: dict[str, str]) -> Iterator[Any]:
     """
     from huggingface_hub import constants, get_session
 
-    limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream(method, url, headers=headers, follow_redirects=True, timeout=limit) as answer:
-        if _is_failure(answer.status_code):
-            answer.raise_for_status()
-        yield answer
+    client, limit = get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
+    step = client.build_request(
+        method, url, headers=headers, timeout=limit, extensions={"trace": note_connection}
+    )
+    history: list[Any] = []
+    while True:
+        answer = client.send(step, stream=True, follow_redirects=False)
+        try:
+            if not answer.has_redirect_location:
+                answer.history = history
+                if _is_failure(answer.status_code):
+                    answer.raise_for_status()
+                yield answer
+                return
+            step = _next_step(answer, history)
+        finally:
+            answer.close()
 
 
-def patiently(ask: Callable[[], _Result], **where: str) -> _Result:
+def _next_step(answer: Any, history: list[Any]) -> Any:
+    """The request that a redirect leads to; `history` gets the redirect."""
+    library = http_library()
+    history.append(answer)
+    if len(history) > _MAX_REDIRECTS:
+        raise library.TooManyRedirects("Exceeded maximum allowed redirects.", request=answer.request)
+    if answer.next_request is None:
+        raise library.UnsupportedProtocol("the redirect leads to no address", request=answer.request)
+    if (count_of(answer.headers.get("content-length", "")) or _SHORT) < _SHORT:
+        for _ in answer.iter_raw():
+            pass
+    return answer.next_request
+
+
+def body(answer: Any, limit: int) -> bytes:
+    """The body of an answer that should be short.
+
+    Raises:
+        RemoteError: it is longer than `limit` bytes.
+    """
+    parts: list[bytes] = []
+    count = 0
+    for part in answer.iter_raw():
+        parts.append(part)
+        count += len(part)
+        if count > limit:
+            url = shown_url(str(answer.url))
+            raise RemoteError("the answer is too long", url=url, expected=f"at most {limit:,} bytes")
+    return b"".join(parts)
+
+
+def count_of(said: object) -> int | None:
+    """The number of bytes that a server writes, as digits or in JSON; None for anything else."""
+    if isinstance(said, str) and said.isascii() and said.isdecimal() and len(said) <= 19:
+        said = int(said)
+    return said if type(said) is int and 0 <= said < MAX_SIZE else None
+
+
+def patiently(ask: Callable[[], _Result], size: int = 0, /, **where: str) -> _Result:
     """What `ask` gives; passing troubles are tried again, all others become errors of ours.
+
+    All attempts together have `LONGEST` seconds, and more for a body of `size` bytes.
 
     Raises:
         MissingError: the server says that there is no such thing.
-        RemoteError: it cannot be reached, refuses, or fails every time.
+        RemoteError: it cannot be reached, refuses, fails every time, or does not finish.
     """
+    from huggingface_hub import constants
+
+    limit = LONGEST + max(0, constants.HF_HUB_DOWNLOAD_TIMEOUT - 10) * (len(DELAYS) + 1)
+    try:
+        return within(limit + size / _LEAST_SPEED, lambda waiter: _again(ask, waiter, where))
+    except OutOfTime as error:
+        raise translated(error, **where) from error
+
+
+def _again(ask: Callable[[], _Result], waiter: Waiter, where: dict[str, str]) -> _Result:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     http = http_library()
@@ -125,8 +202,8 @@ def patiently(ask: Callable[[], _Result], **where: str) -> _Result:
     while True:
         try:
             return ask()
-        except (http.HTTPError, http.InvalidURL, OfflineModeIsEnabled) as error:
-            delay = next(delays, None) if _is_passing(error) else None
+        except (http.HTTPError, http.InvalidURL, OfflineModeIsEnabled, UnicodeError) as error:
+            delay = next(delays, None) if _is_passing(error) and not waiter.has_left else None
             if delay is None:
                 raise translated(error, **where) from error
         sleep(delay)
@@ -247,4 +324,4 @@ def _wait(answer: Any) -> str:
     after = answer.headers.get("retry-after", "")
     match = re.search(r"\bt=(\d+)", answer.headers.get("ratelimit", ""))
     seconds = after if after.isdecimal() else match.group(1) if match else ""
-    return f"{seconds} s" if seconds else "a few minutes"
+    return f"{seconds[:9]} s" if seconds else "a few minutes"
