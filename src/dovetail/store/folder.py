@@ -125,18 +125,27 @@ class LocalFolder(Folder):
 
     def _check_target(self, path: str, name: str) -> None:
         """A symbolic link may point inside the folder, or from a hub cache's snapshot to its blobs."""
-        root, target = os.path.realpath(self.name), os.path.realpath(path)
-        cache = os.path.dirname(os.path.dirname(root))
-        allowed = [root]
+        root = os.path.realpath(self.name)
+        homes = [root]
         if os.path.basename(os.path.dirname(root)) == "snapshots":
-            allowed.append(os.path.join(cache, "blobs"))
-        if not any(target.startswith(home + os.sep) for home in allowed):
-            raise UnsafeError(
-                f"`{name}` is a symbolic link that leaves the checkpoint's folder",
-                folder=self.name,
-                target=target,
-                hint="give dovetail the target itself if you trust it",
-            )
+            homes.append(os.path.join(os.path.dirname(os.path.dirname(root)), "blobs"))
+        check_target(path, name, self.name, homes)
+
+
+def check_target(path: str, name: str, folder: str, homes: list[str]) -> None:
+    """Refuses a path that links lead anywhere else than below one of these folders.
+
+    Raises:
+        UnsafeError: they do.
+    """
+    target = os.path.realpath(path)
+    if not any(target.startswith(home + os.sep) for home in homes):
+        raise UnsafeError(
+            f"`{name}` is a symbolic link that leaves the checkpoint's folder",
+            folder=folder,
+            target=target,
+            hint="give dovetail the target itself if you trust it",
+        )
 
 
 def _scan(path: str) -> tuple[dict[str, int], list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from dovetail.errors import MissingError, RemoteError, UsageError, WriteError
+from dovetail.errors import MissingError, RemoteError, UnsafeError, UsageError, WriteError
 from dovetail.store.open import open_checkpoint
 from dovetail.store.remote.http import HttpSource
 from dovetail.store.remote.hub import HubFolder, open_hub, parse_hub_path
@@ -393,3 +393,66 @@ def test_the_environment_is_huggingface_hubs(hub: HubServer, tmp_path: Path) -> 
     assert run(HF_HUB_OFFLINE="1").stdout == f"LocalSource b'weights' {commit}\n{path}\n"
     shutil.rmtree(tmp_path / "elsewhere")
     assert "MissingError: the hub has no such repository, or it is private" in run().stderr
+
+
+# -- links in the cache
+
+
+def relink(path: Path, target: Path) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+@pytest.mark.parametrize("way", ["a file", "a blob", "a folder", "the blobs", "another repository"])
+def test_a_link_in_the_cache_that_leaves_it_is_refused(
+    hub: HubServer, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, is_offline: bool
+) -> None:
+    name = "sub/deep.bin" if way == "a folder" else "config.json"
+    cached = Path(HubFolder(REPO).download(name))
+    blob = cached.resolve()
+    secret = tmp_path / "elsewhere" / blob.name
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    if way == "a file":
+        relink(cached, secret)
+    elif way == "another repository":
+        other = tmp_path / "home/hub/models--owner--other/blobs/secret"
+        other.parent.mkdir(parents=True)
+        secret.rename(other)
+        relink(cached, secret := other)
+    elif way == "a blob":
+        relink(blob, secret)
+    elif way == "a folder":
+        secret = secret.rename(secret.with_name("deep.bin"))
+        shutil.rmtree(cached.parent)
+        cached.parent.symlink_to(secret.parent)
+    else:
+        shutil.rmtree(blob.parent)
+        blob.parent.symlink_to(secret.parent)
+    if is_offline:
+        go_offline(monkeypatch)
+    folder = HubFolder(REPO, revision=commit if is_offline else None)
+    for ask in (folder.open, folder.download, folder.read):
+        assert refusal(UnsafeError, ask, name) == (
+            f"`{name}` is a symbolic link that leaves the checkpoint's folder\n"
+            f"  folder  {folder.name}\n  target  {secret}\n\n"
+            "hint: give dovetail the target itself if you trust it"
+        )
+
+
+@pytest.mark.parametrize("way", ["links to blobs", "plain files", "a cache behind a link"])
+def test_a_cache_as_the_hub_s_library_makes_it_is_read(
+    hub: HubServer, commit: str, tmp_path: Path, way: str
+) -> None:
+    cached = Path(HubFolder(REPO).download("sub/deep.bin"))
+    assert cached.is_symlink()
+    if way == "plain files":
+        cached.unlink()
+        cached.write_text("deep")
+    elif way == "a cache behind a link":
+        storage = cached.parents[3]
+        storage.rename(tmp_path / "moved")
+        storage.symlink_to(tmp_path / "moved")
+    assert HubFolder(REPO).read("sub/deep.bin") == b"deep"
+    assert HubFolder(REPO, path="sub").download("deep.bin") == str(cached)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError, WriteError
-from dovetail.store.folder import Folder, check_name
+from dovetail.store.folder import Folder, check_name, check_target
 from dovetail.store.remote.http import HttpSource
 from dovetail.store.remote.request import (
     body,
@@ -99,7 +99,7 @@ class HubFolder(Folder):
         Raises:
             MissingError: it does not exist, or not in the cache while offline.
             RemoteError: the hub cannot be reached or refuses.
-            UnsafeError: the name leaves the folder.
+            UnsafeError: the name leaves the folder, or a link in the cache leaves the cache.
         """
         full = self._full(name)
         if path := self._cached_path(full):
@@ -116,7 +116,7 @@ class HubFolder(Folder):
         Raises:
             MissingError: it does not exist, or not in the cache while offline.
             RemoteError: the hub cannot be reached, refuses, or breaks off.
-            UnsafeError: the name leaves the folder.
+            UnsafeError: the name leaves the folder, or a link in the cache leaves the cache.
             WriteError: the cache cannot be written.
         """
         full = self._full(name)
@@ -146,7 +146,13 @@ class HubFolder(Folder):
         is_exact = self._commit is None and self.revision is not None and _COMMIT.fullmatch(self.revision)
         commit = self.revision if is_exact else self.commit.id
         path = try_to_load_from_cache(self.repo, full, revision=commit)
-        return path if isinstance(path, str) else None
+        if not isinstance(path, str):
+            return None
+        # A file of a snapshot is a link to one of the cache's blobs, or lies there itself.
+        storage = os.path.realpath(_storage(self.repo))
+        snapshot = os.path.join(storage, "snapshots", str(commit))
+        check_target(path, full, self.name, [snapshot, os.path.join(storage, "blobs")])
+        return path
 
     def _check_listed(self, full: str) -> None:
         if full not in self.commit.sizes:
@@ -296,7 +302,7 @@ def _cached(repo: str, revision: str | None) -> Commit:
     """The commit according to the cache, with those of its files that are there."""
     from huggingface_hub import constants
 
-    storage = os.path.join(constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"))
+    storage = _storage(repo)
     commit = _cached_id(storage, revision or "main")
     snapshot = os.path.join(storage, "snapshots", commit or "")
     if commit is None or not os.path.isdir(snapshot):
@@ -314,6 +320,13 @@ def _cached(repo: str, revision: str | None) -> Commit:
             if os.path.isfile(path):
                 sizes[os.path.relpath(path, snapshot).replace(os.sep, "/")] = os.path.getsize(path)
     return Commit(id=commit, sizes=sizes)
+
+
+def _storage(repo: str) -> str:
+    """The folder of the cache that has everything of a repository."""
+    from huggingface_hub import constants
+
+    return os.path.join(constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"))
 
 
 def _cached_id(storage: str, revision: str) -> str | None:
