@@ -26,7 +26,7 @@ STAMP_SCHEMA = 1
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
 _YAML_FILES = ("model_config.yaml", "config.yaml")
-_MAX_TEXT, _MAX_DEPTH = 200, 50
+_MAX_TEXT, _MAX_DEPTH, _MAX_NUMBER = 200, 50, 4096
 
 
 class Document(NamedTuple):
@@ -231,6 +231,9 @@ def _yaml_as_json(text: str) -> str:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError("it uses aliases")  # which can make a line stand for a billion
+            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event.value):
+                # `1:1:1` is a number of base 60 to YAML, and the time to read one grows with its square
+                raise ValueError(f"it has a number of more than {_MAX_NUMBER:,} characters")
             if depth > _MAX_DEPTH:
                 raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
         return json.dumps(yaml.safe_load(text), default=_as_text)
@@ -238,6 +241,10 @@ def _yaml_as_json(text: str) -> str:
         raise ValueError(" ".join(str(error).split())) from error
     except (TypeError, LookupError, AttributeError, OverflowError) as error:  # of tags such as `!!int ""`
         raise ValueError(f"a value is not of the type that it says: {error}") from error
+
+
+def _is_long_number(text: str) -> bool:
+    return len(text) > _MAX_NUMBER and not text.strip("0123456789abcdefABCDEFoxX:_.+- \n")
 
 
 def _as_text(value: Any) -> str | list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from dovetail.errors import FormatError, listed
 from dovetail.report import Finding, counted
 from dovetail.store.folder import whole
-from dovetail.store.safetensors.read import MAX_HEADER, twice
+from dovetail.store.safetensors.read import MAX_HEADER, check_density, twice
 from dovetail.store.source import ByteSource
 from dovetail.store.store import Store, total_bytes
 
@@ -21,6 +21,7 @@ def parse_json(source: ByteSource) -> Any:
             longer than the header of a safetensors file may be.
     """
     raw = whole(source, MAX_HEADER)
+    check_density(raw, source)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)

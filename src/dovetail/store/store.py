@@ -21,6 +21,9 @@ from dovetail.store.source import ByteSource, LocalSource
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_PIECE = 1 << 20
+_SPREAD = 4  # how many times its own size a strided view may cover and still be read at once
+
 
 class Entry(NamedTuple):
     """One tensor. `start` and `end` are byte offsets in the file, -1 where only the header is known.
@@ -170,8 +173,10 @@ class Store:
             FormatError: the file has become shorter since it was opened.
         """
         entry = self._stored(name)
-        data = self.source(entry.file).exactly(entry.start, entry.end - entry.start, f"tensor `{name}`")
-        return data if entry.strides is None else _gather(data, entry)
+        source = self.source(entry.file)
+        if entry.strides is not None:
+            return _gather(source, entry, f"tensor `{name}`")
+        return source.exactly(entry.start, entry.end - entry.start, f"tensor `{name}`")
 
     def blocks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
         """The bytes of one tensor in pieces of at most `size`, whole elements each.
@@ -222,14 +227,35 @@ class Store:
         self.close()
 
 
-def _gather(data: bytes, entry: Entry) -> bytes:
-    """The elements of a strided view, in row-major order."""
+def _gather(source: ByteSource, entry: Entry, what: str) -> bytes:
+    """The elements of a strided view, in row-major order.
+
+    A view that is spread thinly over its storage is read piece by piece along its widest axis, so that
+    what is between the pieces is not read: memory is a few times that of the tensor.
+    """
     import numpy as np
 
     width = BITS[entry.dtype] // 8
-    flat = np.frombuffer(data, dtype=f"V{width}")
     strides = [stride * width for stride in entry.strides or ()]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, entry.shape, strides)).tobytes()
+    gathered = np.empty(entry.shape or (), dtype=f"V{width}")
+
+    def fill(part: np.ndarray[Any, Any], start: int, steps: list[int]) -> None:
+        reach = [(size - 1) * step for size, step in zip(part.shape, steps, strict=True)]
+        extent = sum(reach) + width
+        if extent <= max(_SPREAD * part.nbytes, _PIECE):
+            flat = np.frombuffer(source.exactly(start, extent, what), dtype=f"V{width}")
+            part[...] = np.lib.stride_tricks.as_strided(flat, part.shape, steps)
+            return
+        axis = reach.index(max(reach))
+        # as many along the axis as fit into one piece
+        num = max(1, min(part.shape[axis] // 2, (_PIECE - extent + reach[axis]) // steps[axis]))
+        for first in range(0, part.shape[axis], num):
+            here = (slice(None),) * axis + (slice(first, first + num),)
+            fill(part[here], start + first * steps[axis], steps)
+
+    if gathered.size:
+        fill(gathered, entry.start, strides)
+    return gathered.tobytes()
 
 
 def local_path(store: Store, file: int) -> str | None:

@@ -18,6 +18,7 @@ from dovetail.store.source import ByteSource
 from dovetail.store.store import Entry, Shard
 
 MAX_HEADER = 100_000_000
+_SHORT_JSON = 4 << 20
 _MAX_SIZE = 1 << 48
 # torch has 64 at most; the product of a million sizes would take hours.
 _MAX_AXES = 64
@@ -61,7 +62,26 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], int]:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise _broken(source, f"the header is not UTF-8 (byte {error.start})") from error
+    check_density(raw, source)
     return _parse(text, raw, source), 8 + length
+
+
+def check_density(raw: bytes, source: ByteSource) -> None:
+    """Refuses long JSON of nearly nothing but brackets and commas: each takes 50 times its size in memory.
+
+    Real headers and indexes have long names: a tensor is three brackets and some commas in 80 bytes.
+
+    Raises:
+        FormatError: it is such JSON.
+    """
+    if len(raw) <= _SHORT_JSON:
+        return
+    num_containers, num_commas = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
+    if num_containers > len(raw) // 16 or num_commas > len(raw) // 6:
+        found = f"{num_containers:,} brackets and {num_commas:,} commas in {len(raw):,} bytes"
+        raise FormatError(
+            "the JSON is no list of tensors: it holds hardly any names", file=source.name, found=found
+        )
 
 
 def _parse(text: str, raw: bytes, source: ByteSource) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dovetail.store.torchfile.pickle.tensors import storage_of
 
 STOP = ord(".")
 _MAX_DEPTH = 1000
+_FIRST_ITEM = 3  # a dict with an item takes four times as much memory as an empty one or a list
 _HINT = "do not load this file with torch.load(weights_only=False)"
 
 _Handler = Callable[[Machine], None]
@@ -45,8 +46,10 @@ def _constant(value: Any) -> _Handler:
 
 
 def _empty(kind: Callable[[], Any]) -> _Handler:
+    cost = 4 if kind is set else 1
+
     def empty(machine: Machine) -> None:
-        machine.spend()
+        machine.spend(cost)
         machine.stack.append(kind())
 
     return empty
@@ -249,7 +252,7 @@ def _add_items(machine: Machine) -> None:
 
 def _set_item(machine: Machine) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
-    _items(machine.stack[-1])[machine.key(key)] = value
+    _fill(machine, _items(machine.stack[-1]), [key, value])
 
 
 def _set_items(machine: Machine) -> None:
@@ -260,6 +263,8 @@ def _set_items(machine: Machine) -> None:
 def _fill(machine: Machine, target: dict[Any, Any], pairs: list[Any]) -> None:
     if len(pairs) % 2:
         raise FormatError("the pickle fills a dict with a key that has no value")
+    if pairs and not target:
+        machine.spend(_FIRST_ITEM)
     for position in range(0, len(pairs), 2):
         target[machine.key(pairs[position])] = pairs[position + 1]
 
@@ -280,7 +285,7 @@ def _dict(machine: Machine) -> None:
 
 
 def _frozen_set(machine: Machine) -> None:
-    machine.spend()
+    machine.spend(4)
     items = machine.since_mark()
     machine.stack.append(frozenset([machine.key(item) for item in items]))
 
