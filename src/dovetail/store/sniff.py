@@ -60,7 +60,8 @@ def sniff(source: ByteSource) -> str:
 def _lfs_pointer(source: ByteSource, head: bytes) -> FormatError:
     lines = head.decode(errors="replace").splitlines()
     size = next((line.removeprefix("size ") for line in lines if line.startswith("size ")), None)
-    promised = f"a file of {int(size):,} bytes" if size and size.isdigit() else None
+    is_number = size is not None and size.isascii() and size.isdecimal() and len(size) < 20
+    promised = f"a file of {int(size):,} bytes" if size and is_number else None
     return FormatError(
         "this is a Git LFS pointer, not the file it stands for",
         file=source.name,
