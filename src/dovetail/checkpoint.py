@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dovetail.declare.family import Family, Layout
 from dovetail.declare.part import Part
@@ -26,9 +26,10 @@ from dovetail.report import Finding, Report
 from dovetail.store.content import check_copies
 from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store, local_sources
-from dovetail.weights.hashes import LeafContent, Progress, check_unchanged, contents_of
-from dovetail.weights.leaf import Init, Leaf
-from dovetail.weights.stored_leaves import stored_leaves
+
+if TYPE_CHECKING:
+    from dovetail.weights.hashes import LeafContent, Progress
+    from dovetail.weights.leaf import Leaf
 
 Path = str | os.PathLike[str]
 
@@ -43,7 +44,7 @@ class Checkpoint:
         self,
         examination: Examination,
         allowed: Sequence[Finding] = (),
-        leaves: Mapping[str, Leaf] | None = None,
+        leaves: "Mapping[str, Leaf] | None" = None,
     ) -> None:
         self.report: Report = examination.report
         self.store: Store = examination.store
@@ -103,7 +104,7 @@ class Checkpoint:
         return PartSizes(role, self.parts[role], self.inference.solver)
 
     @cached_property
-    def leaves(self) -> Mapping[str, Leaf]:
+    def leaves(self) -> "Mapping[str, Leaf]":
         """Its leaves by full name in the order of the files, tagged as its certificate says.
 
         Raises:
@@ -112,13 +113,15 @@ class Checkpoint:
         """
         if self._in_memory is not None:
             return self._in_memory
+        from dovetail.weights.stored_leaves import stored_leaves  # headers need none of it
+
         leaves = stored_leaves(self.explanation, self.inference, self.store)
         for name, tag in self._stamped("init", dict).items():
             if name in leaves and isinstance(tag, str) and tag != "tied":
-                leaves[name] = leaves[name]._replace(init=cast(Init, tag))
+                leaves[name] = leaves[name]._replace(init=tag)  # type: ignore[arg-type]
         return leaves
 
-    def with_leaves(self, leaves: Mapping[str, Leaf]) -> "Checkpoint":
+    def with_leaves(self, leaves: "Mapping[str, Leaf]") -> "Checkpoint":
         """The same with leaves from elsewhere, of a model in memory, in the place of those in the files.
 
         A tied part is tied exactly if it is not among them.
@@ -152,7 +155,7 @@ class Checkpoint:
         matches = self.explanation.roles.values()
         return tuple((self.store, *pair) for match in matches for pair in match.duplicates)
 
-    def contents(self, progress: Progress | None = None) -> dict[str, LeafContent]:
+    def contents(self, progress: "Progress | None" = None) -> "dict[str, LeafContent]":
         """The content of every leaf. `progress` is told the bytes read and the bytes in all.
 
         Raises:
@@ -165,6 +168,8 @@ class Checkpoint:
                 checkpoint=self.report.path,
                 hint="give the weights themselves",
             )
+        from dovetail.weights.hashes import check_unchanged, contents_of
+
         check_copies(self.copies)
         contents = contents_of(self.store, self.leaves, progress=progress)
         check_unchanged(local_sources(self.store))

@@ -5,7 +5,6 @@ documents it. Keys are only ever added within one SCHEMA number.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
@@ -248,6 +247,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
+        from html import escape
+
         heads, *rows = self.rows
         body = [_html_row("th", heads), *(_html_row("td", row) for row in rows)] if rows else []
         said = [
@@ -315,4 +316,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _html_row(tag: str, cells: Iterable[str]) -> str:
+    from html import escape
+
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

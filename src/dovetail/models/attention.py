@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,8 +51,8 @@ def attend(
     """Scaled dot-product attention; each key head serves `h / g` query heads. `mask` is true where a query
     may look, with `is_causal` it looks at the keys up to its own.
 
-    The query heads of a single query that share a key head become rows of one product, and compute in
-    float32: torch@2.13's CPU kernel takes 3 to 5 times as long in 16 bits.
+    A single query is two small products in float32, the query heads that share a key head being rows of
+    one: torch@2.13's CPU kernel takes 3 to 5 times as long in 16 bits.
     """
     if mask is None and q.device.type == "cpu" and k.shape[2] < _FEW_KEYS:
         mask, is_causal = written_out(Sight(None, is_causal), q.shape[2], k.shape[2], q.device), False
@@ -75,11 +74,14 @@ def written_out(sight: Sight, queries: int, keys: int, device: torch.device) -> 
 def _attend_once(
     q: Float[Tensor, "b h 1 c"], k: Keys, v: Keys, mask: Bool[Tensor, "#b 1 1 k"] | None
 ) -> Float[Tensor, "b h 1 c"]:
-    """The same for one query."""
+    """The same for one query; keys and values may be wider than it."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    rows = rearrange(q, "b (g r) 1 c -> b g r c", g=k.shape[1])
-    found = F.scaled_dot_product_attention(rows.to(wide), k.to(wide), v.to(wide), attn_mask=mask)
-    return rearrange(found, "b g r c -> b (g r) 1 c").to(q.dtype)
+    b, h, _, c = q.shape
+    rows = q.reshape(b, k.shape[1], -1, c).to(wide) * c**-0.5  # b g r c
+    scores = rows @ k.to(wide).transpose(2, 3)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(dim=-1) @ v.to(wide)).reshape(b, h, 1, c).to(q.dtype)
 
 
 def seen(q: Queries, k: Keys, v: Keys, sight: Sight) -> Queries:
@@ -106,7 +108,8 @@ class After(NamedTuple):
 
     def attend(self, q: Queries, k: Keys, v: Keys) -> Queries:
         """What each query finds among the keys before and those of this step."""
-        return seen(q, torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2), self.sight)
+        keys, values = torch.cat([self.k.to(k.dtype), k], dim=2), torch.cat([self.v.to(v.dtype), v], dim=2)
+        return seen(q, keys, values, self.sight)
 
 
 class Packed(NamedTuple):
@@ -119,9 +122,7 @@ class Packed(NamedTuple):
         self, q: Float[Tensor, "1 h q c"], k: Float[Tensor, "1 g q c"], v: Float[Tensor, "1 g q c"]
     ) -> Float[Tensor, "1 h q c"]:
         """What each query finds in its own sequence."""
-        found, start = [], 0
-        for end, past in zip(self.ends, self.pasts, strict=True):
-            piece = slice(start, end)
-            found.append(past.attend(q[:, :, piece], k[:, :, piece], v[:, :, piece]))
-            start = end
+        counts = [end - start for start, end in zip((0, *self.ends), self.ends, strict=False)]
+        pieces = zip(*(torch.split(one, counts, dim=2) for one in (q, k, v)), self.pasts, strict=True)
+        found = [past.attend(*heads) for *heads, past in pieces]
         return found[0] if len(found) == 1 else torch.cat(found, dim=2)

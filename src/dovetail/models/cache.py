@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dovetail.errors import UsageError
 from dovetail.models.attention import After, Sight, seen
+from dovetail.models.products import is_native
 
 
 class Appended(NamedTuple):
@@ -28,7 +29,12 @@ class Appended(NamedTuple):
         self, q: Float[Tensor, "1 h q c"], k: Float[Tensor, "1 g q c"], v: Float[Tensor, "1 g q c"]
     ) -> Float[Tensor, "1 h q c"]:
         """What each query finds among all keys so far; those of this step are kept."""
-        return seen(q, *self.memory.put(self.layer, self.start, k, v), self.sight)
+        keys, values = self.memory.put(self.layer, self.start, k, v)
+        if self.start == 0:
+            keys, values = k, v
+        elif q.shape[2] > 1:
+            keys, values = keys.to(q.dtype), values.to(q.dtype)
+        return seen(q, keys, values, self.sight)
 
     def read_only(self) -> After:
         """The same, with a copy of what came before and nothing kept."""
@@ -78,8 +84,8 @@ class SequenceCache:
     ) -> tuple[Float[Tensor, "1 g s c"], Float[Tensor, "1 g s c"]]:
         """Keeps keys and values from column `start` on; gives all of the layer so far."""
         if layer not in self._layers:
-            shape = (1, k.shape[1], self.capacity, k.shape[3])
-            self._layers[layer] = k.new_empty(shape), v.new_empty(shape)
+            shape, dtype = (1, k.shape[1], self.capacity, k.shape[3]), _kept_as(k)
+            self._layers[layer] = k.new_empty(shape, dtype=dtype), v.new_empty(shape, dtype=dtype)
         keys, values = self._layers[layer]
         end = start + k.shape[2]
         keys[:, :, start:end] = k
@@ -95,6 +101,11 @@ class SequenceCache:
     def bytes(self) -> int:
         """The memory that its keys and values take."""
         return sum(one.nbytes for pair in self._layers.values() for one in pair)
+
+
+def _kept_as(k: Tensor) -> torch.dtype:
+    """The type that keys are kept in: where a CPU computes 16 bits in float32, in what it computes."""
+    return torch.float32 if k.device.type == "cpu" and not is_native(k.dtype) else k.dtype
 
 
 class Cache:
