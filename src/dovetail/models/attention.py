@@ -75,13 +75,17 @@ def _attend_once(
     q: Float[Tensor, "b h 1 c"], k: Keys, v: Keys, mask: Bool[Tensor, "#b 1 1 k"] | None
 ) -> Float[Tensor, "b h 1 c"]:
     """The same for one query; keys and values may be wider than it."""
-    wide = torch.promote_types(q.dtype, torch.float32)
     b, h, _, c = q.shape
-    rows = q.reshape(b, k.shape[1], -1, c).to(wide) * c**-0.5  # b g r c
-    scores = rows @ k.to(wide).transpose(2, 3)
+    if k.dtype.itemsize == 2:
+        k, v = k.float(), v.float()
+    rows = q.reshape(b, k.shape[1], -1, c)  # b g r c
+    if rows.dtype != k.dtype:
+        rows = rows.to(k.dtype)
+    scores = torch.matmul(rows * c**-0.5, k.transpose(2, 3))
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return (scores.softmax(dim=-1) @ v.to(wide)).reshape(b, h, 1, c).to(q.dtype)
+    found = torch.matmul(scores.softmax(dim=-1), v).reshape(b, h, 1, c)
+    return found if found.dtype == q.dtype else found.to(q.dtype)
 
 
 def seen(q: Queries, k: Keys, v: Keys, sight: Sight) -> Queries:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dovetail.errors import UsageError
 from dovetail.models.attention import After, Sight, seen
-from dovetail.models.products import is_native
 
 
 class Appended(NamedTuple):
@@ -104,8 +103,8 @@ class SequenceCache:
 
 
 def _kept_as(k: Tensor) -> torch.dtype:
-    """The type that keys are kept in: where a CPU computes 16 bits in float32, in what it computes."""
-    return torch.float32 if k.device.type == "cpu" and not is_native(k.dtype) else k.dtype
+    """The type that keys are kept in: on a CPU the one in which a single query attends to them."""
+    return torch.promote_types(k.dtype, torch.float32) if k.device.type == "cpu" else k.dtype
 
 
 class Cache:
