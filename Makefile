@@ -15,11 +15,14 @@ $(READY): pyproject.toml constraints.txt scripts/setup
 demo: $(READY)
 	@$(BIN)/python scripts/demo.py
 
+# two workers on two cores: each computes in one thread, and takes work from the other when it has none
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not engine"
+	$(PYTEST) -m "not slow and not gpu and not engine"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu and not engine"
+	$(PYTEST) -m "slow and not gpu and not engine"
 
 check: $(READY)
 	scripts/check "$(BIN)"
