@@ -32,7 +32,7 @@ def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> 
     """What is there of each part. Tensors that share bytes with another are counted once."""
     reports = {}
     for role, match in one.roles.items():
-        present = sum(len(row.found) for row in match.rows)
+        present = sum(len(row.tensors) for row in match.rows)
         parameters = size = 0
         dtypes: Counter[str] = Counter()
         shapes = {}
@@ -42,7 +42,7 @@ def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> 
             shapes[row.text] = vote.shape if vote else None
             for (dtype, _), number in all_of_it.items():
                 dtypes[dtype or "unknown"] += number
-            twice = filter(store.aliases.__contains__, row.found.values())
+            twice = filter(store.aliases.__contains__, row.tensors.values())
             once = all_of_it - kinds_of(map(store.entries.__getitem__, twice))
             parameters += total_elements(once)
             size += total_bytes(once)
@@ -87,12 +87,12 @@ def accounting(
     ignored: Counter[str] = Counter({rule: len(names) for rule, names in set_aside.items()})
     for match in one.roles.values():
         for row in match.rows:
-            twice = sum(1 for name in row.found.values() if name in shared)
+            twice = sum(1 for name in row.tensors.values() if name in shared)
             duplicates += twice
             if match.part.leaves[row.row.leaves[0]].is_dead:
-                dead += len(row.found) - twice
+                dead += len(row.tensors) - twice
             else:
-                used += len(row.found) - twice
+                used += len(row.tensors) - twice
         duplicates += len(match.duplicates)
         for _, reason in match.ignored:
             ignored[reason] += 1
@@ -116,7 +116,7 @@ def findings(
 
 
 def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -> Finding:
-    expected = sum(len(row.found) for row in match.rows) + match.num_missing
+    expected = sum(len(row.tensors) for row in match.rows) + match.num_missing
     names = match.missing
     hint = None
     elsewhere = _free_places(one, role, match.part, match.mount.naming)
@@ -140,7 +140,7 @@ def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -
 def _missing_layers(match: PartMatch) -> str | None:
     """When whole layers are missing, say so: a hole in the numbering is a lost shard."""
     for stack, indices in match.stacks.items():
-        present = {index for row in match.rows if row.stack == stack for index in row.found}
+        present = {index for row in match.rows if row.stack == stack for index in row.tensors}
         if holes := sorted(index[0] for index in indices - present):
             return (
                 f"{stack[0]} {listed(holes, 5)} of {len(indices)} is missing altogether: a shard may be lost"
@@ -310,7 +310,7 @@ def _notes(one: Explanation, kinds: Mapping[str, Kinds], entries: Mapping[str, E
     for role, match in one.roles.items():
         for row in match.rows:
             if match.part.leaves[row.row.leaves[0]].is_dead:
-                names = tuple(row.found.values())
+                names = tuple(row.tensors.values())
                 elements = sum(entries[name].elements for name in names)
                 size = f", {elements:,} parameters" if elements else ""
                 yield Finding(
@@ -360,7 +360,7 @@ def _dtype_mix(role: str, row: RowMatch, kinds: Kinds, entries: Mapping[str, Ent
         found[dtype] += count
     if len(found) > 1:
         rare = min(found, key=lambda dtype: found[dtype])
-        names = tuple(name for name in row.found.values() if entries[name].dtype == rare)
+        names = tuple(name for name in row.tensors.values() if entries[name].dtype == rare)
         rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
         yield Finding(
             code="dtype-mix",

@@ -263,7 +263,7 @@ class _PartConfig:
         mine = [
             (dict(zip(row.row.stored.fields, index, strict=True)).get(rule.over), name)
             for row in self.match.rows
-            for index, name in row.found.items()
+            for index, name in row.tensors.items()
         ]
         possible = [
             name

@@ -305,7 +305,7 @@ def _with_all_layouts(one: Explanation) -> Explanation:
 def _modules(match: PartMatch) -> Iterable[str]:
     for row in match.rows:
         if row.row.stored.fields:
-            for name in row.found.values():
+            for name in row.tensors.values():
                 yield _parent(name)
                 yield _grandparent(name)
 

@@ -31,7 +31,7 @@ def leaf_names(explanation: Explanation, first_layer: int = 0) -> Iterator[str]:
     spine = explanation.family.pipeline.spine
     for role, match in explanation.roles.items():
         for row in match.rows:
-            for index, stored in row.found.items():
+            for index, stored in row.tensors.items():
                 fields = dict(zip(row.row.stored.fields, index, strict=True))
                 if role in spine and "layer" in fields:
                     fields["layer"] += first_layer
@@ -52,7 +52,7 @@ def leaf_headers(explanation: Explanation, inference: Inference, store: Store) -
         sizes = PartSizes(role, match.part, inference.solver)
         for row in match.rows:
             leaves = [match.part.leaves[name] for name in row.row.leaves]
-            for index, stored in row.found.items():
+            for index, stored in row.tensors.items():
                 entry, named = store.entries[stored], dict(zip(row.row.stored.fields, index, strict=True))
                 shapes = leaf_shapes(role, row, leaves, entry=entry, sizes=sizes, stored=stored)
                 for member in members(row.row, entry):

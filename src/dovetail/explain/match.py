@@ -13,21 +13,21 @@ from dovetail.declare.part import Part, Row
 from dovetail.explain.name_groups import Group, Inventory
 from dovetail.names import Index, Template, star
 
-Found = Mapping[Index, str]
+TensorsByIndex = Mapping[Index, str]
 StackKey = tuple[str, ...]
 _MAX_HOLES = 1000
 _SINGLE: frozenset[Index] = frozenset([()])
 
 
 class RowMatch(NamedTuple):
-    """One stored tensor of a naming, and the names in the file that are it, by index.
+    """One stored tensor of a naming, and the names in the file that are it, by index (`tensors`).
 
     `text` is its full name at the mount, with fields; `group` the star of a group that it is the whole of.
     """
 
     row: Row
     text: str
-    found: Found
+    tensors: TensorsByIndex
     duplicates: tuple[tuple[str, str], ...] = ()
     group: str = ""
 
@@ -94,7 +94,7 @@ class PartMatch(NamedTuple):
     def claimed(self) -> Iterator[str]:
         """Every name of the file that this part explains."""
         for match in self.rows:
-            yield from match.found.values()
+            yield from match.tensors.values()
         for name, _ in self.duplicates:
             yield name
         for name, _ in self.ignored:
@@ -103,7 +103,7 @@ class PartMatch(NamedTuple):
     def claimed_set(self) -> set[str]:
         """The same as a set, made without a step of Python for each name."""
         names: set[str] = set()
-        names.update(*(match.found.values() for match in self.rows))
+        names.update(*(match.tensors.values() for match in self.rows))
         names.update(name for name, _ in self.duplicates)
         names.update(name for name, _ in self.ignored)
         return names
@@ -111,7 +111,7 @@ class PartMatch(NamedTuple):
     @property
     def num_claimed(self) -> int:
         """How many names this part explains."""
-        return sum(len(match.found) for match in self.rows) + len(self.duplicates) + len(self.ignored)
+        return sum(len(match.tensors) for match in self.rows) + len(self.duplicates) + len(self.ignored)
 
 
 def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
@@ -124,7 +124,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
     for row in part.rows(mount.naming):
         if not row.is_alias:
             match = _find_row(row, aliases.get(row.leaves), mount, inventory)
-            (matches if match.found else absent).append(match)
+            (matches if match.tensors else absent).append(match)
     matches, absent = _divided(matches, absent, inventory)
     features = _features_present(part, matches)
     needed = [match for match in absent if _is_needed(part, match.row, features)]
@@ -162,23 +162,23 @@ def _divided(
     divided = list(matches)
     for positions in shared:
         for position, found in zip(positions, _by_shape(matches, positions, inventory), strict=True):
-            divided[position] = matches[position]._replace(found=found, group="")
-    stacks = _stacks([match for match in divided if match.found])
+            divided[position] = matches[position]._replace(tensors=found, group="")
+    stacks = _stacks([match for match in divided if match.tensors])
     for positions in shared:
-        everything = matches[positions[0]].found
+        everything = matches[positions[0]].tensors
         fitting = {
             index: next((p for p in positions if index in stacks.get(matches[p].stack, ())), positions[0])
             for index in everything
         }
         for position in positions:
             found = {index: name for index, name in everything.items() if fitting[index] == position}
-            divided[position] = divided[position]._replace(found=found)
-    return [one for one in divided if one.found], [*absent, *(one for one in divided if not one.found)]
+            divided[position] = divided[position]._replace(tensors=found)
+    return [one for one in divided if one.tensors], [*absent, *(one for one in divided if not one.tensors)]
 
 
-def _by_shape(matches: list[RowMatch], positions: list[int], inventory: Inventory) -> list[Found]:
+def _by_shape(matches: list[RowMatch], positions: list[int], inventory: Inventory) -> list[TensorsByIndex]:
     """The tensors of one name by shape, as many shapes as there are rows, the usual shape first."""
-    everything = matches[positions[0]].found
+    everything = matches[positions[0]].tensors
     shapes = {
         index: entry.shape if (entry := inventory.entries.get(name)) else None
         for index, name in everything.items()
@@ -202,7 +202,7 @@ def _is_anything_there(part: Part, mount: Mount, inventory: Inventory) -> bool:
 
 def _find_row(row: Row, alias: Row | None, mount: Mount, inventory: Inventory) -> RowMatch:
     groups = inventory.groups
-    found: Found = {}
+    found: TensorsByIndex = {}
     duplicates: list[tuple[str, str]] = []
     whole = ""
     spellings = _spellings(row, alias, mount)
@@ -235,7 +235,7 @@ def _spellings(row: Row, alias: Row | None, mount: Mount) -> list[tuple[str, str
     return found
 
 
-def _select(stored: Template, group: Group) -> Found:
+def _select(stored: Template, group: Group) -> TensorsByIndex:
     """The members of a group that a template describes, by the values of its fields."""
     if all(isinstance(slot, str) for slot in stored.slots):
         return group.by_index
@@ -257,15 +257,15 @@ def _is_needed(part: Part, row: Row, features: tuple[str, ...]) -> bool:
 
 def _stacks(matches: list[RowMatch]) -> dict[StackKey, frozenset[Index]]:
     """The index set of each stack, by majority of its rows."""
-    votes: dict[StackKey, list[tuple[Found, int]]] = {}
+    votes: dict[StackKey, list[tuple[TensorsByIndex, int]]] = {}
     for match in matches:
         if match.row.stored.fields:
             ballots = votes.setdefault(match.stack, [])
-            same = next((i for i, (found, _) in enumerate(ballots) if _is_same(found, match.found)), None)
+            same = next((i for i, (found, _) in enumerate(ballots) if _is_same(found, match.tensors)), None)
             if same is None:
-                ballots.append((match.found, 1))
+                ballots.append((match.tensors, 1))
             else:
-                ballots[same] = (match.found, ballots[same][1] + 1)
+                ballots[same] = (match.tensors, ballots[same][1] + 1)
     elected = {key: max(ballots, key=lambda one: (one[1], len(one[0])))[0] for key, ballots in votes.items()}
     return {key: _without_holes(key, frozenset(found)) for key, found in elected.items()}
 
@@ -279,7 +279,7 @@ def _with_kinds(part: Part, stacks: dict[StackKey, frozenset[Index]]) -> dict[St
     return stacks
 
 
-def _is_same(one: Found, other: Found) -> bool:
+def _is_same(one: TensorsByIndex, other: TensorsByIndex) -> bool:
     """Whether two rows have the same indices. In the same order, which is usual, is quickly seen."""
     return list(one) == list(other) or one.keys() == other.keys()
 
@@ -320,11 +320,11 @@ def _compare_with_stacks(
     gaps = 0
     for match in matches:
         stack = stacks.get(match.stack, _SINGLE)
-        if len(match.found) != len(stack) or not stack.issuperset(match.found):
+        if len(match.tensors) != len(stack) or not stack.issuperset(match.tensors):
             gaps += 1
-            if lost := stack - match.found.keys():
+            if lost := stack - match.tensors.keys():
                 lacks.append(Lack(match, lost))
-            stray |= {name for index, name in match.found.items() if index not in stack}
+            stray |= {name for index, name in match.tensors.items() if index not in stack}
     for match in needed:
         stack = stacks.get(match.stack, _SINGLE if not match.stack else frozenset())
         lacks.append(Lack(match, stack))
@@ -332,9 +332,9 @@ def _compare_with_stacks(
 
 
 def _without_stray(match: RowMatch, stray: set[str]) -> RowMatch:
-    if not stray or not any(name in stray for name in match.found.values()):
+    if not stray or not any(name in stray for name in match.tensors.values()):
         return match
-    found = {index: name for index, name in match.found.items() if name not in stray}
+    found = {index: name for index, name in match.tensors.items() if name not in stray}
     return RowMatch(match.row, match.text, found, match.duplicates)
 
 

@@ -55,8 +55,8 @@ def infer(one: Explanation, entries: Mapping[str, Entry]) -> Inference:
     kinds: dict[str, Kinds] = {}
     for role, match in one.roles.items():
         for row in match.rows:
-            owners[next(iter(row.found.values()))] = role, row
-            kinds[row.text] = kinds_of(map(entries.__getitem__, row.found.values()))
+            owners[next(iter(row.tensors.values()))] = role, row
+            kinds[row.text] = kinds_of(map(entries.__getitem__, row.tensors.values()))
             vote = vote_shape(row, kinds[row.text], entries)
             if vote is not None:
                 findings += _outliers(role, row, vote)
@@ -81,7 +81,7 @@ def vote_shape(row: RowMatch, kinds: Kinds, entries: Mapping[str, Entry]) -> Sha
     most = votes.most_common(1)[0][0]
     if len(votes) == 1:
         return ShapeVote(most, {})
-    outliers = {name: entries[name].shape or () for name in row.found.values()}
+    outliers = {name: entries[name].shape or () for name in row.tensors.values()}
     return ShapeVote(most, {name: shape for name, shape in outliers.items() if shape != most})
 
 
@@ -92,7 +92,7 @@ def stored_shape(part: Part, row: RowMatch) -> Shape:
 
 def num_misfits(match: PartMatch, entries: Mapping[str, Entry]) -> int:
     """How many rows of a part have another number of axes in the file than declared."""
-    rows = [(row, kinds_of(map(entries.__getitem__, row.found.values()))) for row in match.rows]
+    rows = [(row, kinds_of(map(entries.__getitem__, row.tensors.values()))) for row in match.rows]
     votes = [(row, vote) for row, kinds in rows if (vote := vote_shape(row, kinds, entries))]
     return sum(len(vote.shape) != len(stored_shape(match.part, row)) for row, vote in votes)
 
@@ -104,15 +104,15 @@ def _add_facts(
     if len(symbolic) != len(shape) or 0 in shape:
         yield _wrong_rank(role, row, symbolic, shape)
         return
-    name = next(iter(row.found.values()))
+    name = next(iter(row.tensors.values()))
     for axis, (expression, size) in enumerate(zip(symbolic, shape, strict=True)):
-        solver.add(Fact(expression.rename(lambda dim: f"{role}.{dim}"), size, name, axis, len(row.found)))
+        solver.add(Fact(expression.rename(lambda dim: f"{role}.{dim}"), size, name, axis, len(row.tensors)))
 
 
 def _add_counts(solver: Solver, role: str, match: PartMatch) -> None:
     for stack, indices in match.stacks.items():
         row = next(one for one in match.rows if one.stack == stack)
-        name = next(iter(row.found.values()))
+        name = next(iter(row.tensors.values()))
         for position, index in enumerate(stack):
             if ":" in index:
                 continue
@@ -147,7 +147,7 @@ def _contradictions(
         if fact.evidence not in owners:
             yield _sizes_do_not_meet(fact, solver)
             continue
-        names = [name for one in same for name in owners[one.fact.evidence][1].found.values()]
+        names = [name for one in same for name in owners[one.fact.evidence][1].tensors.values()]
         role, where = _place(
             fact, *owners[fact.evidence], part=explanation.roles[owners[fact.evidence][0]].part
         )
@@ -185,9 +185,9 @@ def _sizes_do_not_meet(fact: Fact, solver: Solver) -> Finding:
 
 
 def _wrong_rank(role: str, row: RowMatch, symbolic: Shape, shape: tuple[int, ...]) -> Finding:
-    name = next(iter(row.found.values()))
+    name = next(iter(row.tensors.values()))
     declared = " ".join(f"({axis})" if " " in str(axis) else str(axis) for axis in symbolic)
-    names = tuple(row.found.values())
+    names = tuple(row.tensors.values())
     if 0 in shape:
         return Finding(
             code="empty-tensor",
@@ -211,7 +211,7 @@ def _outliers(role: str, row: RowMatch, vote: ShapeVote) -> Iterator[Finding]:
     if not vote.outliers:
         return
     names = tuple(vote.outliers)
-    rest = len(row.found) - len(names)
+    rest = len(row.tensors) - len(names)
     is_empty = all(0 in shape for shape in vote.outliers.values())
     which = f"`{names[0]}`{more(len(names) - 1)}"
     yield Finding(

@@ -249,16 +249,16 @@ def _ties(examination: Examination) -> tuple[tuple[Any, ...], list[Finding]]:
 def _stored_name(match: PartMatch, leaf: str | None) -> str | None:
     for row in match.rows:
         if leaf is None or leaf in row.row.leaves:
-            return next(iter(row.found.values()))
+            return next(iter(row.tensors.values()))
     return None
 
 
 def _fresh(role: str, match: PartMatch, looks: Mapping[str, Look]) -> Iterator[Finding]:
     """A part whose norms are all ones (or zeros, Gemma) and whose matrices have an initialiser's spread."""
-    names = [name for row in match.rows for name in row.found.values() if name in looks]
+    names = [name for row in match.rows for name in row.tensors.values() if name in looks]
     fresh = [name for name in names if looks[name].is_fresh]
     matrices = [name for name in names if not math.isnan(looks[name].spread) and looks[name].constant is None]
-    vectors = [name for row in match.rows if _is_norm(row.row.leaves[0]) for name in row.found.values()]
+    vectors = [name for row in match.rows if _is_norm(row.row.leaves[0]) for name in row.tensors.values()]
     constant = [name for name in vectors if looks[name].constant in (0.0, 1.0)]
     if matrices and len(fresh) * 10 >= len(matrices) * 9 and len(constant) == len(vectors):
         norms = f"{len(constant)} of {len(vectors)} norms are untouched, " if vectors else ""
@@ -280,7 +280,7 @@ def _fresh_outliers(role: str, match: PartMatch, looks: Mapping[str, Look]) -> I
     """Single tensors of a stack with an initialiser's spread among trained ones."""
     odd = []
     for row in match.rows:
-        names = [name for name in row.found.values() if name in looks]
+        names = [name for name in row.tensors.values() if name in looks]
         fresh = [name for name in names if looks[name].is_fresh]
         others = [looks[name].spread for name in names if not looks[name].is_fresh]
         if fresh and len(names) >= 3 and len(fresh) * 4 <= len(names):

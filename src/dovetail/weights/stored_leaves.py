@@ -38,14 +38,14 @@ def stored_leaves(explanation: Explanation, inference: Inference, store: Store) 
     for role, match in explanation.roles.items():
         sizes = PartSizes(role, match.part, inference.solver)
         for row in match.rows:
-            entries = [*map(store.entries.__getitem__, row.found.values())]
+            entries = [*map(store.entries.__getitem__, row.tensors.values())]
             is_plain = is_stored_plainly(row, store) and len(inference.kinds[row.text]) == 1
             if is_plain and all(entry.strides is None for entry in entries):
                 spec = match.part.leaves[row.row.leaves[0]]
                 leaves += _whole_tensors(role, spec, row, kind=entries[0], store=store)
                 positions += map(_POSITION, entries)
                 continue
-            for index, stored in row.found.items():
+            for index, stored in row.tensors.items():
                 joined = [*_leaves_in(role, match.part, row, index, stored=stored, sizes=sizes, store=store)]
                 leaves += joined
                 positions += repeat(_POSITION(store.entries[stored]), len(joined))
@@ -56,11 +56,11 @@ def stored_leaves(explanation: Explanation, inference: Inference, store: Store) 
 def _whole_tensors(role: str, spec: LeafSpec, row: RowMatch, *, kind: Entry, store: Store) -> list[Leaf]:
     """The leaves of a row that are stored as they are, all of one kind: most tensors of most files."""
     template, stored = Template(f"{role}.{spec.template.text}"), row.row.stored
-    found = tuple(row.found)
+    found = tuple(row.tensors)
     indices = named_indices(stored.fields, found)
     is_same = template.fields == stored.fields
     names = template.each(found) if is_same else [template.at(index) for index in indices]
-    spans = rows_of(Span, row.found.values(), repeat(0), repeat(kind.bytes))
+    spans = rows_of(Span, row.tensors.values(), repeat(0), repeat(kind.bytes))
     return rows_of(
         Leaf,
         names,
