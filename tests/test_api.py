@@ -85,7 +85,7 @@ def test_the_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 
     written = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]["version"]
-    assert dovetail.__version__ == version("dovetail") == written
+    assert dovetail.__version__ == version("dovetail-weights") == written
 
 
 # -- documentation
