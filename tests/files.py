@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.dtypes import DTYPES
 from dovetail.families import family
+from dovetail.names import star
 
 # Pairwise different primes (and multiples of heads), so that no two sizes coincide.
 TINY: dict[str, dict[str, int | str]] = {
@@ -247,3 +248,11 @@ def safetensors_bytes(header: Mapping[str, Any], *, data: bytes | None = None, p
 def raw_safetensors(header: bytes, data: bytes = b"") -> bytes:
     """A safetensors file from the bytes of its header."""
     return len(header).to_bytes(8, "little") + header + data
+
+
+def first_and_last(names: Iterable[str]) -> list[str]:
+    """Of names that differ in their numbers only, the first and the last."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(star(name), []).append(name)
+    return list(dict.fromkeys(name for group in alike.values() for name in (group[0], group[-1])))
