@@ -24,7 +24,7 @@ PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-7/8\r\nContent-L
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr("dovetail.store.remote.request.LONGEST", 1.0)
+    monkeypatch.setattr("dovetail.store.remote.request.LONGEST", 0.5)
     with hub_server(tmp_path, monkeypatch) as server:
         yield server
 
