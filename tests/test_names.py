@@ -91,3 +91,10 @@ def test_grouping_is_a_partition_and_indices_put_the_names_back(all_names: list[
             pieces = key.split("*")
             rebuilt = pieces[0] + "".join(f"{i}{piece}" for i, piece in zip(index, pieces[1:], strict=True))
             assert rebuilt == name
+
+
+def test_a_star_that_is_written_in_a_name_is_no_index() -> None:
+    names = ["h.3.w", "h.*.w", "h.5.w"]
+    groups = group_names(names)
+    assert list(groups.values()) == [["h.3.w", "h.5.w"], ["h.*.w"]]
+    assert [indices(key, members) for key, members in groups.items()] == [[(3,), (5,)], [()]]

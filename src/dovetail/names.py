@@ -28,6 +28,8 @@ _INDEX = re.compile(r"(?<![^./])(?:0|[1-9][0-9]{0,17})(?![^./])")
 # The same with a dot before and behind, as every segment has where names are joined by `_NEXT`.
 _DOTTED_INDEX = re.compile(r"\.(?:0|[1-9][0-9]{0,17})(?=\.)")
 _NEXT = ".\n."
+# What stands in a star for a `*` that the name itself holds: that one is a word, not an index.
+WRITTEN_STAR = "\N{ASTERISK OPERATOR}"
 _FIELD = re.compile(r"\{([a-z_]+)(?::([a-z_]+))?\}")
 
 Index = tuple[int, ...]
@@ -35,6 +37,8 @@ Index = tuple[int, ...]
 
 def star(name: str) -> str:
     """The name with every integer segment replaced by `*`."""
+    if "*" in name:
+        name = name.replace("*", WRITTEN_STAR)
     if "/" in name or not name.isascii():
         return _INDEX.sub("*", name)
     # The same as _INDEX for nearly all names, in half the time.
@@ -46,7 +50,7 @@ def star(name: str) -> str:
 def stars(names: Sequence[str]) -> list[str]:
     """The star of each name: all at once where they are names as modules have them."""
     text = f".{_NEXT.join(names)}."
-    if "/" in text or text.count("\n") != len(names) - 1:
+    if "/" in text or "*" in text or text.count("\n") != len(names) - 1:
         return [star(name) for name in names]
     return _DOTTED_INDEX.sub(".*", text)[1:-1].split(_NEXT)
 
@@ -137,7 +141,7 @@ class Template:
     @cached_property
     def star(self) -> str:
         """The star that every name of this template has."""
-        return star(self._bare)
+        return _INDEX.sub("*", self._bare)
 
     @cached_property
     def slots(self) -> tuple[int | str, ...]:

@@ -130,7 +130,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
     needed = [match for match in absent if _is_needed(part, match.row, features)]
     stacks = _with_kinds(part, _stacks(matches))
     lacks, stray, gaps = _compare_with_stacks(matches, needed, stacks)
-    kept = tuple(_without_stray(match, stray) for match in matches)
+    kept = tuple(one for match in matches if (one := _without_stray(match, stray)).tensors)
     return PartMatch(
         part=part,
         mount=mount,

@@ -7,7 +7,7 @@ what training tools put around a model's names: they are taken off the stars and
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dovetail.names import Index, group_names, indices, star
+from dovetail.names import WRITTEN_STAR, Index, group_names, indices, star
 from dovetail.store.store import Entry
 
 # Wrappers around a whole model, outermost first: nested checkpoint levels (`/`), then module prefixes.
@@ -210,4 +210,4 @@ def _common_module(members: list[Group]) -> str:
         if len(set(column)) > 1 or column[0] == "*":
             break
         common.append(column[0])
-    return ".".join(common)
+    return ".".join(common).replace(WRITTEN_STAR, "*")
