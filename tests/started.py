@@ -162,7 +162,9 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
     sys.argv = ["dovetail", *request["words"]]
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    # new ones: those of the parent remember what kind of file was behind their number
+    sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def exit_code() -> int:

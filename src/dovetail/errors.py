@@ -36,7 +36,7 @@ class DovetailError(Exception):
         lines = [printable(self.message)]
         lines += [f"  {key:<{width}}  {printable(value)}" for key, value in self.details.items()]
         if self.hint:
-            lines += ["", f"hint: {self.hint}"]
+            lines += ["", f"hint: {printable(self.hint)}"]
         return "\n".join(lines)
 
 

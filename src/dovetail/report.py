@@ -7,6 +7,8 @@ documents it. Keys are only ever added within one SCHEMA number.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from dovetail.errors import printable
+
 SCHEMA = 1
 
 Severity = Literal["error", "warning", "note"]
@@ -243,7 +245,8 @@ class Report:
     def __repr__(self) -> str:
         """The head, the parts, and the findings that are errors or warnings."""
         said = [f"{one.severity}: {one.message}" for one in self.findings if one.severity != "note"]
-        return "\n".join([self.head, *(_aligned(self.rows) if self.parts else ()), *said])
+        lines = [self.head, *(_aligned(self.rows) if self.parts else ()), *said]
+        return "\n".join(map(printable, lines))
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
@@ -252,12 +255,12 @@ class Report:
         heads, *rows = self.rows
         body = [_html_row("th", heads), *(_html_row("td", row) for row in rows)] if rows else []
         said = [
-            f"<li><b>{one.severity}</b>: {escape(one.message)}</li>"
+            f"<li><b>{one.severity}</b>: {escape(printable(one.message))}</li>"
             for one in self.findings
             if one.severity != "note"
         ]
         table = f"<table>{''.join(body)}</table>" if body else ""
-        return f"<p>{escape(self.head)}</p>{table}" + (f"<ul>{''.join(said)}</ul>" if said else "")
+        return f"<p>{escape(printable(self.head))}</p>{table}" + (f"<ul>{''.join(said)}</ul>" if said else "")
 
     def with_findings(self, *findings: Finding) -> "Report":
         """The same report with more findings."""

@@ -9,9 +9,10 @@ import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from dovetail import __version__
-from dovetail.errors import DovetailError
+from dovetail.errors import DovetailError, printable
 
 # verb -> one line for `dovetail --help`; the module of the same name in this package has the rest
 VERBS = {
@@ -39,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code."""
     gc.disable()  # a header verb lives for milliseconds and makes no garbage worth collecting
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8, a file name that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     parser, command = _parsers(words[0] if words else None)
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        command.error(f"unrecognized arguments: {printable(' '.join(unknown))}")
     if "run" not in options:
         parser.print_help(sys.stderr)
         return 2
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         import traceback
 
-        traceback.print_exc()
+        print("\n".join(map(printable, traceback.format_exc().splitlines())), file=sys.stderr)
         print(
             f"\nthis is a bug in dovetail {__version__}; please report it with the lines above",
             file=sys.stderr,

@@ -1,7 +1,6 @@
 """`dovetail act CKPT --camera NAME=FILE … --instruction TEXT --state NUMBERS`."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.inspect import CHECKPOINT
@@ -40,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the chunk, and what there is to know about it on stderr."""
     from dovetail.cli.generate import token_ids
+    from dovetail.cli.output import say
     from dovetail.cli.writing import assignments
     from dovetail.run.act import Actor
 
@@ -66,23 +66,23 @@ def run(options: argparse.Namespace) -> int:
         from dovetail.render.chunk_plot import write_plot
 
         write_plot(chunk.actions, options.plot, title=options.instruction or "")
-        print(f"wrote {options.plot}", file=sys.stderr)
+        say(f"wrote {options.plot}")
     return 0
 
 
 def show(chunk: "Chunk", *, is_json: bool) -> None:
     """The actions to stdout, a row for each step; the notes to stderr unless they are in the JSON."""
-    if is_json:
-        from dovetail.cli.output import print_json
+    from dovetail.cli.output import print_json, say
 
+    if is_json:
         print_json(chunk.as_json())
         return
     from dovetail.render.page import Table
     from dovetail.render.terminal import show as show_page
 
-    print(f"statistics: {chunk.statistics or 'none'}", file=sys.stderr)
+    say(f"statistics: {chunk.statistics or 'none'}")
     for note in chunk.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     width = chunk.actions.shape[1]
     rows = tuple((str(i), *(f"{value:.4f}" for value in row)) for i, row in enumerate(chunk.actions.tolist()))
     show_page([Table((">step", *(f">{i}" for i in range(width))), rows)])

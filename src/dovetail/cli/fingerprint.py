@@ -1,7 +1,6 @@
 """`dovetail fingerprint CKPT`."""
 
 import argparse
-import sys
 
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.writing import add_reading_options, assignments
@@ -17,7 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the fingerprint alone, so that a script can compare it."""
-    from dovetail.cli.output import ProgressBar, print_json
+    from shlex import quote
+
+    from dovetail.cli.output import ProgressBar, print_json, say
     from dovetail.compare.fingerprint import identify
 
     with ProgressBar("hashing") as progress:
@@ -32,9 +33,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(found.fingerprint)
     if found.certified not in (None, found.fingerprint):
-        print(
-            f"note: the certificate beside the weights has another fingerprint, {found.certified}\n"
-            f"hint: `dovetail validate --values {found.path}` names what changed",
-            file=sys.stderr,
-        )
+        say(f"note: the certificate beside the weights has another fingerprint, {found.certified}")
+        say(f"hint: `dovetail validate --values {quote(found.path)}` names what changed")
     return 0

@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the answer as it comes."""
+    from dovetail.cli.output import print_json, print_text, say
     from dovetail.cli.writing import assignments
     from dovetail.inputs.image_file import read_image
     from dovetail.run.generate import Generator
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if images:
         for name, value in generator.assumptions.items():
-            print(f"note: {name} = {value.value} ({value.evidence}): no file says it", file=sys.stderr)
+            say(f"note: {name} = {value.value} ({value.evidence}): no file says it")
     prompt = _prompt(options)
     settings = {
         "max_new_tokens": options.max_new_tokens,
@@ -72,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
         "is_raw": options.raw,
     }
     if options.json:
-        from dovetail.cli.output import print_json
-
         answer = generator.answer(prompt, images, **settings)
         print_json(
             {
@@ -85,8 +84,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     for piece in generator.stream(prompt, images, **settings):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        print_text(piece)
     print()
     return 0
 

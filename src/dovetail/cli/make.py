@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the checkpoint and says what it wrote."""
     from dovetail.edit.make import make
+    from dovetail.errors import printable
     from dovetail.render.page import quantity
 
     made = make(
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     )
     numbers = f"{made.tensors} tensors, {quantity(made.parameters)} parameters, {quantity(made.bytes, 'B')}"
     kind = " (sparse: no data on the disk)" if options.sparse else ""
-    print(f"{made.path}: {numbers}{kind}")
+    print(printable(f"{made.path}: {numbers}{kind}"))
     for name in made.files:
-        print(f"  {name}")
+        print(f"  {printable(name)}")
     return 0

@@ -1,15 +1,41 @@
 """What every verb does with its result, and a bar for those that take a while."""
 
-import json
+import re
 import sys
 from typing import Any
+
+from dovetail.errors import printable
+
+# What a terminal obeys: controls other than line break and tab, and marks that turn the direction of text.
+# Joiners and marks of single letters stay, or scripts and emoji that need them could not be read.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: Any) -> None:
     """JSON to stdout, in the documented key order."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # A lone surrogate of a hostile name becomes `\udc80`, which is how JSON writes it.
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
+    from dovetail.render.json_text import json_text
+
+    sys.stdout.write(json_text(value))
+
+
+def say(text: str) -> None:
+    """One line of talk to stderr, with what does not print as its escape."""
+    print(printable(text), file=sys.stderr)
+
+
+def print_text(text: str) -> None:
+    """Text of a model to stdout, at once: as it is into a pipe or file, harmless on a terminal."""
+    sys.stdout.write(without_controls(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def without_controls(text: str) -> str:
+    r"""Text of many lines with what a terminal obeys as its escape.
+
+    >>> without_controls("one\n\x1b]52;c;aGk=\x07two")
+    'one\n\\x1b]52;c;aGk=\\x07two'
+    """
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class ProgressBar:

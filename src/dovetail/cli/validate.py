@@ -1,7 +1,6 @@
 """`dovetail validate CKPT`."""
 
 import argparse
-import sys
 
 from dovetail.cli.inspect import CHECKPOINT
 
@@ -45,7 +44,7 @@ def prepare_folder(path: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints what is wrong; 1 if anything is."""
-    from dovetail.cli.output import ProgressBar
+    from dovetail.cli.output import ProgressBar, print_json, say
     from dovetail.verbs import validate
 
     if options.report:
@@ -62,10 +61,8 @@ def run(options: argparse.Namespace) -> int:
         from dovetail.render.html import write_report
 
         paths = write_report(report, options.report)
-        print(f"wrote {' and '.join(paths)}", file=sys.stderr)
+        say(f"wrote {' and '.join(paths)}")
     if options.json:
-        from dovetail.cli.output import print_json
-
         print_json(report.as_json())
     else:
         from dovetail.render.page import validate_page

@@ -1,7 +1,6 @@
 """`dovetail verify CKPT --backend NAME`."""
 
 import argparse
-import sys
 from typing import Any
 
 from dovetail.cli.inspect import CHECKPOINT
@@ -38,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints every stage; 1 if one of them is not as the reference has it."""
-    from dovetail.cli.output import StageBar, print_json
+    from dovetail.cli.output import StageBar, print_json, say
     from dovetail.cli.writing import assignments
     from dovetail.loading.load import load
     from dovetail.parity.backends import backend
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         from dovetail.render.html_verify import write_verification
 
-        print(f"wrote {' and '.join(write_verification(values, options.report))}", file=sys.stderr)
+        say(f"wrote {' and '.join(write_verification(values, options.report))}")
     if options.json:
         print_json(values)
     else:

@@ -1,6 +1,7 @@
 """`diff`: two checkpoints tensor by tensor, whatever layout, container and shards each is in."""
 
 from collections.abc import Callable, Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
@@ -171,6 +172,7 @@ def _notes(a: Comparand, b: Comparand, tied: Mapping[str, str], *, values: bool)
         if side.report.family is None and not a.why_stored:
             closest = side.report.closest
             nearest = closest.family if closest else None
-            yield f"{where} is damaged; `dovetail validate {side.report.path}` says how (closest: {nearest})"
+            said = f"`dovetail validate {quote(side.report.path)}` says how"
+            yield f"{where} is damaged; {said} (closest: {nearest})"
         elif not side.report.is_whole and not a.why_stored:
-            yield f"{where} has errors; `dovetail validate {side.report.path}` lists them"
+            yield f"{where} has errors; `dovetail validate {quote(side.report.path)}` lists them"

@@ -5,7 +5,6 @@ files that nobody vouches for; `html_elements` escapes them, and the page's own 
 """
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from dovetail.render import html_facts as facts
 from dovetail.render import html_parts as parts
 from dovetail.render.html_elements import Html, definitions, element, escape, join, name, prose
 from dovetail.render.html_findings import counts, findings, names
+from dovetail.render.json_text import json_text
 from dovetail.render.page import quantity
 from dovetail.report import Closest, Report, counted
 
@@ -39,9 +39,7 @@ def write_pages(contents: Mapping[str, Any], directory: str) -> list[str]:
         WriteError: the folder or a file in it cannot be written; whatever was there is unchanged.
     """
     paths = {
-        os.path.join(directory, file): value
-        if isinstance(value, str)
-        else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        os.path.join(directory, file): value if isinstance(value, str) else json_text(value)
         for file, value in contents.items()
     }
     partial = {path: f"{path}.{os.getpid()}.partial" for path in paths}

@@ -65,8 +65,12 @@ def _check_kind(source: ByteSource) -> None:
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return
     if _LEGACY_MAGIC in head[:32]:
-        way_out = f"torch.save(torch.load('{source.name}', weights_only=True), 'NEW.pth')"
-        hint = f'rewrite it: python -c "import torch; {way_out}"'
+        from shlex import quote
+
+        way_out = (
+            "from sys import argv; import torch; torch.save(torch.load(argv[1], weights_only=True), argv[2])"
+        )
+        hint = f'rewrite it: python -c "{way_out}" {quote(source.name)} NEW.pth'
         raise broken(source, "it has the format of torch before 1.6", hint=hint)
     if head[257:262] == b"ustar":
         hint = "torch.load would run code from it (weights_only=False); ask its publisher for safetensors"
