@@ -14,6 +14,7 @@ from dovetail.store.source import LocalSource
 from dovetail.store.write import block_file
 from dovetail.store.write.block_file import BLOCK, BlockFile
 from dovetail.store.write.tensor_data import Copied
+from files import open_under
 
 DIRECT = 64 << 20
 MIB = 1 << 20
@@ -402,10 +403,9 @@ def test_giving_up_stops_the_thread_and_closes_the_file(tmp_path: Path) -> None:
             file.write(bytes(3 * BLOCK))
             raise KeyError("the giver fails")
 
-    before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(KeyError):
         give()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert not open_under(tmp_path)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("write ")]
 
 

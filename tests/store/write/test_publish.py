@@ -13,6 +13,7 @@ import pytest
 from dovetail.errors import UsageError, WriteError
 from dovetail.store.write import publish
 from dovetail.store.write.publish import publishing
+from files import open_under
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -313,10 +314,9 @@ def test_what_is_left_is_shown_to_accept_and_kept_if_it_refuses(tmp_path: Path) 
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
     write(tmp_path / "out")
     with pytest.raises(KeyError):
         fail(tmp_path / "other", KeyError())
     with pytest.raises(UsageError):
         write(tmp_path / "out")
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert not open_under(tmp_path)
