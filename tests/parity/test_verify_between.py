@@ -34,6 +34,7 @@ FAMILIES = (
     "qwen3",
     "dinov2",
 )
+ALIKE = ("qwen2_vl", "paligemma", "pi05")  # whose stages are those of qwen2_5_vl and pi0
 # Tensors that are fed into a stage without being of it, and where they show.
 BETWEEN = {
     "vision.pos_embed.weight": "vision.blocks.0",
@@ -111,7 +112,9 @@ def rounds(names: Iterable[str], stages: Sequence[str]) -> list[dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=pytest.mark.slow) if one in ALIKE else one for one in FAMILIES]
+)
 @torch.no_grad()
 def test_a_wrong_tensor_is_found_at_its_stage(family: str, made: Callable[[str], Path]) -> None:
     """One tensor of every stage is wrong at a time: these stages are found, in their order, and no other."""
