@@ -25,6 +25,10 @@ def repository(hub: HubServer, name: str = "owner/qwen2-vl", shard: int = 100_00
     package.make("qwen2_vl", folder, set=sizes, max_shard_size=shard)
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "processor_config.json").write_text('{"image_processor": {"max_pixels": 5000}}')
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}")
+    (folder / "additional_chat_templates" / "rag.sh").write_text("nobody carries this")
     (folder / "pytorch_model.bin").write_bytes(b"another copy that nobody needs")
     hub.add(name, "model")
     return folder
@@ -41,8 +45,11 @@ def test_a_repository_is_downloaded_once_and_converted(hub: HubServer, tmp_path:
     answer = dovetail(*words, **settings(hub, tmp_path))
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["fingerprint"] == json.loads(local.out)["fingerprint"]
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
     assert {"lit_model.pth", "model_config.yaml", "tokenizer.json", "chat_template.jinja"} <= names
+    assert {"processor_config.json", "additional_chat_templates/rag.jinja"} <= names
+    assert "additional_chat_templates/rag.sh" not in names
+    assert package.inspect(tmp_path / "out").config["max_pixels"].value == 5000
     assert (tmp_path / "out" / "lit_model.pth").read_bytes() == (
         tmp_path / "local" / "lit_model.pth"
     ).read_bytes()

@@ -80,7 +80,7 @@ def test_pi0_pads_around_what_torch_interpolates(height: int, width: int, target
 def test_every_byte_is_normalized_as_torchvision_does(statistics: object) -> None:
     """ToTensor divides in float32, the image processors multiply in float64: one result for all bytes."""
     image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    mean, std = (np.float32(part)[:, None, None] for part in statistics)  # type: ignore[attr-defined]
+    mean, std = (np.float32(part)[:, None, None] for part in statistics[:2])  # type: ignore[index]
     expected = (image.transpose(2, 0, 1).astype(np.float32) / np.float32(255) - mean) / std
     np.testing.assert_array_equal(normalize(image, statistics), expected)  # type: ignore[arg-type]
 

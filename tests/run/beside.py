@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from parity import randomise
-from tiny_models import TEXT, TOWER
+from tiny_models import TEXT, TOWER, VISION
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "templates"
 CORPUS = [
@@ -71,6 +71,13 @@ def _with_bytes(trained: Any) -> Any:
     state = json.loads(trained.to_str())["model"]
     merges = [tuple(pair) for pair in state["merges"]]
     return models.BPE(state["vocab"], merges, byte_fallback=True, unk_token="<unk>")
+
+
+# As LLaVA 1.5 is asked; BOS is the tokenizer's.
+LLAVA_TEMPLATE = """{% for message in messages %}{{ message.role | upper }}: \
+{% for piece in message.content if piece.type == 'image' %}<image>
+{% endfor %}{% for piece in message.content if piece.type == 'text' %}{{ piece.text }} {% endfor %}{% endfor %}\
+{% if add_generation_prompt %}ASSISTANT:{% endif %}"""
 
 
 def padded(vocab: int) -> int:
@@ -186,6 +193,33 @@ def save_paligemma(folder: Path) -> "Saved":
     return Saved(folder, model, tokenizer, images, processor)
 
 
+def save_llava(folder: Path, *, chat_template: str = LLAVA_TEMPLATE) -> "Saved":
+    """LLaVA with its processor, which keeps the settings of images in its own file."""
+    tokenizer = sentence_pieces([*LLAMA, "<image>"], "<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    images = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 28},
+        crop_size={"height": 28, "width": 28},
+        image_mean=[0.4, 0.5, 0.6],
+        resample=2,
+    )
+    processor = transformers.LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template,
+    )
+    config = transformers.LlavaConfig(
+        text_config=decoder(padded(len(tokenizer)), model_type="llama", eos_token_id=tokenizer.eos_token_id),
+        vision_config={**VISION, "model_type": "clip_vision_model"},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = randomise(transformers.LlavaForConditionalGeneration(config))
+    return Saved(folder, model, tokenizer, images, processor)
+
+
 class Saved:
     """A model of transformers with what it writes beside its weights."""
 
@@ -200,6 +234,12 @@ class Saved:
 
     def inputs(self, prompt: str, pictures: Sequence[np.ndarray] = ()) -> dict[str, Any]:
         """What transformers makes of a prompt and images."""
+        if self.processor is not None and self.processor.chat_template:
+            seen = [{"type": "image", "image": Image.fromarray(one)} for one in pictures]
+            said: list[dict[str, Any]] = [*seen, {"type": "text", "text": prompt}]
+            options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            message = {"role": "user", "content": said}
+            return dict(self.processor.apply_chat_template([message], add_generation_prompt=True, **options))
         if self.processor is not None:
             found = self.processor(images=[list(pictures)], text=[prompt], return_tensors="pt")
             return dict(found)
@@ -251,4 +291,5 @@ SAVERS: dict[str, Callable[[Path], Saved]] = {
     "qwen3_vl": lambda folder: save_qwen_vl("Qwen3VL", folder),
     "llava_onevision": save_llava_onevision,
     "paligemma": save_paligemma,
+    "llava": save_llava,
 }

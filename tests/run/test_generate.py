@@ -75,7 +75,9 @@ def test_greedy_equals_transformers(name: str, saved: Callable[[str], Saved]) ->
     assert len(set(answer.tokens)) > 1 or name == "paligemma"
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma", "llava"]
+)
 def test_several_images_and_none(name: str, saved: Callable[[str], Saved]) -> None:
     one, generator = saved(name), Generator.load(saved(name).folder)
     two = [noise(60, 90), noise(31, 40, seed=1)]
@@ -88,7 +90,7 @@ def test_several_images_and_none(name: str, saved: Callable[[str], Saved]) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma"]
+    "name", ["qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "paligemma", "llava"]
 )
 def test_every_layout_gives_the_same_tokens(name: str, saved: Callable[[str], Saved], tmp_path: Path) -> None:
     one = saved(name)
@@ -233,6 +235,7 @@ def test_a_template_is_found_wherever_it_is(
     said = json.loads((folder / "tokenizer_config.json").read_text())
     if place == "chat_template.json":
         (folder / place).write_text(json.dumps({"chat_template": template("qwen2_vl")}))
+        (folder / "chat_template.jinja").write_text("the processor's legacy file goes before it")
     else:
         both = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": template("qwen2_vl")}]
         said["chat_template"] = both if place == "named" else template("qwen2_vl")

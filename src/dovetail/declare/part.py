@@ -194,7 +194,8 @@ class Setting(NamedTuple):
 
     `spellings` are the keys that config files use for it; `default` is None where there is no honest one.
     `unsaid` is what a config.json of transformers means that says nothing, if that is something else: the
-    files leave out what the config class has by itself.
+    files leave out what the config class has by itself. One that `is_quiet` is listed only where a file or
+    the caller says it.
     """
 
     name: str
@@ -202,6 +203,7 @@ class Setting(NamedTuple):
     default: Any = None
     why: str = "convention"
     unsaid: Any = None
+    is_quiet: bool = False
 
 
 class Derived(NamedTuple):

@@ -47,7 +47,9 @@ def fill_config(
 
 def family_settings(family: Family, documents: Documents) -> dict[str, Value]:
     """What no weight shows and no single part owns."""
-    return {setting.name: _setting(setting, setting.name, documents, ("",)) for setting in family.settings}
+    values = {setting.name: _setting(setting, setting.name, documents, ("",)) for setting in family.settings}
+    quiet = {setting.name for setting in family.settings if setting.is_quiet}
+    return {name: value for name, value in values.items() if name not in quiet or value.source != "default"}
 
 
 def part_settings(role: str, part: Part, family: Family, documents: Documents) -> dict[str, Value]:

@@ -7,7 +7,7 @@ declares, under the sections that a family declares; nothing is guessed from a f
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,16 +24,20 @@ from dovetail.store.store import Store
 STAMP = "dovetail.json"
 STAMP_SCHEMA = 1
 GIVEN = "--set"
-_JSON_FILES = ("config.json", "checkpoint_metadata.json", "preprocessor_config.json")
+_JSON_FILES = ("config.json", "checkpoint_metadata.json")
+# transformers 5 keeps the settings of images in the first, older versions in the second; both: the first
+PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
+_NESTED = "image_processor"
 _YAML_FILES = ("model_config.yaml", "config.yaml")
 _MAX_TEXT, _MAX_DEPTH, _MAX_NUMBER = 200, 50, 4096
 
 
 class Document(NamedTuple):
-    """One parsed side file (or the plain values inside a torch file)."""
+    """One parsed side file (or the plain values inside a torch file), or the `section` of it that counts."""
 
     name: str
     values: Mapping[str, Any]
+    section: str = ""
 
 
 class Found(NamedTuple):
@@ -99,7 +103,8 @@ class Documents(NamedTuple):
                 for spelling in spellings:
                     value = read(section, spelling)
                     if value is not None:
-                        return Found(_brief(value), document.name, place(root, spelling))
+                        where = ".".join(filter(None, (document.section, root)))
+                        return Found(_brief(value), document.name, place(where, spelling))
         return None
 
     def kind(self, role: str) -> str | None:
@@ -134,7 +139,7 @@ def read_documents(store: Store) -> Documents:
     configs: list[Document] = []
     findings: list[Finding] = []
     stamp = None
-    for name in (*_JSON_FILES, *_YAML_FILES, *stamp_names(store)):
+    for name in (*_JSON_FILES, PROCESSOR, IMAGE_PROCESSOR, *_YAML_FILES, *stamp_names(store)):
         if name.endswith(STAMP) and stamp is not None:
             continue
         try:
@@ -156,12 +161,23 @@ def read_documents(store: Store) -> Documents:
             stamp = Document(name, values)
         else:
             configs.append(Document(name, values))
-    configs += _inside(store)
+    configs = [*_with_images(configs), *_inside(store)]
     nodes = read_nodes(store)
     if nodes:
         stamp = Document(STAMP, joined_certificate(nodes))
     findings += node_findings(store, nodes)
     return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
+
+
+def _with_images(configs: Sequence[Document]) -> list[Document]:
+    """The configs, with of the files that describe image processors the one that counts."""
+    nested = [
+        Document(one.name, images, _NESTED)
+        for one in configs
+        if one.name == PROCESSOR and isinstance(images := one.values.get(_NESTED), dict)
+    ]
+    left_out = (PROCESSOR, IMAGE_PROCESSOR) if nested else (PROCESSOR,)
+    return [*(one for one in configs if one.name not in left_out), *nested]
 
 
 def stamp_names(store: Store) -> tuple[str, ...]:
@@ -308,7 +324,8 @@ def config_documents(folder: Folder, name: str = "") -> Documents:
         RemoteError: a server did not give it.
     """
     there = () if name else folder.files()
-    names = [name] if name else [one for one in (*_JSON_FILES, *_YAML_FILES) if one in there]
+    known = (*_JSON_FILES, PROCESSOR, IMAGE_PROCESSOR, *_YAML_FILES)
+    names = [name] if name else [one for one in known if one in there]
     configs = []
     for one in names:
         try:
@@ -320,6 +337,7 @@ def config_documents(folder: Folder, name: str = "") -> Documents:
         if not isinstance(values, dict):
             raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, one))
         configs.append(Document(one, values))
+    configs = _with_images(configs)
     if not configs:
         raise CheckpointError(
             "there is no config in the folder", folder=folder.name, hint="looked for config.json"

@@ -9,7 +9,7 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 
 from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
-from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, TIMM_BLOCKS
+from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, IMAGENET_PIXELS, TIMM_BLOCKS, image_settings
 
 LEAVES = (
     """
@@ -74,7 +74,8 @@ FAMILY = Family(
     layouts=(layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated, LayerScale as `gamma`"),),
     config=ConfigKeys(roots={"vision": ("",)}),
     sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},
+    settings=image_settings(*IMAGENET_PIXELS, "imagenet convention", do_center_crop=True),
     model="dovetail.models.towers.dinov2:Dinov2Model",
-    inputs="dovetail.inputs.towers:Dinov2Inputs",
+    inputs="dovetail.inputs.towers:dinov2_inputs",
     sources=("arXiv:2304.07193", "timm@1.0.31 vision_transformer.py"),
 )

@@ -25,7 +25,7 @@ SETTINGS = (
     Setting("image_token", ("image_token_index", "image_token_id"), 32000, _WHY),
     Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -2, _WHY),
     Setting("feature_select", _SELECT, "default", _WHY),
-    *image_settings(*CLIP_PIXELS, "clip convention"),
+    *image_settings(*CLIP_PIXELS, "clip convention", do_center_crop=True),
 )
 
 

@@ -140,12 +140,33 @@ SETTINGS = (
 
 # Mean and standard deviation of each colour, as OpenAI trained CLIP and as SigLIP was trained.
 CLIP_PIXELS = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+IMAGENET_PIXELS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALF_PIXELS = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 
 
-def image_settings(mean: list[float], std: list[float], why: str) -> tuple[Setting, ...]:
-    """How pixels are normalised, as `preprocessor_config.json` says it."""
-    return Setting("image_mean", ("image_mean",), mean, why), Setting("image_std", ("image_std",), std, why)
+BICUBIC = 3  # Pillow's number of the filter, which image processors write
+
+
+def image_settings(
+    mean: list[float], std: list[float], why: str, *, do_center_crop: bool = False
+) -> tuple[Setting, ...]:
+    """What is done to images, as the file of an image processor says it."""
+    quiet = {
+        "resample": BICUBIC,
+        "rescale_factor": 1 / 255,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_center_crop": do_center_crop,
+        "do_pad": False,
+        "size": {},
+        "crop_size": {},
+    }
+    return (
+        Setting("image_mean", ("image_mean",), mean, why),
+        Setting("image_std", ("image_std",), std, why),
+        *(Setting(name, (name,), value, why, is_quiet=True) for name, value in quiet.items()),
+    )
 
 
 IMAGE_SETTINGS = image_settings(*HALF_PIXELS, "siglip convention")

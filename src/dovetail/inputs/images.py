@@ -10,7 +10,6 @@ Sources: transformers@5.23.0 `image_transforms.py`, `image_processing_backends.p
 `shared/image_tools.py:resize_with_pad_torch`.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,34 +23,23 @@ Pixels = Float32[np.ndarray, "3 _ _"]
 Color = tuple[int, int, int]
 
 BLACK: Color = (0, 0, 0)
+BILINEAR = Pillow.Resampling.BILINEAR
 BICUBIC = Pillow.Resampling.BICUBIC
 LANCZOS = Pillow.Resampling.LANCZOS
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of each channel, of values in [0, 1]."""
+    """Mean and standard deviation of each channel, of bytes times `scale`."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    scale: float = 1 / 255
 
     @property
     def color(self) -> Color:
         """The mean as a colour of bytes, rounded down; what gaps are filled with."""
         red, green, blue = (int(255 * value) for value in self.mean)
         return red, green, blue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageStatistics:
-    """The same by the names that configs have for them."""
-
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
-
-    @property
-    def normalization(self) -> Normalization:
-        """Mean and standard deviation of each channel."""
-        return Normalization(self.image_mean, self.image_std)
 
 
 HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # SigLIP, PaliGemma, pi0: [0, 1] becomes [-1, 1]
@@ -109,6 +97,12 @@ def crop(image: Image, size: tuple[int, int], *, top: int, left: int) -> Image:
     return image[top : top + size[0], left : left + size[1]]
 
 
+def centre(image: Image, size: tuple[int, int]) -> Image:
+    """The window of (height, width) in the middle, rounded as CLIP's processor does."""
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return crop(image, size, top=max(0, top), left=max(0, left))
+
+
 def pad(image: Image, *, vertical: tuple[int, int], horizontal: tuple[int, int], color: Color) -> Image:
     """The image with (before, after) rows and columns of one colour around it."""
     height, width = image.shape[:2]
@@ -119,12 +113,12 @@ def pad(image: Image, *, vertical: tuple[int, int], horizontal: tuple[int, int],
 
 
 def normalize(image: Image, statistics: Normalization) -> Pixels:
-    """(value / 255 - mean) / std, each step rounded to float32 as the image processors do.
+    """(value scale - mean) / std, each step rounded to float32 as the image processors do.
 
     A byte has 256 values, so this is a table look-up.
     """
-    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
-    mean, std = (np.array(part, np.float32) for part in statistics)
+    scaled = (np.arange(256) * statistics.scale).astype(np.float32)
+    mean, std = np.array(statistics.mean, np.float32), np.array(statistics.std, np.float32)
     table = (scaled[:, None] - mean) / std
     return np.stack([table[:, channel][image[:, :, channel]] for channel in range(3)])
 
@@ -145,8 +139,7 @@ def clip_pixels(image: np.ndarray, size: int, *, statistics: Normalization = CLI
         UsageError: the image is not decoded.
     """
     resized = resize_shorter_edge(decoded(image), size)
-    top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
-    return normalize(crop(resized, (size, size), top=top, left=left), statistics)
+    return normalize(centre(resized, (size, size)), statistics)
 
 
 def prismatic_pixels(

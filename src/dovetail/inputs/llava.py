@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import ImageStatistics, Pixels, clip_pixels
+from dovetail.inputs.images import Pixels
 from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
 from dovetail.inputs.placeholders import expand
-from dovetail.inputs.square import Square
+from dovetail.inputs.processor import Squares
 from dovetail.inputs.values import Values, fill
 
 # what configs call leaving the class token out, and keeping it: how many tokens go
@@ -33,13 +33,12 @@ class LlavaInputs(LanguageInputs):
     def __init__(self, values: Values) -> None:
         super().__init__(values)
         self.select = fill(FeatureConfig, values).feature_select
-        self.statistics = fill(ImageStatistics, values).normalization
         if self.select not in LEFT_OUT:
             raise UsageError(
                 f"features `{self.select}` are not written here",
                 hint=f"known: {', '.join(LEFT_OUT)}",
             )
-        self.square = fill(Square, values, "vision")
+        self.square = Squares(values)
 
     @property
     def tokens_per_image(self) -> int:
@@ -59,9 +58,9 @@ class LlavaInputs(LanguageInputs):
         return {"pixels": np.stack(pixels)} if pixels else {}
 
     def pixels(self, image: Any) -> Pixels:
-        """The square in the middle of an image.
+        """The square that an image becomes, by default the one in its middle.
 
         Raises:
             UsageError: the image is not decoded.
         """
-        return clip_pixels(image, self.square.pixels, statistics=self.statistics)
+        return self.square(image)

@@ -16,9 +16,10 @@ import numpy as np
 
 from dovetail.errors import UsageError
 from dovetail.inputs.anyres import Grid, grid_of, most_tiles
-from dovetail.inputs.images import ImageStatistics, normalize, resize
+from dovetail.inputs.images import normalize, resize
 from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
 from dovetail.inputs.placeholders import expand
+from dovetail.inputs.processor import ImageProcessor
 from dovetail.inputs.square import Square
 from dovetail.inputs.tiles import square, tiles
 from dovetail.inputs.values import Values, fill
@@ -41,7 +42,7 @@ class LlavaOnevisionInputs(LanguageInputs):
     def __init__(self, values: Values) -> None:
         super().__init__(values)
         self.config = fill(TileConfig, values)
-        self.statistics = fill(ImageStatistics, values).normalization
+        self.processor = fill(ImageProcessor, values)
         self.square = fill(Square, values, "vision")
 
     @property
@@ -111,12 +112,17 @@ class LlavaOnevisionInputs(LanguageInputs):
 
     def _views(self, image: Any, is_single: bool) -> np.ndarray:
         """The whole image and its tiles; of several images only the whole."""
-        size, statistics = self.pixels, self.statistics
+        size, statistics, filter = self.pixels, self.processor.normalization, self.processor.filter
         if is_single:
-            return tiles(image, size, resolutions=self.config.grid_pinpoints, statistics=statistics)
-        return square(image, size, statistics=statistics)
+            resolutions = self.config.grid_pinpoints
+            return tiles(image, size, resolutions=resolutions, statistics=statistics, filter=filter)
+        return square(image, size, statistics=statistics, filter=filter, color=self.processor.color)
 
     def _frames(self, video: Any) -> np.ndarray:
         """The frames of a video, squeezed to squares."""
-        size = (self.pixels, self.pixels)
-        return np.stack([normalize(resize(frame, size), self.statistics) for frame in video])
+        size, statistics, filter = (
+            (self.pixels, self.pixels),
+            self.processor.normalization,
+            self.processor.filter,
+        )
+        return np.stack([normalize(resize(frame, size, filter=filter), statistics) for frame in video])

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image as Pillow
 
-from dovetail.inputs.images import HALF, Normalization, decoded, normalize, resize
+from dovetail.inputs.images import decoded, normalize, resize
+from dovetail.inputs.processor import ImageProcessor
 
 STEP = 1e-5  # how finely the scale is searched for
 
@@ -44,16 +44,14 @@ def flexible_size(height: int, width: int, *, patch: int, most: int) -> tuple[in
     return rows * patch, columns * patch
 
 
-def flexible_patches(
-    image: np.ndarray, *, patch: int, most: int, statistics: Normalization = HALF
-) -> FlexPatches:
+def flexible_patches(image: np.ndarray, processor: ImageProcessor, *, patch: int, most: int) -> FlexPatches:
     """The image resized to whole patches, and cut.
 
     Raises:
-        UsageError: the image is not decoded.
+        UsageError: the image is not decoded, or the processor resizes no images.
     """
     size = flexible_size(*decoded(image).shape[:2], patch=patch, most=most)
-    pixels = normalize(resize(image, size, filter=Pillow.Resampling.BILINEAR), statistics)
+    pixels = normalize(resize(image, size, filter=processor.filter), processor.normalization)
     rows, columns = size[0] // patch, size[1] // patch
     cut = pixels.reshape(3, rows, patch, columns, patch).transpose(1, 3, 2, 4, 0)
     return FlexPatches(cut.reshape(rows * columns, -1), (rows, columns))

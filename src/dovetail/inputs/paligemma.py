@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from dovetail.inputs.images import ImageStatistics, Pixels, decoded, normalize, resize
+from dovetail.inputs.images import Pixels
 from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
 from dovetail.inputs.placeholders import expand
+from dovetail.inputs.processor import Squares
 from dovetail.inputs.rows import pad_rows
-from dovetail.inputs.square import Square
-from dovetail.inputs.values import Values, fill
+from dovetail.inputs.values import Values
 
 
 class PaliGemmaInputs(LanguageInputs):
@@ -24,8 +24,7 @@ class PaliGemmaInputs(LanguageInputs):
 
     def __init__(self, values: Values) -> None:
         super().__init__(values)
-        self.statistics = fill(ImageStatistics, values).normalization
-        self.square = fill(Square, values, "vision")
+        self.square = Squares(values)
 
     def num_features(self, height: int, width: int) -> int:
         return self.square.num_patches
@@ -46,10 +45,9 @@ class PaliGemmaInputs(LanguageInputs):
         return arrays
 
     def pixels(self, image: Any) -> Pixels:
-        """An image squeezed to the tower's square.
+        """The square that an image becomes, by default squeezed.
 
         Raises:
             UsageError: it is not decoded.
         """
-        size = self.square.pixels
-        return normalize(resize(decoded(image), (size, size)), self.statistics)
+        return self.square(image)

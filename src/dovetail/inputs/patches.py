@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
+from PIL import Image as Pillow
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import CLIP, Normalization, decoded, normalize, resize
+from dovetail.inputs.images import BICUBIC, CLIP, Normalization, decoded, normalize, resize
 
 MIN_PIXELS = 56 * 56
 MAX_PIXELS = 28 * 28 * 1280
@@ -63,6 +64,7 @@ def patches(
     min_pixels: int = MIN_PIXELS,
     max_pixels: int = MAX_PIXELS,
     statistics: Normalization = CLIP,
+    filter: Pillow.Resampling = BICUBIC,
 ) -> Patches:
     """The image as flattened patches (channel, frame, row, column), one merge window after the other.
 
@@ -75,7 +77,7 @@ def patches(
     size = smart_resize(
         *decoded(image).shape[:2], factor=patch * merge, min_pixels=min_pixels, max_pixels=max_pixels
     )
-    pixels = normalize(resize(image, size), statistics)
+    pixels = normalize(resize(image, size, filter=filter), statistics)
     rows, columns = size[0] // patch, size[1] // patch
     cut = pixels.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
     ordered = cut.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]

@@ -7,10 +7,15 @@ has it. Without a template the family's frame decides (`Family.prompt`), behind 
 Where no token stands for an image (Prismatic), the model's inputs find its place. A raw prompt is taken as it
 is: no template, no frame; images that it names no place for come first.
 
-Sources: LLaVA-VL/LLaVA-NeXT `llava/mm_utils.py:tokenizer_image_token`; frames: those of the families.
+The processor of a model that takes images puts the tokenizer's special tokens around what a template made,
+unless that begins with BOS; a tokenizer alone never does.
+
+Sources: LLaVA-VL/LLaVA-NeXT `llava/mm_utils.py:tokenizer_image_token`; transformers@5.23.0
+`processing_utils.py:ProcessorMixin.apply_chat_template`; frames: those of the families.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from dovetail.errors import UsageError
@@ -55,17 +60,23 @@ class Prompter:
 
     def _chat(self, template: ChatTemplate, prompt: str, num_images: int) -> list[int]:
         """The ids of a conversation of one message."""
+        place = _PLACE
+        text: str | None = None
         if self._inputs.takes_images and self._prompt.has_image_tokens:
             text = _in_pieces(template, prompt, num_images)
-            if text is not None:
-                return self._tokenizer.encode(text)
-            prompt = f"{_PLACE}\n" * num_images + prompt
-        text = template.render([{"role": "user", "content": prompt}])
-        first, *rest = text.split(_PLACE)
-        ids = self._tokenizer.encode(first)
-        for piece in rest:
-            ids += [*self._images(1), *self._tokenizer.encode(piece)]
-        return ids
+            token = self._inputs.image_token
+            place = (self._tokenizer.token(token) if token is not None else None) or _PLACE
+            prompt = f"{place}\n" * num_images + prompt if text is None else prompt
+        if text is None:
+            text = template.render([{"role": "user", "content": prompt}])
+        bos = self._tokenizer.specials.get("bos_token")
+        has_specials = self._inputs.takes_images and not (bos and text.startswith(bos))
+        if place != _PLACE or _PLACE not in text:
+            return self._tokenizer.encode(text, with_specials=has_specials)
+        images = iter(self._images(num_images))
+        before, after = self._tokenizer.around() if has_specials else ([], [])
+        first, *rest = (self._tokenizer.encode(piece) for piece in text.split(_PLACE))
+        return [*before, *first, *(one for piece in rest for one in [*islice(images, 1), *piece]), *after]
 
     def _framed(self, prompt: str, num_images: int) -> list[int]:
         """The ids of a prompt as the family wants it where there is no template."""

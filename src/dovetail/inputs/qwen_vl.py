@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dovetail.errors import UsageError
-from dovetail.inputs.images import ImageStatistics
 from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
 from dovetail.inputs.mrope import Grid, mrope_positions
 from dovetail.inputs.patches import Patches, patches, smart_resize
 from dovetail.inputs.placeholders import expand
+from dovetail.inputs.processor import ImageProcessor
 from dovetail.inputs.values import Values, fill
 
 
@@ -43,7 +43,7 @@ class QwenVLInputs(LanguageInputs):
     def __init__(self, values: Values) -> None:
         super().__init__(values)
         self.area = fill(AreaConfig, values)
-        self.statistics = fill(ImageStatistics, values).normalization
+        self.processor = fill(ImageProcessor, values)
         self.patch = fill(PatchConfig, values, "vision")
         self.merge = isqrt(values.integer("merger.merge_area"))
 
@@ -99,5 +99,6 @@ class QwenVLInputs(LanguageInputs):
             merge=self.merge,
             min_pixels=self.area.min_pixels,
             max_pixels=self.area.max_pixels,
-            statistics=self.statistics,
+            statistics=self.processor.normalization,
+            filter=self.processor.filter,
         )

@@ -9,8 +9,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
+from PIL import Image as Pillow
 
-from dovetail.inputs.images import BLACK, HALF, Image, Normalization, decoded, normalize, pad, resize
+from dovetail.inputs.images import (
+    BICUBIC,
+    BLACK,
+    HALF,
+    Color,
+    Image,
+    Normalization,
+    decoded,
+    normalize,
+    pad,
+    resize,
+)
 
 
 def pinpoints(size: int, *, most: int = 6) -> tuple[tuple[int, int], ...]:
@@ -35,16 +47,21 @@ def best_resolution(height: int, width: int, *, resolutions: Sequence[tuple[int,
 
 
 def tiles(
-    image: np.ndarray, size: int, *, resolutions: Sequence[tuple[int, int]], statistics: Normalization = HALF
+    image: np.ndarray,
+    size: int,
+    *,
+    resolutions: Sequence[tuple[int, int]],
+    statistics: Normalization = HALF,
+    filter: Pillow.Resampling = BICUBIC,
 ) -> Float32[np.ndarray, "tiles 3 size size"]:
     """The image squeezed to a square, then its tiles row by row, black where it does not reach.
 
     Raises:
         UsageError: the image is not decoded.
     """
-    whole = resize(decoded(image), (size, size))
+    whole = resize(decoded(image), (size, size), filter=filter)
     target = best_resolution(*image.shape[:2], resolutions=resolutions)
-    fitted = fit(image, target)
+    fitted = fit(image, target, filter=filter)
     cut = [
         fitted[top : top + size, left : left + size]
         for top in range(0, target[0], size)
@@ -53,7 +70,7 @@ def tiles(
     return np.stack([normalize(view, statistics) for view in (whole, *cut)])
 
 
-def fit(image: Image, target: tuple[int, int]) -> Image:
+def fit(image: Image, target: tuple[int, int], *, filter: Pillow.Resampling = BICUBIC) -> Image:
     """The image as large as (height, width) lets it be, centred on black; an odd row or column goes after."""
     height, width = image.shape[:2]
     scale_height, scale_width = target[0] / height, target[1] / width
@@ -63,7 +80,7 @@ def fit(image: Image, target: tuple[int, int]) -> Image:
         inner = target[0], min(math.ceil(width * scale_height), target[1])
     rows, columns = target[0] - inner[0], target[1] - inner[1]
     return pad(
-        resize(image, inner),
+        resize(image, inner, filter=filter),
         vertical=(rows // 2, rows - rows // 2),
         horizontal=(columns // 2, columns - columns // 2),
         color=BLACK,
@@ -71,9 +88,14 @@ def fit(image: Image, target: tuple[int, int]) -> Image:
 
 
 def square(
-    image: np.ndarray, size: int, *, statistics: Normalization = HALF
+    image: np.ndarray,
+    size: int,
+    *,
+    color: Color = HALF.color,
+    statistics: Normalization = HALF,
+    filter: Pillow.Resampling = BICUBIC,
 ) -> Float32[np.ndarray, "1 3 size size"]:
-    """One image of several: padded to a square with the mean colour, then resized; no tiles.
+    """One image of several: padded to a square with a colour, the mean's, then resized; no tiles.
 
     Raises:
         UsageError: the image is not decoded.
@@ -85,6 +107,6 @@ def square(
         image,
         vertical=(top, edge - height - top),
         horizontal=(left, edge - width - left),
-        color=statistics.color,
+        color=color,
     )
-    return normalize(resize(padded, (size, size)), statistics)[None]
+    return normalize(resize(padded, (size, size), filter=filter), statistics)[None]

@@ -52,6 +52,18 @@ class Tokenizer:
         found = self._fast.token_to_id(token)
         return None if found is None else int(found)
 
+    def token(self, id: int) -> str | None:
+        """The text of a token, None if there is no such id."""
+        found = self._fast.id_to_token(id) if 0 <= id < 1 << 32 else None
+        return None if found is None else str(found)
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that are put before and behind a text."""
+        ids = self.encode("", with_specials=True)
+        marks = self._fast.encode("x", add_special_tokens=True).special_tokens_mask
+        before = marks.index(0) if 0 in marks else len(ids)
+        return ids[:before], ids[before:]
+
     def special(self, name: str) -> int | None:
         """The id of a special token by name (`bos_token`)."""
         token = self.specials.get(name)
@@ -182,17 +194,37 @@ def _through_transformers(store: SideFiles) -> Fast | None:
 
 
 def _template(store: SideFiles, config: Mapping[str, Any]) -> str | None:
-    """The chat template: a file of its own, or an entry of a config; of several, the default."""
-    if (raw := store.side_file("chat_template.jinja")) is not None:
-        return raw.decode()
-    for values in (read_json(store, "chat_template.json"), config, read_json(store, "processor_config.json")):
-        template = values.get("chat_template")
+    """The chat template: an entry of a config or a file of its own; of several, the default.
+
+    Of several places the first counts, as in transformers: the processor's, then the tokenizer's.
+    """
+    places = (
+        lambda: read_json(store, "processor_config.json"),
+        lambda: read_json(store, "chat_template.json"),
+        lambda: {"chat_template": _text_file(store, "chat_template.jinja")},
+        lambda: config,
+    )
+    for place in places:
+        template = place().get("chat_template")
         if isinstance(template, list):
             named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
             template = named.get("default")
         if isinstance(template, str):
             return template
     return None
+
+
+def _text_file(store: SideFiles, name: str) -> str | None:
+    """A text beside the weights, None if there is none.
+
+    Raises:
+        CheckpointError: it is no text.
+    """
+    raw = store.side_file(name)
+    try:
+        return None if raw is None else raw.decode()
+    except ValueError:
+        raise CheckpointError("the file is no text in UTF-8", file=name) from None
 
 
 def read_json(store: SideFiles, name: str) -> Mapping[str, Any]:

@@ -2,18 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dovetail.errors import UsageError
 from dovetail.inputs.arguments import refuse_arguments
-from dovetail.inputs.images import IMAGENET, Pixels, decoded, prismatic_pixels, siglip_pixels
+from dovetail.inputs.images import BILINEAR, decoded
 from dovetail.inputs.language import Arrays
 from dovetail.inputs.naflex import flexible_patches, flexible_size
+from dovetail.inputs.processor import ImageProcessor, Squares
 from dovetail.inputs.rows import token_ids
-from dovetail.inputs.square import Square
 from dovetail.inputs.values import Values, fill
 
 
@@ -71,35 +71,26 @@ class TowerInputs(ABC):
 
 
 class SquareInputs(TowerInputs):
-    """Makes the inputs of a tower that sees squares of one size."""
+    """Makes the inputs of a tower that sees squares of one size: SigLIP's, CLIP's."""
 
-    def __init__(self, values: Values) -> None:
+    def __init__(self, values: Values, *, is_resampled: bool = False) -> None:
         super().__init__(values)
-        self.square = fill(Square, values, "vision")
-
-    @abstractmethod
-    def pixels(self, image: np.ndarray) -> Pixels:
-        """The square that an image becomes."""
+        self.square = Squares(values, is_resampled=is_resampled)
 
     def num_features(self, height: int, width: int) -> int:
         return self.square.num_patches
 
     def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
-        return {"pixels": np.stack([self.pixels(image) for image in images])}
+        return {"pixels": np.stack([self.square(image) for image in images])}
 
 
-class SiglipInputs(SquareInputs):
-    """Squeezes images to the tower's square, in [-1, 1]."""
+def dinov2_inputs(values: Values) -> SquareInputs:
+    """The inputs of DINOv2, which takes squares of any size: those that the image processor makes.
 
-    def pixels(self, image: np.ndarray) -> Pixels:
-        return siglip_pixels(image, (self.square.pixels, self.square.pixels))
-
-
-class Dinov2Inputs(SquareInputs):
-    """Resizes the shorter edge and cuts the middle out."""
-
-    def pixels(self, image: np.ndarray) -> Pixels:
-        return prismatic_pixels(image, self.square.pixels, strategy="resize-crop", statistics=IMAGENET)
+    Raises:
+        UsageError: a value that is needed is not known.
+    """
+    return SquareInputs(values, is_resampled=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +107,9 @@ class NaflexInputs(TowerInputs):
     def __init__(self, values: Values) -> None:
         super().__init__(values)
         self.config = fill(PatchConfig, values, "vision")
+        processor = fill(ImageProcessor, values)
+        is_said = "resample" in values.values  # else not as of SigLIP's squares
+        self.processor = processor if is_said else replace(processor, resample=BILINEAR.value)
 
     def num_features(self, height: int, width: int) -> int:
         patch, most = self.config.patch, self.config.max_num_patches
@@ -124,7 +118,7 @@ class NaflexInputs(TowerInputs):
 
     def arrays(self, images: Sequence[np.ndarray]) -> Arrays:
         patch, most = self.config.patch, self.config.max_num_patches
-        cut = [flexible_patches(image, patch=patch, most=most) for image in images]
+        cut = [flexible_patches(image, self.processor, patch=patch, most=most) for image in images]
         return {
             "patches": np.concatenate([one.values for one in cut]),
             "grids": np.array([one.grid for one in cut], np.int64),
@@ -138,4 +132,4 @@ def siglip_inputs(values: Values) -> TowerInputs:
         UsageError: a value that is needed is not known.
     """
     is_naflex = values.kind("vision") == "siglip_naflex"
-    return NaflexInputs(values) if is_naflex else SiglipInputs(values)
+    return NaflexInputs(values) if is_naflex else SquareInputs(values)

@@ -7,7 +7,7 @@ give it; a default is only ever one that the declaration labels as such.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
@@ -77,6 +77,11 @@ class Values:
         word: str = _as_type(name, self._known(name), str)
         return word
 
+    def unsaid(self, name: str) -> Value | None:
+        """What a quiet setting of the family is where nothing says it."""
+        quiet = (one for one in self.family.settings if one.is_quiet and one.name == name)
+        return next((Value(one.default, "default", one.why) for one in quiet), None)
+
     def _known(self, name: str) -> Value:
         found = self.values.get(name)
         if found is None or found.value is None:
@@ -122,7 +127,7 @@ def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Valu
     values |= {name: Value(list(of), "given", "the plan") for name, of in plan.subsets.items()}
     scoped = [(f"{role}.", part.facts.settings) for role, part in plan.kinds.items()]
     for prefix, settings in [("", plan.family.settings), *scoped]:
-        for setting in settings:
+        for setting in (one for one in settings if not one.is_quiet):
             source = "undetermined" if setting.default is None else "default"
             values[prefix + setting.name] = Value(setting.default, source, setting.why)
     for variant in list(plan.family.variants.values())[:1]:
@@ -155,7 +160,7 @@ def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> C
         if field.name in features:
             filled[field.name] = field.name in values.features[role]
             continue
-        found = values.values.get(name)
+        found = values.values.get(name) or values.unsaid(name)
         if found is None or found.value is None:
             unknown[name] = found.evidence if found else "nothing declares it"
             continue
@@ -170,20 +175,36 @@ def _all_features(part: Part) -> frozenset[str]:
 
 
 def _as_type(name: str, found: Value, wanted: Any) -> Any:
-    """The value as the field's type; numbers may come as whole floats, sequences as lists."""
-    value = found.value
+    """The value as the field's type."""
+    try:
+        return _cast(found.value, wanted)
+    except ValueError:
+        kind = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
+        raise UsageError(f"{name} cannot be {found.value!r}", expected=kind, source=found.evidence) from None
+
+
+def _cast(value: Any, wanted: Any) -> Any:
+    """A value as a type; numbers may come as whole floats, sequences as lists.
+
+    Raises:
+        ValueError: it is none.
+    """
     kind = get_origin(wanted) or wanted
+    if kind is Any:
+        return value
     if kind is tuple and isinstance(value, list | tuple):
-        return tuple(tuple(one) if isinstance(one, list) else one for one in value)
+        kinds = get_args(wanted)
+        each = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
+        return tuple(_cast(one, of) for one, of in zip(value, each, strict=True))
     if kind is float and type(value) in (int, float):
         return float(value)
-    if kind is int and type(value) is float and value == int(value):
+    if kind is int and type(value) is float and value.is_integer():
         return int(value)
     if kind is Mapping and isinstance(value, dict):
         return value
     if kind in (int, bool, str) and type(value) is kind:
         return value
-    raise UsageError(f"{name} cannot be {value!r}", expected=kind.__name__, source=found.evidence)
+    raise ValueError
 
 
 def _undecided(values: Values, unknown: Mapping[str, str]) -> UsageError:

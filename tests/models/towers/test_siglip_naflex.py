@@ -11,6 +11,9 @@ transformers = pytest.importorskip("transformers")
 
 from dovetail.errors import UsageError
 from dovetail.inputs.naflex import flexible_patches
+from dovetail.inputs.processor import ImageProcessor
+from dovetail.inputs.values import fill
+from inputs.every_family import values_for
 from parity import assert_near, loaded, randomise
 
 transformers.logging.set_verbosity_error()
@@ -87,7 +90,7 @@ def test_pairs_and_towers_without_a_head(tmp_path: Path) -> None:
 
 def test_patches_hold_rows_columns_channels() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    values, grid = flexible_patches(image, patch=2, most=6)
+    values, grid = flexible_patches(image, fill(ImageProcessor, values_for("siglip")), patch=2, most=6)
     assert grid == (2, 3)
     expected = (image[:2, 2:4].reshape(-1) / 255 - 0.5) / 0.5
     np.testing.assert_allclose(values[1], expected, atol=1e-6)

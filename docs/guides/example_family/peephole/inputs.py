@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dovetail.inputs.images import ImageStatistics, Pixels, decoded, normalize, resize
+from dovetail.inputs.images import Pixels
 from dovetail.inputs.language import Arrays, Batch, LanguageInputs, Size
 from dovetail.inputs.placeholders import expand
-from dovetail.inputs.square import Square
+from dovetail.inputs.processor import Squares
 from dovetail.inputs.values import Values, fill
 
 
@@ -25,8 +25,7 @@ class PeepholeInputs(LanguageInputs):
 
     def __init__(self, values: Values) -> None:
         super().__init__(values)
-        self.statistics = fill(ImageStatistics, values).normalization
-        self.square = fill(Square, values, "vision")
+        self.square = Squares(values)
         self.queries = fill(QueriesConfig, values, "resampler").queries
 
     def num_features(self, height: int, width: int) -> int:
@@ -42,6 +41,5 @@ class PeepholeInputs(LanguageInputs):
         return {"pixels": np.stack(pixels)} if pixels else {}
 
     def pixels(self, image: Any) -> Pixels:
-        """An image squeezed to the tower's square."""
-        size = self.square.pixels
-        return normalize(resize(decoded(image), (size, size)), self.statistics)
+        """The square that an image becomes, by default squeezed."""
+        return self.square(image)

@@ -40,6 +40,7 @@ _TRAVELLING = (
     "README.md",
     "*.py",
 )
+_TRAVELLING_BELOW = ("additional_chat_templates/*.jinja",)  # the templates beside the default one
 _LIMIT = 256 << 20
 
 
@@ -159,7 +160,8 @@ def _names(store: Store) -> dict[str, Folder]:
     found: dict[str, Folder] = {}
     for folder in reversed(store.beside):
         for name, size in folder.files().items():
-            is_known = "/" not in name and any(fnmatchcase(name, pattern) for pattern in _TRAVELLING)
+            patterns = _TRAVELLING_BELOW if "/" in name else _TRAVELLING
+            is_known = any(fnmatchcase(name, pattern) for pattern in patterns)
             if is_known and name not in store.files and size <= _LIMIT:
                 found[name] = folder
     return found

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.inputs.towers import Dinov2Inputs
+from dovetail.inputs.towers import dinov2_inputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
@@ -128,7 +128,7 @@ class Dinov2Model(TowerModel):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
-        self.inputs = Dinov2Inputs(values)
+        self.inputs = dinov2_inputs(values)
         self.vision = build_tower(values, "vision")
 
     def forward(

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
-from dovetail.inputs.towers import SiglipInputs
+from dovetail.inputs.towers import SquareInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
@@ -105,7 +105,7 @@ class SiglipModel(WithTexts):
 
     def __init__(self, values: Values) -> None:
         super().__init__(values)
-        self.inputs = SiglipInputs(values)
+        self.inputs = SquareInputs(values)
         self.vision = build_tower(values, "vision")
 
     def forward(
