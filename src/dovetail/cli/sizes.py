@@ -35,5 +35,5 @@ def assignment(text: str, *, example: str = "text.layers=2") -> tuple[str, Any]:
         return name, _PYTHON[value]
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

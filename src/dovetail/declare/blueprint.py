@@ -3,6 +3,7 @@
 From it follow all names, shapes and counts of any layout. `make` writes it, tests compare with it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -12,6 +13,10 @@ from dovetail.declare.part import LeafSpec, Part, Row
 from dovetail.dims import shape_of, size_of
 from dovetail.errors import UsageError, listed
 from dovetail.names import Template
+
+# a published model has 44,686 of one row (experts of every layer); their names alone take 1 KB each
+MAX_TENSORS = 1_000_000
+MAX_ELEMENTS = 1 << 46  # 2^48 bytes of float32: what a safetensors file may hold
 
 
 class StoredTensor(NamedTuple):
@@ -135,6 +140,7 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
             what = f"sizes of {role}" if role in kinds else "parts"
             raise UsageError(f"{family.id} has no size `{name}`", hint=f"{what}: {listed(known, 20)}")
     _spread(family, kinds, numbers)
+    _check_counts(kinds, numbers)
     for role, part in kinds.items():
         _complete_kinds(role, part, numbers, subsets)
     needed = [f"{role}.{dim}" for role, part in kinds.items() for dim in (*part.dims, *part.subsets)]
@@ -143,7 +149,46 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
         raise UsageError(
             f"{family.id} needs more sizes: {listed(missing)}", hint="give them with --set NAME=NUMBER"
         )
-    return Blueprint(family, kinds, numbers, features, subsets)
+    plan = Blueprint(family, kinds, numbers, features, subsets)
+    _check_elements(plan)
+    return plan
+
+
+def _check_elements(plan: Blueprint) -> None:
+    """Refuses a tensor that no file can hold.
+
+    Raises:
+        UsageError: it has more than `MAX_ELEMENTS` elements.
+    """
+    for role, part in plan.kinds.items():
+        dims = plan.dims(role)
+        for leaf in part.leaves.values():
+            shape = shape_of(leaf.shape, dims)
+            if math.prod(shape) > MAX_ELEMENTS:
+                raise UsageError(
+                    f"`{role}.{leaf.name}` cannot have the shape [{', '.join(map(str, shape))}]",
+                    expected=f"at most {MAX_ELEMENTS:,} elements",
+                    hint=f"see the sizes {listed({name: 0 for axis in leaf.shape for name in axis.names})}",
+                )
+
+
+def _check_counts(kinds: Mapping[str, Part], numbers: Mapping[str, int]) -> None:
+    """Refuses a number of layers, experts … whose names alone would fill the memory.
+
+    Raises:
+        UsageError: there would be more tensors than any model has.
+    """
+    for role, part in kinds.items():
+        for leaf in part.leaves.values():
+            names = [f"{role}.{part.count_name(field)}" for field in leaf.template.fields]
+            counts = {name: numbers.get(name, 1) for name in names}
+            if math.prod(counts.values()) > MAX_TENSORS:
+                largest = max(counts, key=lambda name: counts[name])
+                raise UsageError(
+                    f"{largest} cannot be {counts[largest]:,}",
+                    expected=f"at most {MAX_TENSORS:,} tensors of `{leaf.name}`",
+                    hint="give a smaller number",
+                )
 
 
 def _complete_kinds(

@@ -68,7 +68,7 @@ def read_nodes(store: Store) -> list[Node]:
         if name in there:
             try:
                 values = json.loads(store.folder.read(name, _LIMIT))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(values, dict):
                 nodes.append(Node(os.path.basename(place), values))

@@ -111,7 +111,7 @@ def read_openpi(text: bytes, name: str, *, is_quantiles: bool) -> Statistics:
             key: {kind: _numbers(value) for kind, value in said[key].items() if value is not None}
             for key in ("state", "actions")
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"the file holds no statistics of openpi: {error}",
             file=name,

@@ -8,6 +8,7 @@ Sampling is what the caller says; of generation_config.json only the stop tokens
 token table that are no tokens of the tokenizer are never chosen.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from dovetail.checkpoint import Path
-from dovetail.errors import UsageError
+from dovetail.errors import CheckpointError, UsageError
 from dovetail.inputs.language import no_images
 from dovetail.inputs.prompt import Prompter
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
@@ -30,6 +31,7 @@ from dovetail.run.sampling import Sampling, chooser
 from dovetail.store.open import open_checkpoint
 
 _GREEDY = Sampling()
+_MAX_STRETCH = 1e6  # of a context by rope scaling; real ones are 2 to 64
 Prompt = str | Sequence[int]
 Images = Sequence[np.ndarray]
 
@@ -202,14 +204,31 @@ class Generator:
 
 
 def stop_tokens(tokenizer: Tokenizer | None, values: SideValues) -> frozenset[int]:
-    """The tokens that end an answer, by generation_config.json, else config.json, else the tokenizer."""
+    """The tokens that end an answer, by generation_config.json, else config.json, else the tokenizer.
+
+    Raises:
+        CheckpointError: what a config says are no tokens.
+    """
     text = values.config.get("text_config")
-    for place in (values.generation, values.config, text if isinstance(text, dict) else {}):
+    places = (
+        ("generation_config.json", values.generation),
+        ("config.json", values.config),
+        ("config.json: text_config", text if isinstance(text, dict) else {}),
+    )
+    for name, place in places:
         said = place.get("eos_token_id")
-        if isinstance(said, int):
-            return frozenset({said})
-        if isinstance(said, list) and said and all(isinstance(one, int) for one in said):
-            return frozenset(said)
+        if said is None or said == []:
+            continue
+        ids = said if isinstance(said, list) else [said]
+        if not all(type(one) is int and one >= 0 for one in ids):
+            raise CheckpointError(
+                "eos_token_id is no token",
+                file=name,
+                expected="a token id, or a list of them",
+                found=json.dumps(said)[:200],
+                hint="mend it, or take the line out: the tokenizer's eos_token is used then",
+            )
+        return frozenset(ids)
     end = tokenizer.special("eos_token") if tokenizer else None
     return frozenset() if end is None else frozenset({end})
 
@@ -219,12 +238,15 @@ def context_length(values: SideValues) -> int | None:
     config = values.config
     places = [config, *(config.get(name) for name in ("text_config", "llm_config"))]
     for section in (place for place in places if isinstance(place, dict)):
-        found = section.get("max_position_embeddings")
-        if isinstance(found, int):
+        if (found := _length(section.get("max_position_embeddings"))) is not None:
             return max(found, _stretched(section, found))
     run = config.get("model")
-    found = run.get("llm_max_length") if isinstance(run, dict) else None
-    return found if isinstance(found, int) else None
+    return _length(run.get("llm_max_length")) if isinstance(run, dict) else None
+
+
+def _length(said: object) -> int | None:
+    """A number of tokens; whatever else a config has there says nothing."""
+    return said if type(said) is int and said > 0 else None
 
 
 def _stretched(section: Mapping[str, Any], length: int) -> int:
@@ -232,7 +254,8 @@ def _stretched(section: Mapping[str, Any], length: int) -> int:
     for name in ("rope_parameters", "rope_scaling"):
         rope = section.get(name)
         if isinstance(rope, dict) and isinstance(factor := rope.get("factor"), int | float):
-            return int(factor * rope.get("original_max_position_embeddings", length))
+            before = _length(rope.get("original_max_position_embeddings")) or length
+            return int(min(factor, _MAX_STRETCH) * before) if factor > 1 else before  # NaN is not above 1
     return length
 
 

@@ -103,7 +103,7 @@ def adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:
     """A config with those of its values changed that it has and that are no longer so."""
     try:
         config = json.loads(text)
-    except ValueError:  # examining it has said so
+    except (ValueError, RecursionError):  # examining it has said so
         return text
     if not isinstance(config, dict):
         return text

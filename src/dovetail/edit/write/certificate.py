@@ -82,7 +82,12 @@ def _entries(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a pair of surrogates, which only an escape can spell
+        return json.dumps(value, allow_nan=False)
+    return text
 
 
 def tagged(leaves: Iterable[Leaf]) -> dict[str, str]:
