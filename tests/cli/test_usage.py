@@ -69,6 +69,18 @@ WRONG: dict[str, tuple[str, int, str]] = {
         2,
         "text.layers cannot be `-1`\n\nhint: a size is a whole number above 0",
     ),
+    "more tensors than there is memory": (
+        "make qwen2 OUT --set text.layers=1000000000000 --sparse",
+        2,
+        "text.layers cannot be 1,000,000,000,000\n"
+        "  expected  at most 1,000,000 tensors of `blocks.{layer}.norm1.weight`\n\nhint: give a smaller number",
+    ),
+    "a tensor that no file holds": (
+        "make qwen2 OUT --set text.vocab=99999999999999999999 --sparse",
+        2,
+        "`text.embed.weight` cannot have the shape [99999999999999999999, 896]\n"
+        "  expected  at most 70,368,744,177,664 elements\n\nhint: see the sizes vocab, d_model",
+    ),
     "kind": (
         "make prismatic OUT --set vision=clip",
         2,

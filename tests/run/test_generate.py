@@ -19,9 +19,10 @@ from PIL import Image
 
 import dovetail
 from commands import dovetail as command
-from dovetail.errors import DovetailError, UsageError
+from dovetail.errors import CheckpointError, DovetailError, UsageError
 from dovetail.families import family
-from dovetail.run.generate import Generator
+from dovetail.inputs.tokenizer import SideValues
+from dovetail.run.generate import Generator, context_length, stop_tokens
 from dovetail.run.sampling import Sampling
 from files import MODELS
 from inputs.golden_images import noise
@@ -356,6 +357,36 @@ def test_what_says_the_stop_tokens(saved: Callable[[str], Saved], tmp_path: Path
         )
     )
     assert Generator.load(folder).stop == {ids("<|im_end|>")}  # the tokenizer
+
+
+@pytest.mark.parametrize("odd", [True, "x", -1, [1, None], {}, 2.0])
+def test_a_stop_token_that_is_none_is_refused(odd: object) -> None:
+    with pytest.raises(CheckpointError, match="eos_token_id is no token") as error:
+        stop_tokens(None, SideValues({}, {"eos_token_id": odd}, {}))
+    assert "generation_config.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({"max_position_embeddings": 100}, 100),
+        ({"max_position_embeddings": "x"}, None),
+        ({"max_position_embeddings": True}, None),
+        ({"max_position_embeddings": 100, "rope_scaling": {"factor": 4.0}}, 400),
+        ({"max_position_embeddings": 100, "rope_scaling": {"rope_type": "llama3"}}, 100),
+        (
+            {
+                "max_position_embeddings": 100,
+                "rope_scaling": {"factor": 4, "original_max_position_embeddings": "x"},
+            },
+            400,
+        ),
+        ({"max_position_embeddings": 100, "rope_parameters": {"factor": float("nan")}}, 100),
+        ({"text_config": {"max_position_embeddings": 7}}, 7),
+    ],
+)
+def test_the_context_is_what_a_config_says(config: dict[str, Any], length: int | None) -> None:
+    assert context_length(SideValues({}, {}, config)) == length
 
 
 def test_text_is_streamed_character_by_character(saved: Callable[[str], Saved]) -> None:
