@@ -236,7 +236,7 @@ def read_json(store: SideFiles, name: str) -> Mapping[str, Any]:
     raw = store.side_file(name)
     if raw is None:
         return {}
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         values = json.loads(raw)
         if isinstance(values, dict):
             return values
