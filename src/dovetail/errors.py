@@ -8,7 +8,7 @@
     │   └── MissingError    something it names is not there
     ├── RemoteError         a server did not give what was asked for                 exit 1
     ├── DeclarationError    a family, part or layout is declared wrongly             exit 3
-    └── WriteError          the output could not be written; nothing was left behind exit 1
+    └── WriteError          the output could not be written                          exit 1
 
 A message says what, then where, then expected against found, then the next step:
 
@@ -73,7 +73,7 @@ class DeclarationError(DovetailError):
 
 
 class WriteError(DovetailError):
-    """The output could not be written; nothing is left behind."""
+    """The output could not be written; what is kept of it, and how to go on, is said."""
 
 
 def printable(text: str) -> str:

@@ -130,12 +130,12 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "a file in the way": (
         "make qwen2_vl a/file/OUT --sparse",
         1,
-        "cannot write `DIR/a/file/OUT`: Not a directory\n\nhint: nothing was left behind",
+        "cannot write `DIR/a/file/OUT`: Not a directory\n\nhint: nothing was written; choose another place",
     ),
     "a place that cannot be written": (
         "make qwen2_vl /proc/OUT --sparse",
         1,
-        "cannot write `/proc/OUT`: No such file or directory\n\nhint: nothing was left behind",
+        "cannot write `/proc/OUT`: No such file or directory\n\nhint: nothing was written; choose another place",
     ),
     "a report that cannot be written": (
         "validate a --report /proc/report",

@@ -1,7 +1,9 @@
-"""Runs that are killed, interrupted, starved, hindered or lied to: OUT is absent, the old one, or complete."""
+"""Runs that are killed, interrupted, starved, hindered or lied to: OUT is absent, the old one, or complete.
+
+What they had written stays, and whoever goes on with it gets what a run gives that nobody disturbs.
+"""
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -17,84 +19,14 @@ from pathlib import Path
 import pytest
 
 import dovetail as package
-from commands import Answer, dovetail, surroundings
+from commands import dovetail, surroundings
+from dovetail.edit.write import execute
 from dovetail.edit.write.journal import NAME as JOURNAL
-from dovetail.edit.write.journal import Entry, Journal
+from dovetail.errors import CheckpointError
+from interrupted import SMALL, TO, digests, end_with, started, wait_for, wait_for_lines
 
-# About 100 MB over three shards: enough for a run to be caught in the middle of any of them.
-SIZES = {
-    "text.layers": 3,
-    "text.d_model": 1024,
-    "text.q_heads": 8,
-    "text.kv_heads": 2,
-    "text.head_dim": 128,
-    "text.d_ff": 3072,
-    "text.vocab": 7001,
-}
-SMALL = {**SIZES, "text.d_model": 64, "text.d_ff": 96, "text.vocab": 211, "text.head_dim": 16}
-TO = {
-    "hf": ("--to", "hf", "--max-shard-size", "40MB"),
-    "litgpt": ("--to", "litgpt"),
-    "cast": ("--to", "litgpt-legacy", "--format", "safetensors", "--dtype", "float32", "--pad-vocab", "512"),
-}
 # Whether the run waits for the disk or leaves it to the system, which then moves the bytes by itself.
 SYNC = pytest.mark.parametrize("sync", [(), ("--no-sync",)], ids=["sync", "no-sync"])
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "qwen3"
-    package.make("qwen3", folder, set=SIZES, max_shard_size=40_000_000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What each run gives that nobody disturbs."""
-    found = {}
-    for name, words in TO.items():
-        out = tmp_path_factory.mktemp("whole") / "out"
-        assert dovetail("convert", source, out, *words).code == 0
-        found[name] = digests(out)
-    return found
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    package.make("qwen3", tmp_path / "small", set=SMALL)
-    return tmp_path / "small"
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Every file by its hash."""
-    return {
-        path.name: hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def started(*words: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "dovetail", *map(str, words)],
-        cwd=cwd,
-        env=surroundings(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until a file is there, or the process is gone."""
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.0005)
-
-
-def end_with(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    process.send_signal(number)
-    _, said = process.communicate()
-    return process.returncode, said
 
 
 # -- kill -9
@@ -178,154 +110,36 @@ def test_only_a_run_that_waits_for_the_disk_flushes(
     assert digests(tmp_path / "safe") == digests(tmp_path / "lazy")
 
 
-# -- what a killed run left
-
-
-@pytest.fixture
-def left(killed: Path, tmp_path: Path) -> Path:
-    """The same for one test."""
-    return shutil.copytree(killed, tmp_path / "out.partial")
-
-
-@pytest.fixture(scope="module")
-def killed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that a run left that was killed after some tensors."""
-    tmp_path = tmp_path_factory.mktemp("killed")
-    for _ in range(50):
-        process = started("convert", source, tmp_path / "out", *TO["hf"])
-        journal = tmp_path / "out.partial" / JOURNAL
-        wait_for(journal, process)
-        while process.poll() is None and journal.exists() and journal.read_bytes().count(b"\n") < 8:
-            time.sleep(0.0005)
-        end_with(process, signal.SIGKILL)
-        if journal.exists() and journal.read_bytes().count(b"\n") >= 8:
-            return tmp_path / "out.partial"
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        shutil.rmtree(tmp_path / "out.partial", ignore_errors=True)
-    raise AssertionError("the run is too fast to be caught")
-
-
-def resume(source: Path, left: Path, *words: str) -> Answer:
-    return dovetail("convert", source, left.with_suffix(""), *(words or TO["hf"]), "--resume", "--json")
-
-
-def test_a_run_left_behind_is_not_begun_anew_by_accident(source: Path, left: Path) -> None:
-    before = digests(left)
-    answer = dovetail("convert", source, left.with_suffix(""), *TO["hf"])
-    assert (answer.code, "--resume" in answer.err) == (2, True)
-    assert digests(left) == before
-
-
-@pytest.mark.parametrize(
-    "torn", [b'{"file": "model-0', b'{"plan": 5', b"\x00\xff\n", b"7\n", b"{}\n", b'{"file": 1}']
-)
-def test_a_torn_line_of_the_journal_is_cut_off(
-    torn: bytes, source: Path, left: Path, whole: dict[str, dict[str, str]]
-) -> None:
-    with open(left / JOURNAL, "ab") as journal:
-        journal.write(torn)
-    answer = resume(source, left)
-    assert (answer.code, json.loads(answer.out)["resumed"] > 0) == (0, True)
-    assert digests(left.with_suffix("")) == whole["hf"]
-
-
-def test_what_follows_a_torn_line_is_read_by_the_next_run(tmp_path: Path) -> None:
-    """A second kill after a first one: a torn line that stayed would swallow the line after it."""
-    for tensor in ("a", "b"):
-        journal = Journal(str(tmp_path), "plan")
-        journal.add("file", tensor, Entry(0, {tensor: "hash"}))
-        journal.close()
-        with open(tmp_path / JOURNAL, "ab") as torn:
-            torn.write(b'{"file": "fi')
-    journal = Journal(str(tmp_path), "plan")
-    journal.close()
-    assert [*journal.tensors] == [("file", "a"), ("file", "b")]
-
-
-@pytest.mark.parametrize("where", ["header", "tensor", "end"])
-def test_a_partial_file_that_was_damaged_is_written_again(
-    where: str, source: Path, left: Path, whole: dict[str, dict[str, str]]
-) -> None:
-    with open(min(left.glob("*.safetensors")), "r+b") as file:
-        file.seek({"header": 20, "tensor": 9_000_000, "end": 0}[where], os.SEEK_END if where == "end" else 0)
-        file.write(b"damage")
-    assert resume(source, left).code == 0
-    assert digests(left.with_suffix("")) == whole["hf"]
-
-
-def test_a_journal_of_nothing_begins_anew(source: Path, left: Path, whole: dict[str, dict[str, str]]) -> None:
-    for path in left.glob("*.safetensors"):
-        path.unlink()
-    (left / JOURNAL).write_bytes(b'{"pla')
-    answer = resume(source, left)
-    assert (answer.code, json.loads(answer.out)["resumed"]) == (0, 0)
-    assert digests(left.with_suffix("")) == whole["hf"]
-
-
-def test_a_folder_that_no_run_left_is_not_taken_over(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "letter.txt").write_text("mine")
-    answer = dovetail("convert", small, tmp_path / "out", "--resume")
-    assert (answer.code, "no journal" in answer.err) == (2, True)
-    assert (tmp_path / "out.partial" / "letter.txt").read_text() == "mine"
-
-
-def test_resuming_says_that_nothing_was_left(small: Path, tmp_path: Path) -> None:
-    answer = dovetail("convert", small, tmp_path / "out", "--resume")
-    assert (answer.code, "nothing of an earlier run kept" in answer.out) == (0, True)
-
-
-def test_a_dry_run_says_that_the_run_would_stop(small: Path, tmp_path: Path) -> None:
-    words = ("convert", small, tmp_path / "out", "--dry-run")
-    assert "stops" not in dovetail(*words).err
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "letter.txt").write_text("mine")
-    for more, why in (((), "exists"), (("--overwrite",), "holds no checkpoint")):
-        answer = dovetail(*words, *more)
-        assert (answer.code, "stops" in answer.err, why in answer.err) == (0, True, True)
-
-
-@pytest.mark.parametrize(
-    "words", [TO["litgpt"], ("--to", "hf", "--max-shard-size", "30MB"), (*TO["hf"], "--dtype", "float16")]
-)
-def test_resuming_with_other_options_is_refused(words: tuple[str, ...], source: Path, left: Path) -> None:
-    before = digests(left)
-    answer = resume(source, left, *words)
-    assert (answer.code, "begun with other options" in answer.err) == (2, True)
-    assert digests(left) == before
-    assert not left.with_suffix("").exists()
-
-
-def test_resuming_after_the_source_changed_is_refused(source: Path, left: Path) -> None:
-    before = digests(left)
-    shard = min(source.glob("*.safetensors"))
-    times = shard.stat().st_atime_ns, shard.stat().st_mtime_ns
-    os.utime(shard)
-    try:
-        answer = resume(source, left)
-    finally:
-        os.utime(shard, ns=times)
-    assert (answer.code, "a source that has changed" in answer.err) == (2, True)
-    assert digests(left) == before
-
-
 # -- Ctrl-C and two writers
 
 
-def test_an_interrupted_run_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    interrupted = 0
-    for delay in (0.0, 0.01, 0.03, 0.06):
-        process = started("convert", source, tmp_path / "out", *TO["hf"])
-        wait_for(tmp_path / "out.partial", process)
-        time.sleep(delay)
+def test_an_interrupted_run_is_gone_on_with(
+    source: Path, whole: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    """Ctrl-C loses no more than a kill, on a first run as on one that goes on; it says where the work is."""
+    partial = tmp_path / "out.partial"
+    words = ("convert", source, tmp_path / "out", *TO["hf"])
+    codes = []
+    for more_lines in (0, 4, 4):
+        there = (partial / JOURNAL).read_bytes().count(b"\n") if partial.exists() else 0
+        process = started(*words, *(("--resume",) if codes else ()))
+        wait_for_lines(partial / JOURNAL, there + more_lines, process)
         code, said = end_with(process, signal.SIGINT)
+        codes.append(code)
         if code == 0:
-            shutil.rmtree(tmp_path / "out")
-            continue
-        assert (code, said.splitlines()[-1]) == (130, "interrupted")
-        assert list(tmp_path.iterdir()) == []
-        interrupted += 1
-    assert interrupted
+            break
+        first, *more = said.splitlines()[said.splitlines().index("interrupted") :]
+        assert (code, first) == (130, "interrupted")
+        assert partial.exists() == bool(more) >= bool(more_lines)
+        if more:
+            assert more == [
+                f"what was written is kept in `{partial}`: go on with the same command and --resume, "
+                f"or remove it with `rm -r {partial}`"
+            ]
+    assert 130 in codes
+    assert code == 0 or dovetail(*words, "--resume").code == 0
+    assert digests(tmp_path / "out") == whole["hf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_second_of_two_writers_is_refused(
@@ -371,7 +185,7 @@ def test_a_disk_too_small_is_found_before_anything_is_written(source: Path, disk
 
 
 @SYNC
-def test_a_disk_that_fills_up_meanwhile_is_one_error_and_nothing_left(
+def test_a_disk_that_fills_up_meanwhile_is_one_error_and_no_work_is_lost(
     sync: tuple[str, ...], source: Path, disk: Path
 ) -> None:
     process = started("convert", source, disk / "out", *sync)
@@ -384,13 +198,25 @@ def test_a_disk_that_fills_up_meanwhile_is_one_error_and_nothing_left(
     _, said = process.communicate()
     assert (process.returncode, "No space left on device" in said) == (1, True)
     assert "Traceback" not in said
-    assert [path.name for path in disk.iterdir()] == ["filler"]
+    assert {path.name for path in disk.iterdir()} <= {"filler", "out.partial"}
+    if not (disk / "out.partial").exists():
+        return  # it was stopped before the first tensor was in its file
+    assert f"kept in `{disk}/out.partial`" in said
+    again = dovetail("convert", source, disk / "out", "--resume", *sync)
+    assert (again.code, "not enough room" in again.err, (disk / "out.partial").exists()) == (1, True, True)
+    (disk / "filler").unlink()
+    again = dovetail("convert", source, disk / "out", "--resume", *sync)
+    assert (again.code, [path.name for path in disk.iterdir()]) == (0, ["out"])
 
 
 @SYNC
 @pytest.mark.parametrize("limit", [1000, 500_000, 30_000_000, 70_000_000])
-def test_a_limit_on_file_sizes_is_one_error_and_nothing_left(
-    limit: int, sync: tuple[str, ...], source: Path, tmp_path: Path
+def test_a_limit_on_file_sizes_is_one_error_and_no_work_is_lost(
+    limit: int,
+    sync: tuple[str, ...],
+    source: Path,
+    whole: dict[str, dict[str, str]],
+    tmp_path: Path,
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dovetail", "convert", source, tmp_path / "out", "--to", "litgpt", *sync],
@@ -402,7 +228,13 @@ def test_a_limit_on_file_sizes_is_one_error_and_nothing_left(
     )
     assert (done.returncode, "File too large" in done.stderr) == (1, True), done.stderr
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    is_kept = limit > 1_000_000
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"] * is_kept
+    assert (f"kept in `{tmp_path}/out.partial`" in done.stderr) == is_kept
+    if limit == 70_000_000:
+        again = dovetail("convert", source, tmp_path / "out", "--to", "litgpt", "--resume", "--json", *sync)
+        assert (again.code, json.loads(again.out)["resumed"] > 0) == (0, True)
+        assert digests(tmp_path / "out") == whole["litgpt"]
 
 
 def test_a_target_that_may_not_be_written_is_one_error(small: Path, tmp_path: Path) -> None:
@@ -428,7 +260,9 @@ def test_a_source_that_is_cut_off_while_it_is_read(
     _, said = process.communicate()
     assert process.returncode == 1
     assert "the file ends inside" in said or "changed while it was read" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not (tmp_path / "out").exists()
+    if (tmp_path / "out.partial").exists():
+        assert "nobody can go on with it, as the source has changed; remove it with `rm -r" in said
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "removed"])
@@ -452,63 +286,32 @@ def test_a_source_that_changes_while_it_is_read(how: str, source: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-# -- places
-
-
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [("small", "is the source itself"), ("small/out", "is inside the source"), (".", "is around the source")],
-)
-@pytest.mark.parametrize("more", [(), ("--overwrite",)])
-def test_a_place_that_would_harm_the_source_is_refused(
-    place: str, why: str, more: tuple[str, ...], small: Path, tmp_path: Path
+@pytest.mark.parametrize("how", ["chmod", "link", "rewrite"])
+def test_a_source_whose_status_is_touched_is_compared(
+    how: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = digests(tmp_path)
-    (tmp_path / "link").symlink_to(small)
-    for source in (small, tmp_path / "link", small / "model.safetensors"):
-        answer = dovetail("convert", source, tmp_path / place, *more)
-        is_file = source.suffix and place == "small/out"
-        assert (answer.code, is_file or why in answer.err or "around" in answer.err) == (
-            0 if is_file else 2,
-            True,
-        )
-        shutil.rmtree(tmp_path / "small" / "out", ignore_errors=True)
-    (tmp_path / "link").unlink()
-    assert digests(tmp_path) == before
+    """A chmod and a hard link change nothing that was read; a rewrite with its time put back may."""
+    weights = small / "model.safetensors"
+    package.convert(small, tmp_path / "expected")
+    write_file = execute.write_file
 
+    def touched(*words: object, **options: object) -> None:
+        write_file(*words, **options)  # type: ignore[arg-type]
+        times = weights.stat().st_atime_ns, weights.stat().st_mtime_ns
+        if how == "chmod":
+            weights.chmod(0o600)
+        elif how == "link":
+            os.link(weights, tmp_path / "second")
+        else:
+            with open(weights, "r+b") as file:
+                file.seek(-100, os.SEEK_END)
+                file.write(b"x")
+            os.utime(weights, ns=times)
 
-def test_what_exists_is_replaced_when_asked_for_and_only_if_it_is_a_checkpoint(
-    small: Path, tmp_path: Path
-) -> None:
-    package.make("llama", tmp_path / "out", set=SMALL)
-    before = digests(tmp_path / "out")
-    assert dovetail("convert", small, tmp_path / "out").code == 2
-    assert digests(tmp_path / "out") == before
-    assert dovetail("convert", small, tmp_path / "out", "--overwrite").code == 0
-    assert package.inspect(tmp_path / "out").family == "qwen3"
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "a.txt").write_text("dear")
-    answer = dovetail("convert", small, tmp_path / "letters", "--overwrite")
-    assert (answer.code, "holds no checkpoint" in answer.err) == (2, True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["letters", "out", "small"]
-
-
-@pytest.mark.parametrize("kind", ["file", "device", "link"])
-def test_nothing_but_a_folder_is_replaced(kind: str, small: Path, tmp_path: Path) -> None:
-    """Whoever writes as root to /dev/null would have a folder there."""
-    out = tmp_path / "out"
-    if kind == "device":
-        os.mkfifo(out)
+    monkeypatch.setattr(execute, "write_file", touched)
+    if how == "rewrite":
+        with pytest.raises(CheckpointError, match="the source changed while it was read"):
+            package.convert(small, tmp_path / "out")
     else:
-        (out if kind == "file" else tmp_path / "letter").write_text("dear")
-        if kind == "link":
-            out.symlink_to("letter")
-    before = out.lstat().st_ino
-    answer = dovetail("convert", small, out, "--overwrite")
-    assert (answer.code, answer.err) == (
-        2,
-        f"error: `{out}` is no folder, so --overwrite does not replace it\n\n"
-        "hint: choose another name, or remove it yourself\n",
-    )
-    assert out.lstat().st_ino == before
-    assert not (tmp_path / "out.partial").exists()
+        package.convert(small, tmp_path / "out")
+        assert digests(tmp_path / "out") == digests(tmp_path / "expected")

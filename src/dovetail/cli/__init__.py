@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print("interrupted", *getattr(interruption, "__notes__", ()), sep="\n", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
         if isinstance(error, ModuleNotFoundError) and error.name in TORCH_EXTRA:

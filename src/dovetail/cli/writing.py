@@ -41,7 +41,7 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
     """Options about how it is written."""
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--json", action="store_true", help="the plan (with --dry-run) or the result as JSON")
-    parser.add_argument("--resume", action="store_true", help="go on with what a killed run left")
+    parser.add_argument("--resume", action="store_true", help="go on with what a run left that did not end")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT once the result is complete")
     parser.add_argument(
         "--no-sync",

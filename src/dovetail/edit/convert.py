@@ -60,7 +60,7 @@ def convert(
     Raises:
         CheckpointError: the source is of no known family, damaged beyond `allow`, or changes meanwhile.
         UsageError: the layout or an option does not fit the family, or `out` exists.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(
         to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow)

@@ -115,7 +115,7 @@ def graft(
     Raises:
         CheckpointError: a donor is damaged, nothing of it is wanted, or something does not fit.
         UsageError: the target is not known, or its sizes are not.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     filling = Filling(words_of(only), interpolate, resize_vocab, seed)
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))

@@ -16,6 +16,7 @@ from dovetail.explain.part_sizes import KnownSizes
 from dovetail.families import family as family_of
 from dovetail.store.safetensors.write import INDEX
 from dovetail.store.write.block_file import BlockFile
+from dovetail.store.write.partial import check_files
 from dovetail.store.write.publish import publishing
 from dovetail.store.write.tensor_data import Chunk
 from dovetail.weights.fresh import fresh_model
@@ -49,7 +50,8 @@ def make(
 
     `size` is a published size (`2b`), `set` changes single ones (`{"text.layers": 2}`), kinds
     (`{"vision": "siglip+pool"}`) or what config.json says of the model beside its sizes
-    (`{"text.rope_theta": 1e6}`). The folder appears whole or not at all.
+    (`{"text.rope_theta": 1e6}`). The folder appears whole or not at all; a run that fails takes back what
+    it wrote, which the same call makes again.
 
     Raises:
         UsageError: the family, layout, size, setting or dtype does not exist, or `out` does.
@@ -70,13 +72,14 @@ def make(
     total = sum(file.size for file in files)
     if index := index_of(files):
         side[INDEX] = index
+    names = (*(file.name for file in files), *side)
     with publishing(os.fspath(out), 0 if sparse else total) as folder:
         for file in files:
             write_file(os.path.join(folder, file.name), file, _hole if sparse else _chunks)
         for name, text in side.items():
             with open(os.path.join(folder, name), "x", encoding="utf-8") as written:
                 written.write(text)
-    names = (*(file.name for file in files), *side)
+        check_files(folder, names)
     return Made(os.fspath(out), names, len(tensors), total * 8 // spelled.bits, total)
 
 

@@ -42,7 +42,7 @@ def merge(
     Raises:
         CheckpointError: nodes are missing, of different models, overlap or have gaps.
         UsageError: the folder holds no nodes, or `out` exists.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(to, format, max_shard_size, allow=words_of(allow))
     with opened(directory, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:

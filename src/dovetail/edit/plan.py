@@ -67,6 +67,12 @@ class Output(NamedTuple):
         return sorted({*self.side_files, *((INDEX,) if self._is_sharded else ())})
 
     @property
+    def names(self) -> set[str]:
+        """All files, as they are called from the folder of the result."""
+        beside = {*self.text_names, *filter(None, (self.certificate,))}
+        return {os.path.join(self.folder, name) for name in (*(file.name for file in self.files), *beside)}
+
+    @property
     def _is_sharded(self) -> bool:
         return len(self.files) > 1 and all(file.kind == "safetensors" for file in self.files)
 
@@ -105,6 +111,11 @@ class Plan(NamedTuple):
     def tensors(self) -> list[OutputTensor]:
         """Every tensor, in the order of the files."""
         return [tensor for output in self.outputs for file in output.files for tensor in file.tensors]
+
+    @property
+    def names(self) -> set[str]:
+        """All files that the result has."""
+        return {name for output in self.outputs for name in output.names}
 
     @property
     def size(self) -> int:

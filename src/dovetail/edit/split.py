@@ -94,7 +94,7 @@ def split(
     Raises:
         CheckpointError: the source is of no known family, damaged, or changes meanwhile.
         UsageError: the numbers do not fit the model, or `out` exists.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
     with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:

@@ -41,6 +41,7 @@ def save(
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
     overwrite: bool = False,
+    resume: bool = False,
     sync: bool = True,
     progress: Progress | None = None,
 ) -> Done:
@@ -50,12 +51,13 @@ def save(
     was loaded from; `layout` is another layout of its family, or the only thing said where there is no
     such checkpoint. `stamp` are values that go into the certificate, as `dovetail stamp --set` writes
     them. Parameters are written in the dtype that they have; a head that shares the table of tokens is
-    tied in the result. What was random when the model began keeps its tag.
+    tied in the result. What was random when the model began keeps its tag. `resume` goes on with what a
+    save that failed left; all of it is compared with the parameters first.
 
     Raises:
         UsageError: the module is no whole model of dovetail's, nothing says the layout, or `out` exists.
         CheckpointError: `like` is damaged or of another model.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     inner = _unwrapped(model)
     values = vars(inner).get("values")
@@ -79,7 +81,7 @@ def save(
         plan = conversion_plan(in_memory, asked)._replace(verb="save", parts=_kinds(in_memory))
         if not any(leaf.store for leaf in leaves.values()):
             plan = plan._replace(stores=())
-        return execute(plan, os.fspath(out), Writing(overwrite, sync=sync), progress)
+        return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

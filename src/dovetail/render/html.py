@@ -52,8 +52,10 @@ def write_pages(contents: Mapping[str, Any], directory: str) -> list[str]:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         for path, temporary in partial.items():
             os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         _clear(directory if is_new else None, partial.values())
+        if not isinstance(error, OSError):
+            raise
         raise _refusal(error, directory) from error
     return list(paths)
 

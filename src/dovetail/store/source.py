@@ -57,6 +57,9 @@ def access_hint(error: OSError) -> str | None:
 class LocalSource(ByteSource):
     """A file on this machine; `allocated` bytes of it are on the disk, `changed` is its time in ns.
 
+    Its status has a time of its own, which nobody can put back: a rewrite shows there, but so do a `chmod`
+    and a new hard link, so `is_only_touched` is a reason to compare, not to believe.
+
     Raises:
         MissingError: there is no such file, or it cannot be opened.
         FormatError: it is a folder, a pipe or a device.
@@ -84,6 +87,7 @@ class LocalSource(ByteSource):
         self.size = status.st_size
         self.allocated = status.st_blocks * 512
         self.changed = status.st_mtime_ns
+        self._touched = status.st_ctime_ns
         self._has_holes = self.allocated < self.size
         self._fetched = 0
 
@@ -131,7 +135,18 @@ class LocalSource(ByteSource):
             raise
 
     def is_changed(self) -> bool:
-        """Whether the file was written to or replaced since it was opened."""
+        """Whether the file was written to, touched or replaced since it was opened."""
+        return self._is_other() or os.fstat(self._fd).st_ctime_ns != self._touched
+
+    def is_only_touched(self) -> bool:
+        """Whether nothing but the time of its status is another: its values may be those that were read."""
+        return not self._is_other() and os.fstat(self._fd).st_ctime_ns != self._touched
+
+    def forget_touch(self) -> None:
+        """Takes the status as it is now for that of the beginning: whoever says so compares all values."""
+        self._touched = os.fstat(self._fd).st_ctime_ns
+
+    def _is_other(self) -> bool:
         try:
             now = os.stat(self.path)
         except OSError:

@@ -129,8 +129,21 @@ def check_unchanged(sources: Iterable[LocalSource]) -> None:
     """
     for source in sources:
         if source.is_changed():
-            raise CheckpointError(
-                "the source changed while it was read",
-                file=source.name,
-                hint="wait until whoever writes it is done, and run again",
-            )
+            raise source_changed(source)
+
+
+def source_changed(source: LocalSource) -> CheckpointError:
+    """The error for a file that is not what it was; a mere touch of its status is called what it is."""
+    if source.is_only_touched():
+        found = "another time of its status: new permissions, a new link, or a rewrite with its time put back"
+        return CheckpointError(
+            "the source changed while it was read, or somebody touched it",
+            file=source.name,
+            found=found,
+            hint="wait until whoever does that is done, and run again",
+        )
+    return CheckpointError(
+        "the source changed while it was read",
+        file=source.name,
+        hint="wait until whoever writes it is done, and run again",
+    )

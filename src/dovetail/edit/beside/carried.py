@@ -155,14 +155,18 @@ def travelling(store: Store) -> dict[str, bytes]:
     return {name: folder.read(name, _LIMIT) for name, folder in _names(store).items()}
 
 
+def is_travelling(name: str) -> bool:
+    """Whether a file of this name beside the weights belongs to the model."""
+    patterns = _TRAVELLING_BELOW if "/" in name else _TRAVELLING
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def _names(store: Store) -> dict[str, Folder]:
     """The folder that each travelling file is in."""
     found: dict[str, Folder] = {}
     for folder in reversed(store.beside):
         for name, size in folder.files().items():
-            patterns = _TRAVELLING_BELOW if "/" in name else _TRAVELLING
-            is_known = any(fnmatchcase(name, pattern) for pattern in patterns)
-            if is_known and name not in store.files and size <= _LIMIT:
+            if is_travelling(name) and name not in store.files and size <= _LIMIT:
                 found[name] = folder
     return found
 

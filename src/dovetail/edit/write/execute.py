@@ -5,32 +5,30 @@ through, the journal has a line for every tensor that is on the disk, and the ce
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import takewhile
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
-from dovetail.dtypes import BITS
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.write.certificate import as_text, certificate, tagged
-from dovetail.edit.write.destination import check_place
+from dovetail.edit.write.destination import check_place, check_replaceable
 from dovetail.edit.write.fetch import commit_of, fetch
-from dovetail.edit.write.files import OutputFile, write_file
+from dovetail.edit.write.files import OutputFile, places, write_file
 from dovetail.edit.write.journal import NAME as JOURNAL
-from dovetail.edit.write.journal import Entry, Journal, check_same_plan
+from dovetail.edit.write.journal import Journal, check_same_plan, has_work
 from dovetail.errors import CheckpointError
 from dovetail.report import counted
-from dovetail.store.content import ContentHash, check_copies, content_hash
+from dovetail.store.content import check_copies
 from dovetail.store.write.block_file import BLOCK, BlockFile
+from dovetail.store.write.partial import check_files, foreign, removal, ways_on
 from dovetail.store.write.publish import publishing
-from dovetail.store.write.tensor_data import Chunk, Skip
+from dovetail.store.write.tensor_data import Chunk, Skip, held
 from dovetail.weights.checks import TensorChecks
-from dovetail.weights.hashes import (
-    LeafContent,
-    check_unchanged,
-    fingerprint,
-)
+from dovetail.weights.hashes import LeafContent, check_unchanged, fingerprint, source_changed
 from dovetail.weights.lay_out import OutputTensor
+from dovetail.weights.leaf import zeros
 
 Progress = Callable[[int, int], None]
 _STEP = 8 << 20
@@ -77,20 +75,26 @@ def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress 
     Raises:
         CheckpointError: a source changed meanwhile, or two copies of a tensor differ.
         UsageError: `out` exists or would harm a source, or what is to be resumed was begun otherwise.
-        WriteError: there is no room or no permission; nothing is left behind.
+        WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     begin = perf_counter()
     check_place(out, plan.stores, overwrite=writing.overwrite)
     fetch(plan.stores)
     check_copies(plan.copies)
-    digest = plan.digest
+    digest, names = plan.digest, {*plan.names, JOURNAL}
+
+    def accept(folder: str) -> None:
+        check_same_plan(folder, digest)
+        check_files(folder, names)
+
     with publishing(
         out,
         plan.room,
         resume=writing.resume,
-        overwrite=writing.overwrite,
+        replaces=check_replaceable if writing.overwrite else None,
         sync=writing.sync,
-        accept=lambda folder: check_same_plan(folder, digest),
+        accept=accept,
+        keeps=lambda folder: _ways_on(plan, folder, names),
         journal=JOURNAL,
     ) as folder:
         journal = Journal(folder, digest)
@@ -99,9 +103,10 @@ def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress 
             for output in plan.outputs:
                 for file in output.files:
                     run.write(os.path.join(output.folder, file.name), file)
-            check_unchanged(plan.sources)
+            run.check_sources()
             _check_promise(plan, run.contents)
-            names = _write_texts(plan, folder, run.contents, run.overflows)
+            texts = _write_texts(plan, folder, run.contents, run.overflows)
+            check_files(folder, names)
         finally:
             journal.close()
     files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)
@@ -109,7 +114,7 @@ def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress 
     seconds = perf_counter() - begin
     return Done(
         out,
-        (*files, *names),
+        (*files, *texts),
         len(plan.tensors),
         plan.size,
         whole,
@@ -120,6 +125,15 @@ def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress 
     )
 
 
+def _ways_on(plan: Plan, folder: str, names: Collection[str]) -> str | None:
+    """What can be done with the folder of a run that failed, None if nothing in it is worth keeping."""
+    if not has_work(folder) and not foreign(folder, names):
+        return None
+    if all(source.is_only_touched() or not source.is_changed() for source in plan.sources):
+        return ways_on(folder)
+    return f"nobody can go on with it, as the source has changed; remove it with `{removal(folder)}`"
+
+
 class _Run:
     """A plan being followed: the leaves written so far, and how many bytes they are."""
 
@@ -127,6 +141,7 @@ class _Run:
         self, plan: Plan, folder: str, journal: Journal, progress: Progress | None, *, sync: bool
     ) -> None:
         self.resumed = 0
+        self._plan = plan
         self._folder = folder
         self._journal = journal
         self._progress = progress
@@ -153,9 +168,6 @@ class _Run:
         in_place = {tensor: crc for tensor, (crc, end) in kept.items() if end <= start}
         for tensor in file.tensors:
             if tensor.name in in_place:
-                self._checks.take(tensor, self._journal.tensors[name, tensor.name].leaves)
-                for one in tensor.leaves:
-                    self._checks.overflows.count(one)
                 self._advance(tensor.size)
         self.resumed += len(in_place)
         if start == 0 and os.path.exists(path):
@@ -168,12 +180,29 @@ class _Run:
 
         write_file(path, file, chunks, start=start, sync=self._sync)
 
+    def check_sources(self) -> None:
+        """What was read must be what is there now.
+
+        Where only the status of a file has another time, which a `chmod` gives it and a rewrite that puts
+        the other time back as well, all is read and compared once more.
+
+        Raises:
+            CheckpointError: a source changed meanwhile.
+        """
+        touched = [source for source in self._plan.sources if source.is_only_touched()]
+        for source in touched:
+            source.forget_touch()
+        for output in self._plan.outputs if touched else ():
+            for file in output.files:
+                name = os.path.join(output.folder, file.name)
+                if len(self._in_place(name, file, file.tensors)) < len(file.tensors):
+                    raise source_changed(touched[0])
+        check_unchanged(self._plan.sources)
+
     def _chunks(self, file: str, tensor: OutputTensor, target: BlockFile) -> Iterator[Chunk]:
         """The bytes of one tensor, which goes into the journal once they are in the file."""
-        start = target.tell()
-        digests = yield from self._checks.chunks(tensor, self._advance)
-        entry = Entry(start, *digests)
-        target.when_written(lambda: self._journal.add(file, tensor.name, entry))
+        yield from self._checks.chunks(tensor, self._advance)
+        target.when_written(lambda: self._journal.add(file, tensor.name))
 
     def _advance(self, count: int) -> None:
         self._done += count
@@ -182,44 +211,40 @@ class _Run:
             self._progress(self._done, self._total)
 
     def _kept(self, name: str, file: OutputFile) -> dict[str, tuple[int, int]]:
-        """Tensors of an earlier run, read again and found right: the checksum and the end of each."""
-        kept: dict[str, tuple[int, int]] = {}
-        path = os.path.join(self._folder, name)
-        if not os.path.exists(path):
-            return kept
-        with open(path, "rb") as there:
-            for tensor in file.tensors:
-                entry = self._journal.tensors.get((name, tensor.name))
-                crc = None if entry is None else _checked(there, tensor, entry)
-                if entry is None or crc is None:
+        """Tensors of an earlier run that are right: the checksum and the end of each.
+
+        The journal only says how far to look. What is in the file is compared with what belongs there.
+        """
+        noted = takewhile(lambda one: (name, one.name) in self._journal.tensors, file.tensors)
+        is_there = os.path.exists(os.path.join(self._folder, name))
+        return self._in_place(name, file, tuple(noted)) if is_there else {}
+
+    def _in_place(
+        self, name: str, file: OutputFile, tensors: Iterable[OutputTensor]
+    ) -> dict[str, tuple[int, int]]:
+        """The tensors that are in a file as they would be written now, up to the first that is not."""
+        found: dict[str, tuple[int, int]] = {}
+        starts = places(file)
+        with open(os.path.join(self._folder, name), "rb") as there:
+            for tensor in tensors:
+                there.seek(starts[tensor.name])
+                crc = self._compared(there, tensor)
+                if crc is None:
                     break
-                kept[tensor.name] = (crc, entry.start + tensor.size)
-        return kept
+                found[tensor.name] = (crc, starts[tensor.name] + tensor.size)
+        return found
 
-
-def _checked(file: Any, tensor: OutputTensor, entry: Entry) -> int | None:
-    """The checksum of a tensor that is in a file; None if it is not what the journal says."""
-    file.seek(entry.start)
-    digests: dict[str, ContentHash] = {}
-    crc = 0
-    for leaf, size in _pieces(tensor):
-        digest = digests.setdefault(leaf, content_hash())
-        for offset in range(0, size, BLOCK):
-            data = file.read(min(BLOCK, size - offset))
-            digest.update(data)
-            crc = crc32(data, crc)
-    found = {leaf: digest.hexdigest() for leaf, digest in digests.items()}
-    return crc if found == ({"": entry.stored} if entry.stored else dict(entry.leaves)) else None
-
-
-def _pieces(tensor: OutputTensor) -> Iterator[tuple[str, int]]:
-    """The leaves in a stored tensor in order, with the bytes of each piece."""
-    segments = tensor.segments
-    if segments is None:
-        yield "", tensor.size
-        return
-    for segment in segments:
-        yield segment.leaf.name, segment.length * BITS[segment.leaf.dtype] // 8
+    def _compared(self, file: BinaryIO, tensor: OutputTensor) -> int | None:
+        """The checksum of a tensor that is in a file; None if other bytes are."""
+        crc = 0
+        for chunk in self._checks.chunks(tensor):
+            block = held(chunk)
+            for expected in zeros(block.size) if isinstance(block, Skip) else (block,):
+                found = file.read(len(expected))
+                if found != bytes(expected):
+                    return None
+                crc = crc32(found, crc)
+        return crc
 
 
 def _check_promise(plan: Plan, leaves: Mapping[str, LeafContent]) -> None:

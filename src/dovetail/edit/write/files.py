@@ -13,7 +13,7 @@ from dovetail.declare.family import Container
 from dovetail.dtypes import BITS
 from dovetail.store.safetensors.write import in_shards
 from dovetail.store.write.block_file import BlockFile
-from dovetail.store.write.tensor_data import Chunk, TensorData
+from dovetail.store.write.tensor_data import Chunk, Skip, TensorData
 from dovetail.weights.lay_out import OutputTensor
 
 DEFAULT_SHARD = 5_000_000_000
@@ -96,12 +96,58 @@ def write_file(path: str, file: OutputFile, chunks: Chunks, *, start: int = 0, s
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with BlockFile(path, file.size, start=start, sync=sync) as target:
-        tensors = [TensorData(one.name, one.dtype, one.shape, chunks(one, target)) for one in file.tensors]
-        if file.kind == "safetensors":
-            from dovetail.store.safetensors.write import write_to
+        _write_to(
+            target,
+            file,
+            [TensorData(one.name, one.dtype, one.shape, chunks(one, target)) for one in file.tensors],
+        )
 
-            write_to(target, tensors)
-        else:
-            from dovetail.store.torchfile import write as torchzip_writer
 
-            torchzip_writer.write_to(target, tensors, aliases=file.aliases, values=file.values)
+def places(file: OutputFile) -> dict[str, int]:
+    """Where each tensor begins in the file: the one who writes it is asked, and writes nothing."""
+    measured = _Measured(file.name)
+    found: dict[str, int] = {}
+
+    def skipped(tensor: OutputTensor) -> Iterator[Chunk]:
+        found[tensor.name] = measured.tell()
+        yield Skip(tensor.size, crc=0)
+
+    tensors = [TensorData(one.name, one.dtype, one.shape, skipped(one)) for one in file.tensors]
+    _write_to(measured, file, tensors)  # type: ignore[arg-type]  # all of a file that writers ask for
+    return found
+
+
+def _write_to(target: BlockFile, file: OutputFile, tensors: Sequence[TensorData]) -> None:
+    if file.kind == "safetensors":
+        from dovetail.store.safetensors.write import write_to
+
+        write_to(target, tensors)
+    else:
+        from dovetail.store.torchfile import write as torchzip_writer
+
+        torchzip_writer.write_to(target, tensors, aliases=file.aliases, values=file.values)
+
+
+class _Measured:
+    """A file that keeps nothing but its length."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._length = 0
+
+    def tell(self) -> int:
+        return self._length
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._length += (size := memoryview(data).nbytes)
+        return size
+
+    def seek(self, count: int, _: int) -> int:
+        self._length += count
+        return self._length
+
+    def truncate(self, size: int) -> int:
+        return size
+
+    def flush(self) -> None:
+        pass

@@ -64,7 +64,7 @@ class BlockFile:
 
     def __init__(self, path: str, expected: int, *, start: int = 0, sync: bool = True) -> None:
         self.name = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if start else os.O_EXCL)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if start else os.O_EXCL)
         self._fd = os.open(path, flags, 0o644)
         self._direct_fd = _open_direct(path) if sync and expected >= _DIRECT_FROM else -1
         self._sync = sync

@@ -1,21 +1,17 @@
 """A folder that appears whole or not at all: written beside its place, then renamed into it.
 
-One process writes a folder at a time: it holds a lock on `OUT.partial`, which the system lets go of
-however the process ends. A folder left by a killed run is continued when asked for, else refused.
+A run that fails or is interrupted leaves what it wrote as `OUT.partial`, says so, and says how to go on
+and how to be rid of it. Only what nothing can be done with is removed by the run that made it.
 """
 
-import ctypes
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
-from types import ModuleType
 
 from dovetail.errors import DovetailError, UsageError, WriteError
-
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+from dovetail.store.write.partial import claim, removal, ways_on
+from dovetail.store.write.rename import exchange, is_mount_point, rename_new, rename_over_empty
 
 
 @contextmanager
@@ -24,61 +20,62 @@ def publishing(
     needed: int = 0,
     *,
     resume: bool = False,
-    overwrite: bool = False,
+    replaces: Callable[[str], None] | None = None,
     sync: bool = True,
     accept: Callable[[str], None] | None = None,
+    keeps: Callable[[str], str | None] | None = None,
     journal: str | None = None,
 ) -> Iterator[str]:
-    """Gives a folder to write into; renames it to `out` at the end, removes it after an error.
+    """Gives a folder to write into; renames it to `out` at the end.
 
-    `needed` is the number of bytes that will be written, checked against the free space first.
-    `resume` goes on with what a killed run left, if `accept` raises nothing about it; `overwrite` puts
-    an existing `out` away at the end, and without `sync` the system puts all on the disk when it likes.
-    `journal` is a file in the folder that goes once all is done.
+    `needed` is the number of bytes that will be written, checked against the free space first. `resume`
+    goes on with what an earlier run left, if `accept` raises nothing about it. What is at `out` is replaced
+    if `replaces` is given and raises nothing about it, at the end as at the beginning. Without `sync` the
+    system puts all on the disk when it likes. After an error `keeps` says what can be done with the folder,
+    None if nothing: then it goes, if this run made it. `journal` is a file in it that goes once all is done.
 
     Raises:
-        UsageError: `out` exists, or another run is writing it.
+        UsageError: `out` exists, cannot be replaced, or another run is writing it.
         WriteError: the place cannot be written to, or there is not enough room.
     """
     out = os.path.realpath(out)
-    _check_place(out, overwrite=overwrite)
+    _check_out(out, replaces)
     partial = f"{out}.partial"
     new_folders = _missing_folders(os.path.dirname(out))
     try:
         for folder in new_folders:
             os.mkdir(folder)
-        lock = _claim(partial, resume=resume, accept=accept)
+        lock, is_new = claim(partial, resume=resume, journal=journal, accept=accept)
     except OSError as error:
         _remove_empty(new_folders)
-        raise _cannot_write(out, error) from error
+        raise _cannot_write(out, error, "nothing was written; choose another place") from error
     try:
-        _check_room(out, partial, needed)
-        yield partial
-        if sync:
-            _sync_tree(partial)
-        replaced = _move(partial, out)
-        if sync:
-            _sync(os.path.dirname(out))
-        if replaced is not None:
-            _remove(replaced)
-        if journal is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(out, journal))
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        _remove_empty(new_folders)
-        if isinstance(error, OSError) and not isinstance(error, DovetailError):
-            raise _cannot_write(out, error) from error
-        raise
+        try:
+            _check_room(out, partial, needed)
+            yield partial
+            if sync:
+                _sync_tree(partial)
+            replaced = _move(partial, out, replaces)
+        except BaseException as error:
+            words = _left(partial, keeps, is_new=is_new)
+            _remove_empty(new_folders)
+            if isinstance(error, OSError):
+                raise _cannot_write(out, error, words or "nothing was left of it") from error
+            if words is not None:
+                _say(error, words)
+            raise
+        _tidy(out, replaced, journal, sync=sync)
     finally:
         os.close(lock)
 
 
-def _check_place(out: str, *, overwrite: bool) -> None:
-    if not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out)):
+def _check_out(out: str, replaces: Callable[[str], None] | None) -> None:
+    check_no_mount(out)
+    if not os.path.lexists(out) or _is_empty(out):
         return
-    if not overwrite:
+    if replaces is None:
         raise UsageError(f"`{out}` exists", hint="choose another name, or remove it first")
+    replaces(out)
     if os.path.lexists(old := _old(out)):
         raise UsageError(
             f"`{old}` is in the way: what is replaced is put there first",
@@ -86,46 +83,21 @@ def _check_place(out: str, *, overwrite: bool) -> None:
         )
 
 
-def _claim(partial: str, *, resume: bool, accept: Callable[[str], None] | None) -> int:
-    """Makes or takes over the folder and locks it; gives the descriptor that holds the lock."""
-    fcntl, is_new = _locks(), True
-    try:
-        os.mkdir(partial)
-    except FileExistsError:
-        is_new = False
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if is_new else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-        os.close(lock)
-        raise UsageError(f"another run is writing `{partial}`", hint="wait for it, or stop it") from error
-    if not is_new and not resume:
-        os.close(lock)
-        raise UsageError(
-            f"`{partial}` is left of a run that was killed", hint="go on with --resume, or remove it"
-        )
-    if not is_new and accept is not None:
-        try:
-            accept(partial)
-        except BaseException:
-            os.close(lock)
-            raise
-    return lock
-
-
-def _locks() -> ModuleType:
-    """The system's locks on files.
+def check_no_mount(out: str) -> None:
+    """Refuses a folder that something is mounted at, before anything is written beside it.
 
     Raises:
-        WriteError: this is a system without them.
+        UsageError: it is one.
     """
-    try:
-        return import_module("fcntl")
-    except ImportError:
-        raise WriteError(
-            f"dovetail cannot write on {sys.platform}, where no folder can be locked",
-            hint="run it on Linux, in WSL, or on macOS",
-        ) from None
+    if os.path.isdir(out) and is_mount_point(out):
+        raise UsageError(
+            f"`{out}` is a mount point: a result appears by being renamed, and nothing can be renamed to it",
+            hint=f"write to a folder on it, for example `{os.path.join(out, 'model')}`",
+        )
+
+
+def _is_empty(path: str) -> bool:
+    return os.path.isdir(path) and not os.listdir(path)
 
 
 def _missing_folders(path: str) -> list[str]:
@@ -144,45 +116,99 @@ def _remove_empty(folders: list[str]) -> None:
 
 
 def _check_room(out: str, partial: str, needed: int) -> None:
-    there = sum(os.stat(os.path.join(folder, name)).st_blocks * 512 for folder, name in _files(partial))
+    there = sum(os.lstat(os.path.join(folder, name)).st_blocks * 512 for folder, name in _files(partial))
     free = shutil.disk_usage(partial).free + there
     if needed > free:
-        raise WriteError(f"not enough room for `{out}`", needed=f"{needed:,} bytes", free=f"{free:,} bytes")
+        raise WriteError(
+            f"not enough room for `{out}`",
+            needed=f"{needed:,} bytes",
+            free=f"{free:,} bytes",
+            hint="make room, or write to another disk",
+        )
 
 
-def _move(partial: str, out: str) -> str | None:
-    """Puts the folder in its place; gives where that which was there is now."""
-    if os.path.isdir(out) and not os.listdir(out):
-        os.rmdir(out)
-    if not os.path.lexists(out):
-        os.rename(partial, out)
+def _left(partial: str, keeps: Callable[[str], str | None] | None, *, is_new: bool) -> str | None:
+    """What is to be said of the folder of a run that failed, None if it is gone."""
+    words = keeps(partial) if keeps is not None else None
+    if words is None and is_new:
+        shutil.rmtree(partial, ignore_errors=True)
+    if not os.path.lexists(partial):
         return None
-    if os.path.isdir(out) and _exchange(partial, out):
-        return partial
-    old = _old(out)
-    os.rename(out, old)
+    words = words or (ways_on(partial) if keeps is not None else f"remove it with `{removal(partial)}`")
+    return f"what was written is kept in `{partial}`: {words}"
+
+
+def _say(error: BaseException, words: str) -> None:
+    """Adds the next step to an error that is on its way, as a note where it is not one of ours."""
+    if isinstance(error, DovetailError):
+        error.hint = f"{error.hint}; {words}" if error.hint else words
+    else:
+        error.add_note(words)
+
+
+def _move(partial: str, out: str, replaces: Callable[[str], None] | None) -> str | None:
+    """Puts the folder in its place; gives where that which was there is now.
+
+    What is at the place was perhaps not there at the beginning, so it is looked at again, and once more
+    when it is out of everybody's way and about to be removed.
+    """
+    if rename_new(partial, out) or (_is_empty(out) and rename_over_empty(partial, out)):
+        return None
+    if replaces is None:
+        raise WriteError(
+            f"`{out}` appeared while it was written, and nobody said that it may be replaced",
+            hint="move it away, or replace it with --overwrite",
+        )
+    replaces(out)
+    old = partial if exchange(partial, out) else _put_aside(partial, out)
     try:
-        os.rename(partial, out)
+        replaces(old)
     except BaseException:
-        os.rename(old, out)
+        _put_back(partial, out, old)
         raise
     return old
 
 
-def _remove(path: str) -> None:
-    """Removes what was replaced, as far as one may: the new one is in place, whatever happens here."""
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        os.remove(path)
-
-
-def _exchange(one: str, other: str) -> bool:
-    """Two folders take each other's name in one step; False where the system cannot (renameat2(2))."""
+def _put_aside(partial: str, out: str) -> str:
+    """Two renames where the system has no exchange; gives where the old one is."""
+    old = _old(out)
+    if not rename_new(out, old):
+        raise WriteError(f"`{old}` is in the way: what is replaced is put there first")
     try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+        if not rename_new(partial, out):
+            raise WriteError(f"`{out}` appeared while the old one was put aside as `{old}`")
+    except BaseException:
+        rename_new(old, out)
+        raise
+    return old
+
+
+def _put_back(partial: str, out: str, old: str) -> None:
+    if old == partial:
+        exchange(partial, out)
+    else:
+        os.rename(out, partial)
+        rename_new(old, out)
+
+
+def _tidy(out: str, replaced: str | None, journal: str | None, *, sync: bool) -> None:
+    """What is left to do once the result is in its place."""
+    try:
+        if sync:
+            _sync(os.path.dirname(out))
+        if journal is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(out, journal))
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        words = f"`{out}` is complete, but perhaps not all of it on the disk yet"
+        raise _cannot_write(out, error, words) from error
+    except KeyboardInterrupt as interruption:
+        interruption.add_note(f"`{out}` is complete")
+        if replaced is not None and os.path.lexists(replaced):
+            interruption.add_note(f"what it replaces: remove it with `{removal(replaced)}`")
+        raise
 
 
 def _old(out: str) -> str:
@@ -211,5 +237,5 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(out: str, error: OSError) -> WriteError:
-    return WriteError(f"cannot write `{out}`: {error.strerror}", hint="nothing was left behind")
+def _cannot_write(out: str, error: OSError, words: str) -> WriteError:
+    return WriteError(f"cannot write `{out}`: {error.strerror}", hint=words)

@@ -26,9 +26,11 @@ def replace_file(path: str, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(beside)
+        if not isinstance(error, OSError):
+            raise
         raise WriteError(
             f"cannot write `{path}`: {error.strerror}", hint="nothing was changed; --out writes elsewhere"
         ) from error
