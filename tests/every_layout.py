@@ -15,8 +15,11 @@ def every_layout(
 ) -> Iterator[tuple[str, Any]]:
     """Each layout that has a place for the whole model, and what `load` makes of a checkpoint in it."""
     plan = plan_of(id, sizes)
+    usual = {
+        name for name in next(iter(family(id).sizes.values()), {}) if "." not in name
+    }  # as `make` fills in
     for layout in family(id).layouts:
         roles = set(layout.mounts)
-        if set(plan.kinds) <= roles and header_of(plan, layout.id):
+        if {*plan.kinds, *usual} <= roles and header_of(plan, layout.id):
             make(id, folder / layout.id, layout=layout.id, set=sizes, dtype="float32", seed=5)
             yield layout.id, load(folder / layout.id, as_=f"{id}/{layout.id}", **options)

@@ -211,6 +211,11 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
     ],
     "dinov2": [{"vision": "dinov2+registers", **scoped("vision", {**TINY["vision"], "registers": 4})}],
     "llama": [{**scoped("text", TINY["decoder"]), "head": "head"}],
+    "mistral": [
+        {**scoped("text", TINY["decoder"]), "head": "head"},
+        {"text": "ministral", **scoped("text", TINY["decoder"])},
+    ],
+    "smollm3": [scoped("text", TINY["decoder"])],
     "qwen2": [scoped("text", TINY["decoder"]), {**scoped("text", TINY["decoder"]), "head": "head"}],
     "qwen3": [scoped("text", TINY["decoder"]), {**scoped("text", TINY["decoder"]), "head": "head"}],
     "gemma": [scoped("text", TINY["decoder"])],

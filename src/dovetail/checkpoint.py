@@ -95,7 +95,8 @@ class Checkpoint:
     def parts(self) -> dict[str, Part]:
         """The part in each role, a tied one included."""
         parts = self.kinds
-        for role in self.family.ties:
+        lost = {tie.role for tie in self.report.ties if tie.is_lost}
+        for role in self.family.ties.keys() - lost:
             parts.setdefault(role, self.family.parts[role][0])
         return parts
 
@@ -127,7 +128,9 @@ class Checkpoint:
         A tied part is tied exactly if it is not among them.
         """
         roles = {leaf.role for leaf in leaves.values()}
-        ties = tuple(tie._replace(flag=tie.role not in roles) for tie in self.report.ties)
+        ties = tuple(
+            tie if tie.is_lost else tie._replace(flag=tie.role not in roles) for tie in self.report.ties
+        )
         report = self.report.replace(ties=ties)
         return Checkpoint(self.examination._replace(report=report), self.allowed, leaves)
 

@@ -93,6 +93,11 @@ class Tie(NamedTuple):
     flag: bool | None
     are_equal: bool | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the tensor is not here and, as the config says, is no other's either."""
+        return not self.is_stored and self.flag is False
+
     def as_json(self) -> dict[str, Any]:
         """The tie as plain JSON values."""
         return {

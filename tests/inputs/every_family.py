@@ -34,7 +34,7 @@ LANGUAGE = (
     "prismatic",
     "panovlm",
 )
-TEXT = ("llama", "qwen2", "qwen3", "gemma")
+TEXT = ("llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma")
 POLICIES = ("pi0", "pi05")
 CASES = [
     (one.id, i) for one in built_in() if one.inputs and one.id in MODELS for i in range(len(MODELS[one.id]))

@@ -1,4 +1,4 @@
-"""Llama, Qwen2, Qwen3 and Gemma equal transformers in float32, tap by tap, in every way of running them."""
+"""Llama, Mistral, SmolLM3, Qwen2, Qwen3 and Gemma equal transformers in float32, tap by tap, in every way of running them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import dovetail
 from dovetail.errors import UsageError
 from dovetail.models.taps import tapped
 from dovetail.run.engine import generate
@@ -17,7 +18,15 @@ from parity import assert_near, loaded, randomise
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-NAMES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma": "Gemma"}
+NAMES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "ministral": "Ministral",
+    "smollm3": "SmolLM3",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma": "Gemma",
+}
 # width, layers, query heads, key heads, head width, feed-forward width, tied: none follows from another
 SHAPES = {
     "one-head-each": (40, 2, 5, 5, 8, 56, True),
@@ -34,8 +43,33 @@ LLAMA3 = {
 }
 
 
+ROPE = {"rope_type": "default", "rope_theta": 3e4}
+SOME_SLIDE = ["sliding_attention", "full_attention", "sliding_attention"]
+# what layers do by their number
+BY_LAYER: dict[str, tuple[str, dict[str, Any]]] = {
+    "no-window": ("mistral", {"sliding_window": None}),
+    "window": ("mistral", {"sliding_window": 3}),
+    "some-windows": (
+        "ministral",
+        {"sliding_window": 2, "layer_types": SOME_SLIDE, "rope_parameters": ROPE},
+    ),
+    "last-windows": ("qwen2", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
+    "no-last-windows": ("qwen2", {"use_sliding_window": True, "sliding_window": 3}),
+    "listed-windows": (
+        "qwen3",
+        {"use_sliding_window": True, "sliding_window": 3, "layer_types": SOME_SLIDE},
+    ),
+    "no-positions": ("smollm3", {"no_rope_layers": [1, 0, 1]}),
+    "no-positions-and-windows": (
+        "smollm3",
+        {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 3},
+    ),
+}
+
+
 def original(family: str, shape: str, **more: Any) -> Any:
     width, layers, heads, key_heads, head_width, ffn, tied = SHAPES[shape]
+    more = {"tie_word_embeddings": tied, **more}
     config = getattr(transformers, f"{NAMES[family]}Config")(
         hidden_size=width,
         num_hidden_layers=layers,
@@ -43,7 +77,6 @@ def original(family: str, shape: str, **more: Any) -> Any:
         num_key_value_heads=key_heads,
         head_dim=head_width,
         intermediate_size=ffn,
-        tie_word_embeddings=tied,
         vocab_size=97,
         pad_token_id=0,
         bos_token_id=1,
@@ -53,9 +86,18 @@ def original(family: str, shape: str, **more: Any) -> Any:
     return randomise(getattr(transformers, f"{NAMES[family]}ForCausalLM")(config))
 
 
-@pytest.fixture(scope="module", params=[(f, s) for f in NAMES for s in SHAPES], ids="-".join)
+PLAIN = [(f, s) for f in ("llama", "qwen2", "qwen3", "gemma") for s in SHAPES]
+
+
+@pytest.fixture(
+    scope="module", params=[*PLAIN, *BY_LAYER], ids=lambda one: "-".join([one] if one in BY_LAYER else one)
+)
 def pair(request: Any, tmp_path_factory: Any) -> tuple[Any, Any]:
-    model = original(*request.param)
+    if request.param in BY_LAYER:
+        family, more = BY_LAYER[request.param]
+        model = original(family, "grouped", **more)
+    else:
+        model = original(*request.param)
     return model, loaded(model, tmp_path_factory.mktemp("model"))
 
 
@@ -127,9 +169,40 @@ def test_what_is_not_written_is_refused(tmp_path: Path) -> None:
     mine = loaded(model, tmp_path / "rope")
     with pytest.raises(UsageError, match="rotary scaling `linear` is not known here"):
         mine(tokens=torch.ones(1, 2, dtype=torch.long))
-    with pytest.raises(UsageError, match="sliding window is not written here"):
-        loaded(original("qwen2", "grouped", use_sliding_window=True), tmp_path / "window")
+    with pytest.raises(UsageError, match="layer_types does not say what 3 layers are"):
+        dovetail.load(
+            tmp_path / "rope",
+            settings={"text.use_sliding_window": True, "text.layer_types": ["full_attention"]},
+        )
     with pytest.raises(UsageError, match="a text model: it takes no images"):
         mine.prepare([[1]], [["image"]])
     with pytest.raises(UsageError, match="at least one token"):
         mine.prepare([[]])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma"])
+def test_a_bare_model_gives_hidden_states_and_refuses_logits(family: str, tmp_path: Path) -> None:
+    whole = original(family, "grouped", tie_word_embeddings=False)
+    mine = loaded(whole.model, tmp_path / "bare")
+    report = dovetail.validate(tmp_path / "bare")
+    assert (report.family, report.layout) == (family, "hf-base")
+    assert [(one.code, one.severity) for one in report.findings] == [("no-head", "note")]
+    inputs = mine.prepare(ROWS)
+    with torch.no_grad():
+        states = whole.model(
+            input_ids=inputs["tokens"],
+            attention_mask=inputs["valid"].long(),
+            position_ids=(inputs["valid"].cumsum(-1) - 1).clamp(min=0),
+        )
+        assert_near(mine.hidden(mine.embed(**inputs)), states.last_hidden_state, inputs["valid"])
+    with pytest.raises(UsageError, match="a bare model, saved without its head"):
+        mine(**inputs)
+
+
+def test_a_bare_model_whose_head_is_tied_is_whole(tmp_path: Path) -> None:
+    whole = original("qwen2", "one-head-each")
+    mine = loaded(whole.model, tmp_path)
+    assert dovetail.validate(tmp_path).findings == ()
+    inputs = mine.prepare(ROWS[:1])
+    with torch.no_grad():
+        assert_near(mine(**inputs), whole(input_ids=inputs["tokens"]).logits)

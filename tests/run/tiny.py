@@ -58,6 +58,8 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
     "pi0": [{**PI0, "heads.d_state": 17}],
     "pi05": [PI0],
     "llama": [{**TEXT, "head": "head"}, TEXT],
+    "mistral": [{**TEXT, "head": "head"}, {"text": "ministral", **TEXT}],
+    "smollm3": [TEXT],
     "qwen2": [TEXT],
     "qwen3": [TEXT],
     "gemma": [TEXT],

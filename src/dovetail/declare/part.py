@@ -195,7 +195,8 @@ class Setting(NamedTuple):
     `spellings` are the keys that config files use for it; `default` is None where there is no honest one.
     `unsaid` is what a config.json of transformers means that says nothing, if that is something else: the
     files leave out what the config class has by itself. One that `is_quiet` is listed only where a file or
-    the caller says it.
+    the caller says it. `null` is what a config means that says null. `when` is another setting of the part:
+    without it this one means nothing, and is not asked for.
     """
 
     name: str
@@ -204,6 +205,12 @@ class Setting(NamedTuple):
     why: str = "convention"
     unsaid: Any = None
     is_quiet: bool = False
+    null: Any = None
+    when: str = ""
+
+    def spelled(self, value: Any) -> Any:
+        """A value as a config has it."""
+        return None if self.null is not None and value == self.null else value
 
 
 class Derived(NamedTuple):

@@ -73,7 +73,7 @@ def with_settings(config: Mapping[str, Any], plan: Blueprint, given: Mapping[str
         places = [f"{root}.{spelling}".lstrip(".") for root in roots for spelling in setting.spellings]
         first = f"{written_section(plan, role) if dot else ''}.{setting.spellings[0]}".lstrip(".")
         for place in [one for one in places if value_at(changed, one) is not None] or [first]:
-            put(changed, place, value)
+            put(changed, place, setting.spelled(value))
     return changed
 
 

@@ -28,8 +28,11 @@ _QUANTISED = re.compile(
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
-def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> dict[str, PartReport]:
-    """What is there of each part. Tensors that share bytes with another are counted once."""
+def part_reports(
+    one: Explanation, kinds: Mapping[str, Kinds], store: Store, tied: Iterable[Tie] = ()
+) -> dict[str, PartReport]:
+    """What is there of each part. Tensors that share bytes with another are counted once; `tied` are the
+    ties of the family, of which those that are not here have no report."""
     reports = {}
     for role, match in one.roles.items():
         present = sum(len(row.tensors) for row in match.rows)
@@ -58,8 +61,10 @@ def part_reports(one: Explanation, kinds: Mapping[str, Kinds], store: Store) -> 
             features=match.features,
             shapes=shapes,
         )
+    lost = {tie.role for tie in tied if tie.is_lost}
     for role, leaf in one.family.ties.items():
-        if role not in reports and role in one.family.parts and leaf.split(".")[0] in reports:
+        is_tied = role not in reports and role not in lost
+        if is_tied and role in one.family.parts and leaf.split(".")[0] in reports:
             kind = one.family.parts[role][0].id
             reports[role] = PartReport(kind, None, "", 0, 0, 0, 0, {}, {}, tied_to=leaf)
     return reports
@@ -371,9 +376,28 @@ def _dtype_mix(role: str, row: RowMatch, kinds: Kinds, entries: Mapping[str, Ent
         )
 
 
+def _bare_model(one: Explanation, role: str, documents: Documents) -> str | None:
+    """What a checkpoint is that has no head by design: a bare class (`LlavaModel`), or a layout of one."""
+    named = documents.find(("architectures",), ("",))
+    classes = named.value if named is not None and isinstance(named.value, list) else []
+    if classes and isinstance(classes[0], str) and classes[0].endswith("Model"):
+        return f"a `{classes[0]}`"
+    layouts = [one.family.layout(id) for id in one.common_layouts]
+    is_bare = bool(layouts) and all(role not in layout.mounts for layout in layouts)
+    return "the bare model" if is_bare else None
+
+
 def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
     for tie in ties(one, documents):
-        if not tie.is_stored and tie.flag is False:
+        if tie.is_lost and (bare := _bare_model(one, tie.role, documents)):
+            yield Finding(
+                code="no-head",
+                severity="note",
+                part=tie.role,
+                message=f"{tie.role} is not here: this is {bare}, which has none",
+                hint="it gives hidden states and no logits; for those, find the model with its head",
+            )
+        elif tie.is_lost:
             yield Finding(
                 code="tie-flag",
                 severity="error",

@@ -62,7 +62,10 @@ def part_settings(role: str, part: Part, family: Family, documents: Documents) -
     if "vocab" in part.dims and documents.stamped(f"{role}.{USED.name}"):
         named.append((f"{role}.{USED.name}", USED))
     roots = family.config.roots.get(role, ("",))
-    return values | {name: _setting(setting, name, documents, roots) for name, setting in named}
+    for name, setting in named:
+        if not setting.when or values[f"{role}.{setting.when}"].value:
+            values[name] = _setting(setting, name, documents, roots)
+    return values
 
 
 def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str, ...]) -> Value:
@@ -70,6 +73,8 @@ def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str
         return Value(stamped.value, "stamp", stamped.place)
     if configured := documents.find(setting.spellings, roots):
         return Value(configured.value, "config", configured.place)
+    if setting.null is not None and (where := documents.null_at(setting.spellings, roots)):
+        return Value(setting.null, "config", f"{where} = null")
     if setting.unsaid is not None and (kind := documents.model_type):
         return Value(setting.unsaid, "default", f"what transformers takes where a config ({kind}) is silent")
     if setting.default is not None:

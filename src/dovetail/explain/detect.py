@@ -131,7 +131,10 @@ def detect(
     named = [one for one in best if is_named(one.family)]
     named = named or [one for one in best if model_type in one.family.config.model_types]
     closest = (named or best)[0]
-    rivals = () if named else tuple(one for one in best[1:] if one.family is not closest.family)
+    others = {} if named else {one.family.id: one for one in reversed(best)}
+    rivals = tuple(
+        one for one in best if one is others.get(one.family.id) and one.family is not closest.family
+    )
     is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)
     return Detection(closest if is_claim else None, closest, rivals, closest.inventory)
 

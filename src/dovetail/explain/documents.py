@@ -30,6 +30,7 @@ PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
 _NESTED = "image_processor"
 _YAML_FILES = ("model_config.yaml", "config.yaml")
 _MAX_TEXT, _MAX_DEPTH, _MAX_NUMBER = 200, 50, 4096
+_MAX_MEMBERS = 256  # some settings have one for each layer
 
 
 class Document(NamedTuple):
@@ -105,6 +106,17 @@ class Documents(NamedTuple):
                     if value is not None:
                         where = ".".join(filter(None, (document.section, root)))
                         return Found(_brief(value), document.name, place(where, spelling))
+        return None
+
+    def null_at(self, keys: Iterable[str], roots: Iterable[str]) -> str | None:
+        """Where the first of some keys stands under one of the sections with null as its value."""
+        keys, roots = tuple(keys), tuple(roots)
+        for document in self.configs:
+            for root in roots:
+                section = _section(document.values, root)
+                for key in keys if section is not None else ():
+                    if section is not None and key in section and section[key] is None:
+                        return f"{document.name}: {place(root, key)}"
         return None
 
     def kind(self, role: str) -> str | None:
@@ -297,7 +309,7 @@ def _section(values: Mapping[str, Any], root: str) -> Mapping[str, Any] | None:
 def _is_small(value: list[Any] | dict[str, Any], depth: int = 1) -> bool:
     """Whether a list or map is one that settings have: rotary sections, tile sizes."""
     inner = list(value.values()) if isinstance(value, dict) else value
-    return len(inner) <= 64 and all(
+    return len(inner) <= _MAX_MEMBERS and all(
         depth > 0 and _is_small(one, depth - 1) if isinstance(one, list | dict) else _brief(one) == one
         for one in inner
     )

@@ -201,7 +201,8 @@ class _Subject(NamedTuple):
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, inference, store.entries, documents)
         findings += tag_findings(documents)
-        parts = account.part_reports(one, inference.kinds, store)
+        tied = account.ties(one, documents) if documents.node is None else ()
+        parts = account.part_reports(one, inference.kinds, store, tied)
         if documents.node is not None:
             config, findings = as_of_node(config, findings, one, documents.node)
             parts = {role: part for role, part in parts.items() if part.tied_to is None}
@@ -219,7 +220,7 @@ class _Subject(NamedTuple):
             "wrappers": one.inventory.wrappers,
             "parts": parts,
             "config": config,
-            "ties": account.ties(one, documents) if documents.node is None else (),
+            "ties": tied,
             "accounting": account.accounting(one, one.inventory.set_aside, store.aliases),
             "findings": sort_findings(findings),
             "closest": closest,

@@ -31,6 +31,8 @@ BUILT_IN = {
     "siglip": ("siglip", "FAMILY"),
     "dinov2": ("dinov2", "FAMILY"),
     "llama": ("text", "LLAMA_FAMILY"),
+    "mistral": ("text", "MISTRAL_FAMILY"),
+    "smollm3": ("text", "SMOLLM3_FAMILY"),
     "qwen2": ("text", "QWEN2_FAMILY"),
     "qwen3": ("text", "QWEN3_FAMILY"),
     "gemma": ("text", "GEMMA_FAMILY"),

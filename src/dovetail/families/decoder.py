@@ -1,10 +1,10 @@
-"""The text decoder of Llama, Qwen2, Qwen3 and Gemma, and the head that follows it.
+"""The text decoder of Llama, Mistral, SmolLM3, Qwen2, Qwen3 and Gemma, and the head that follows it.
 
-Pre-norm blocks of grouped-query attention and a gated MLP. What differs between the four is which
-leaves exist: Qwen2 has q/k/v biases, Qwen3 a norm per head on q and k. Llama and Gemma have the same
-leaves and the same shapes: names and shapes cannot tell them apart, a config can.
+Pre-norm blocks of grouped-query attention and a gated MLP. What differs between them is which leaves
+exist: Qwen2 has q/k/v biases, Qwen3 a norm per head on q and k. Llama, Mistral, SmolLM3 and Gemma have the
+same leaves and the same shapes: names and shapes cannot tell them apart, a config can.
 
-Sources: transformers@5.23.0 `modeling_{llama,qwen2,qwen3,gemma}.py`; litgpt@26857050
+Sources: transformers@5.23.0 `modeling_{llama,mistral,ministral,smollm3,qwen2,qwen3,gemma}.py`; litgpt@26857050
 `litgpt/{config,model}.py`, `scripts/convert_hf_checkpoint.py`; MDI-LLM@d647b97 `src/sub/` for the names
 of older LitGPT, whose `attn.attn` interleaves q, k and v by kv group; a fork of MDI-LLM for `c_proj`.
 """
@@ -116,6 +116,13 @@ LLAMA_SIZES = {
     "llama3.2-1b": _size("2048 16 32 8 64 8192 128256"),
     "llama3.2-3b": _size("3072 28 24 8 128 8192 128256"),
 }
+MISTRAL_SIZES = {
+    "mistral-7b": _size("4096 32 32 8 128 14336 32768"),
+    "mistral-7b-v0.1": _size("4096 32 32 8 128 14336 32000"),
+    "mistral-nemo-12b": _size("5120 40 32 8 128 14336 131072"),
+    "mistral-small-24b": _size("5120 40 32 8 128 32768 131072"),
+}
+SMOLLM3_SIZES = {"smollm3-3b": _size("2048 36 16 4 128 11008 128256")}
 QWEN2_SIZES = {
     "qwen2-0.5b": _size("896 24 14 2 64 4864 151936"),
     "qwen2-1.5b": _size("1536 28 12 2 128 8960 151936"),
@@ -172,6 +179,7 @@ def decoder(
     dead_head: bool = False,
     norms_begin: str = "ones",
     litgpt: Mapping[str, Any] = _NONE,
+    named_by: tuple[str, ...] = (),
 ) -> Part:
     """One variant of the decoder. `head_dim` is the convention for sizes nobody published."""
     leaves = "\n".join(row for row in LEAVES.splitlines() if dead_head or not row.endswith("dead"))
@@ -182,6 +190,7 @@ def decoder(
         sizes=sizes,
         conventions=(("head_dim", head_dim, f"{id} convention"),),
         litgpt=litgpt,
+        named_by=named_by,
     )
     return Part(
         id=id,
@@ -202,8 +211,21 @@ _GEMMA = _settings(
     why="gemma convention",
 )
 
-# transformers@5.23.0 configuration_qwen2.py: a window is only used where this says so.
-_WINDOW = Setting("use_sliding_window", ("use_sliding_window",), False, "qwen convention")
+_LAYER_TYPES = Setting("layer_types", ("layer_types",), [], "every layer alike", when="sliding_window")
+
+
+def _window(unsaid: int, why: str, when: str = "") -> Setting:
+    """How many tokens a layer looks at, 0 for all; configs say null for all."""
+    return Setting("sliding_window", ("sliding_window",), 0, why, unsaid, null=0, when=when)
+
+
+# transformers@5.23.0 configuration_qwen2.py: a window is only used where the first of these says so.
+_WINDOWS = (
+    Setting("use_sliding_window", ("use_sliding_window",), False, "qwen convention"),
+    _window(4096, "qwen convention", "use_sliding_window"),
+    Setting("max_window_layers", ("max_window_layers",), 28, "qwen convention", when="use_sliding_window"),
+    _LAYER_TYPES._replace(when="use_sliding_window"),
+)
 
 LLAMA = decoder(
     "llama",
@@ -215,6 +237,56 @@ LLAMA = decoder(
     settings=_settings(
         theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention", unsaid_eps=1e-6
     ),
+)
+
+
+def _mistral(id: str, *more: Setting) -> Part:
+    """Llama's, with a window in 0.1 and Ministral; the config class has one where a config is silent."""
+    settings = _settings(
+        theta=1_000_000.0,
+        eps=1e-5,
+        activation="silu",
+        why="mistral convention",
+        unsaid_theta=10_000.0,
+        unsaid_eps=1e-6,
+    )
+    return decoder(
+        id,
+        "embed",
+        "norm",
+        sizes=MISTRAL_SIZES,
+        head_dim=128,
+        dialect="llama",
+        settings=(*settings, _window(4096, "mistral convention since 0.2"), *more),
+        named_by=("model_type", id),
+    )
+
+
+MISTRAL = _mistral("mistral")
+MINISTRAL = _mistral("ministral", _LAYER_TYPES)
+
+SMOLLM3 = decoder(
+    "smollm3",
+    "embed",
+    "norm",
+    sizes=SMOLLM3_SIZES,
+    head_dim=128,
+    dialect="llama",
+    settings=(
+        *_settings(
+            theta=5_000_000.0,
+            eps=1e-6,
+            activation="silu",
+            why="smollm3 convention",
+            unsaid_theta=2_000_000.0,
+        ),
+        Setting("no_rope_layers", ("no_rope_layers",), [], "as no_rope_layer_interval says"),
+        Setting("no_rope_layer_interval", ("no_rope_layer_interval",), 4, "smollm3 convention"),
+        Setting("use_sliding_window", ("use_sliding_window",), False, "smollm3 convention"),
+        _window(0, "smollm3 convention", "use_sliding_window"),
+        _LAYER_TYPES._replace(when="use_sliding_window"),
+    ),
+    named_by=("model_type", "smollm3"),
 )
 
 
@@ -236,7 +308,7 @@ def _qwen2(*, unsaid_theta: float | None = None, unsaid_eps: float | None = None
         head_dim=128,
         dialect="qwen2",
         litgpt={"attn_bias": True},
-        settings=(*settings, _WINDOW),
+        settings=(*settings, *_WINDOWS),
     )
 
 
@@ -259,7 +331,7 @@ def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
     )
 
 
-QWEN3 = _qwen3(_WINDOW, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
+QWEN3 = _qwen3(*_WINDOWS, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
 # transformers 4.57 takes 5,000,000 where a config is silent, 5.0-5.24 take 500,000.
 QWEN3_OF_VL = _qwen3(theta=5_000_000.0, why="qwen3_vl convention", unsaid_theta=500_000.0)
 

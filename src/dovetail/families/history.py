@@ -63,7 +63,7 @@ def llava_layouts(
     )
 
 
-def qwen_vl_layouts(*, saved: str, bug: str) -> tuple[Layout, Layout, Layout]:
+def qwen_vl_layouts(*, saved: str, bug: str) -> tuple[Layout, ...]:
     """The layouts of Qwen2-VL and Qwen2.5-VL. `saved` are the versions that write the first of them, `bug`
     those that mix prefixes."""
 
@@ -83,7 +83,14 @@ def qwen_vl_layouts(*, saved: str, bug: str) -> tuple[Layout, Layout, Layout]:
             writable=False,
             note=f"mixed prefixes, a save bug of transformers {bug}",
         ),
+        bare_qwen_vl(vision="visual.", merger="visual.merger."),
     )
+
+
+def bare_qwen_vl(**beside: str) -> Layout:
+    """The layout of a Qwen-VL without its head, as `Qwen2VLModel` and the like save themselves."""
+    note = "the bare model that transformers 4.52-5.23 has in memory and 5.23 saves (`Qwen2VLModel`): no head"
+    return layout("hf-base", {**beside, "text": "language_model."}, note=note)
 
 
 _LITGPT_NAMES = {

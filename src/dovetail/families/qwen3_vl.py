@@ -16,7 +16,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Family, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN3_OF_VL, QWEN3_SIZES
-from dovetail.families.history import litgpt_layout
+from dovetail.families.history import bare_qwen_vl, litgpt_layout
 from dovetail.families.qwen2_vl import mrope_keys, pixel_settings, token_settings
 from dovetail.families.siglip import HALF_PIXELS, image_settings
 
@@ -176,6 +176,7 @@ FAMILY = Family(
             {**_VISION, **_DEEPSTACK, "text": "model.language_model.", "head": "lm_head."},
             note="the hub; transformers 4.57-5.24, on disk and in memory",
         ),
+        bare_qwen_vl(vision="visual.", merger="visual.merger.", deepstack="visual.deepstack_merger_list."),
         litgpt_layout("litgpt", {**_VISION, **_DEEPSTACK}),
     ),
     config=ConfigKeys(

@@ -1,9 +1,9 @@
-"""The text models by themselves: Llama, Qwen2 (and 2.5), Qwen3, Gemma.
+"""The text models by themselves: Llama, Mistral, SmolLM3, Qwen2 (and 2.5), Qwen3, Gemma.
 
 Sources: see `decoder.py`.
 """
 
-from dovetail.declare.family import LITGPT, ConfigKeys, Family, Mount, layout, scoped
+from dovetail.declare.family import LITGPT, ConfigKeys, Family, Layout, Mount, layout, scoped
 from dovetail.declare.part import Part
 from dovetail.families.decoder import (
     GEMMA,
@@ -11,14 +11,23 @@ from dovetail.families.decoder import (
     HEAD,
     LLAMA,
     LLAMA_SIZES,
+    MINISTRAL,
+    MISTRAL,
+    MISTRAL_SIZES,
     QWEN2,
     QWEN2_SIZES,
     QWEN3,
     QWEN3_SIZES,
+    SMOLLM3,
+    SMOLLM3_SIZES,
 )
 
-LAYOUTS = (
+HF_LAYOUTS = (
     layout("hf", {"text": "model.", "head": "lm_head."}, note="the hub; transformers, all versions"),
+    layout("hf-base", {"text": ""}, note="the bare model that transformers saves (`Qwen2Model`): no head"),
+)
+LAYOUTS = (
+    *HF_LAYOUTS,
     layout(
         "litgpt",
         {"text": Mount("transformer.", "litgpt"), "head": "lm_head."},
@@ -39,25 +48,31 @@ LAYOUTS = (
 # Sizes that were published with tie_word_embeddings = true; the others have a head of their own.
 TIED = {
     *("qwen2-0.5b", "qwen2-1.5b", "qwen2.5-3b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"),
-    *("llama3.2-1b", "llama3.2-3b", "gemma_2b", "gemma-2b", "gemma-7b"),
+    *("llama3.2-1b", "llama3.2-3b", "gemma_2b", "gemma-2b", "gemma-7b", "smollm3-3b"),
 }
 
 
 def _family(
-    id: str, title: str, part: Part, sizes: dict[str, dict[str, int]], named_by: tuple[str, str] | None = None
+    id: str,
+    title: str,
+    *parts: Part,
+    sizes: dict[str, dict[str, int]],
+    named_by: tuple[str, str] | None = None,
+    layouts: tuple[Layout, ...] = LAYOUTS,
 ) -> Family:
     return Family(
         id=id,
         title=title,
-        parts={"text": (part,), "head": (HEAD,)},
+        parts={"text": parts, "head": (HEAD,)},
         tied_heads={"head": "text"},
         is_component=True,
-        layouts=LAYOUTS,
+        layouts=layouts,
         config=ConfigKeys(
-            model_types=(id,),
+            model_types=tuple(part.id for part in parts),
             roots={"text": ("", "text_config"), "head": ("", "text_config")},
-            architecture=f"{id.capitalize()}ForCausalLM",
+            architecture=f"{title.split(maxsplit=1)[0]}ForCausalLM",
             named_by=named_by,
+            constants={"model_type": lambda plan: plan.kinds["text"].id},
         ),
         sizes={
             name: {**scoped("text", size), **({} if name in TIED else {"head": "head"})}
@@ -70,7 +85,10 @@ def _family(
 
 
 # The class of the MLP tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
-LLAMA_FAMILY = _family("llama", "Llama", LLAMA, LLAMA_SIZES, ("mlp_class_name", "LLaMAMLP"))
-QWEN2_FAMILY = _family("qwen2", "Qwen2 / Qwen2.5", QWEN2, QWEN2_SIZES)
-QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, QWEN3_SIZES)
-GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, GEMMA_SIZES, ("mlp_class_name", "GemmaMLP"))
+LLAMA_FAMILY = _family("llama", "Llama", LLAMA, sizes=LLAMA_SIZES, named_by=("mlp_class_name", "LLaMAMLP"))
+MISTRAL_FAMILY = _family("mistral", "Mistral / Ministral / Devstral", MISTRAL, MINISTRAL, sizes=MISTRAL_SIZES)
+# LitGPT has no layers without positions.
+SMOLLM3_FAMILY = _family("smollm3", "SmolLM3", SMOLLM3, sizes=SMOLLM3_SIZES, layouts=HF_LAYOUTS)
+QWEN2_FAMILY = _family("qwen2", "Qwen2 / Qwen2.5", QWEN2, sizes=QWEN2_SIZES)
+QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, sizes=QWEN3_SIZES)
+GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, sizes=GEMMA_SIZES, named_by=("mlp_class_name", "GemmaMLP"))

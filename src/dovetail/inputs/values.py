@@ -6,7 +6,7 @@ give it; a default is only ever one that the declaration labels as such.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dovetail.checkpoint import Checkpoint
@@ -25,13 +25,15 @@ class Values:
     """A family with a kind for each role that is there, and values by `role.name`.
 
     A tied head is no role: `kinds` has only the parts with tensors of their own. `features` has the
-    marked leaves of each role that are there (`qkv_bias`, `pool`).
+    marked leaves of each role that are there (`qkv_bias`, `pool`). `lost` are heads that are not here and
+    are no token table either: of bare models (`Qwen2Model`).
     """
 
     family: Family
     kinds: Mapping[str, Part]
     features: Mapping[str, frozenset[str]]
     values: Mapping[str, Value]
+    lost: frozenset[str] = frozenset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
         """Itself: nothing of it ever changes."""
@@ -40,7 +42,7 @@ class Values:
     def __reduce__(self) -> tuple[Any, ...]:
         """A family is pickled by its id, and a part by its own: another process declares them itself."""
         kinds = {role: part.id for role, part in self.kinds.items()}
-        return _declared, (self.family.id, kinds, self.features, self.values)
+        return _declared, (self.family.id, kinds, self.features, self.values, self.lost)
 
     def has(self, role: str) -> bool:
         """Whether the model has tensors of its own for a role."""
@@ -94,6 +96,7 @@ def _declared(
     kinds: Mapping[str, str],
     features: Mapping[str, frozenset[str]],
     values: Mapping[str, Value],
+    lost: frozenset[str],
 ) -> Values:
     """The values of a pickle.
 
@@ -102,7 +105,7 @@ def _declared(
     """
     family = family_of(id)
     parts = {role: family.kind(role, kind) for role, kind in kinds.items()}
-    return Values(family=family, kinds=parts, features=features, values=values)
+    return Values(family=family, kinds=parts, features=features, values=values, lost=lost)
 
 
 def values_of(checkpoint: Checkpoint) -> Values:
@@ -118,6 +121,7 @@ def values_of(checkpoint: Checkpoint) -> Values:
         kinds=checkpoint.kinds,
         features=checkpoint.features,
         values=checkpoint.report.config,
+        lost=frozenset(tie.role for tie in checkpoint.report.ties if tie.is_lost),
     )
 
 
@@ -127,7 +131,8 @@ def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Valu
     values |= {name: Value(list(of), "given", "the plan") for name, of in plan.subsets.items()}
     scoped = [(f"{role}.", part.facts.settings) for role, part in plan.kinds.items()]
     for prefix, settings in [("", plan.family.settings), *scoped]:
-        for setting in (one for one in settings if not one.is_quiet):
+        # what a setting with a `when` depends on is off, as models are made
+        for setting in (one for one in settings if not one.is_quiet and not one.when):
             source = "undetermined" if setting.default is None else "default"
             values[prefix + setting.name] = Value(setting.default, source, setting.why)
     for variant in list(plan.family.variants.values())[:1]:
@@ -143,7 +148,8 @@ def values_from(plan: Blueprint, given: Mapping[str, Any] | None = None) -> Valu
 def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> Config:
     """A config whose every field is the value of `role.field`; `more` are fields known otherwise.
 
-    A boolean field that names a feature of the part says whether the part has it.
+    A boolean field that names a feature of the part says whether the part has it. A field with a default
+    keeps it where nothing declares a value.
 
     Raises:
         UsageError: nothing decides a value, or one is not what the field can hold.
@@ -161,6 +167,8 @@ def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> C
             filled[field.name] = field.name in values.features[role]
             continue
         found = values.values.get(name) or values.unsaid(name)
+        if found is None and field.default is not MISSING:
+            continue
         if found is None or found.value is None:
             unknown[name] = found.evidence if found else "nothing declares it"
             continue

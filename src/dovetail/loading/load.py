@@ -180,7 +180,7 @@ class StoredWeights:
         Raises:
             UsageError: the model has no such part.
         """
-        if role in self._family.ties and role not in self.values.kinds:
+        if role in self._family.ties and role not in (*self.values.kinds, *self.values.lost):
             table = self.leaves[self._family.ties[role]]
             with torch.device("meta"):
                 head = Linear(table.shape[1], table.shape[0], bias=False)

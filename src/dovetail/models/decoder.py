@@ -28,7 +28,11 @@ from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
-    """The sizes and settings of a decoder, by the names of its declaration."""
+    """The sizes and settings of a decoder, by the names of its declaration.
+
+    `windows` are the tokens that each layer looks at, 0 for all of them, empty where no layer has a window.
+    `unrotated` are the layers without positions (NoPE, arXiv:2305.19466).
+    """
 
     layers: int
     d_model: int
@@ -41,6 +45,8 @@ class DecoderConfig:
     rope_scaling: Mapping[str, Any]
     norm_eps: float
     activation: str
+    windows: tuple[int, ...] = ()
+    unrotated: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +86,12 @@ class Attention(nn.Module):
         self.o = Linear(config.q_heads * c, d, bias=False)
 
     def qkv(
-        self, x: Float[Tensor, "b n d"], by: Rotation
+        self, x: Float[Tensor, "b n d"], by: Rotation | None
     ) -> tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"], Float[Tensor, "b g n c"]]:
-        """Queries and keys, turned to their positions, and values."""
+        """Queries and keys, turned to their positions if they are, and values."""
         q, k, v = (rearrange(one, "b n (h c) -> b h n c", c=self.head_dim) for one in self.project(x))
-        return rotate(self.q_norm(q), by), rotate(self.k_norm(k), by), v
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if by is None else (rotate(q, by), rotate(k, by), v)
 
     @property
     def joined(self) -> tuple[Linear, ...]:
@@ -102,7 +109,7 @@ class Attention(nn.Module):
         """What the heads found, put together."""
         return self.o(rearrange(y, "b h n c -> b n (h c)"))
 
-    def forward(self, x: Float[Tensor, "b n d"], by: Rotation, past: Past) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], by: Rotation | None, past: Past) -> Float[Tensor, "b n d"]:
         return self.out(past.attend(*self.qkv(x, by)))
 
 
@@ -138,7 +145,7 @@ class Block(nn.Module):
         self.norm2 = dialect.norm(config.d_model, config.norm_eps)
         self.mlp = Mlp(config, dialect)
 
-    def forward(self, x: Float[Tensor, "b n d"], by: Rotation, past: Past) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], by: Rotation | None, past: Past) -> Float[Tensor, "b n d"]:
         x = x + self.attn(self.norm1(x), by, past)
         return x + self.mlp(self.norm2(x))
 
@@ -201,7 +208,7 @@ class Decoder(nn.Module):
         they put out.
         """
         for (name, block), past in zip(self.blocks.items(), pasts, strict=True):
-            x = block(x, by, past)
+            x = block(x, None if int(name) in self.config.unrotated else by, past)
             if added is not None and int(name) < len(added):
                 x = x + added[int(name)]
         return self.norm(x)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import UsageError
 from dovetail.models.decoder import Attention, Mlp
-from dovetail.models.language import LanguageModel
+from dovetail.models.language import LanguageModel, NoHead
 from dovetail.models.layers import Linear
 from dovetail.models.products import Kernels, Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
 
@@ -100,7 +100,8 @@ def _jobs(model: nn.Module, *, joins: bool) -> Iterator[_Job]:
     if isinstance(model, LanguageModel):
         head = getattr(model, "head", None)
         taken |= {head} - {None}
-        if model.decoder.layers.stop == model.decoder.config.layers:
+        is_end = model.decoder.layers.stop == model.decoder.config.layers
+        if is_end and not isinstance(head, NoHead):
             yield _Job([(model.head_weight, None)], model, () if head is None else (head,))
     for module in model.modules():
         if joins and isinstance(module, Attention | Mlp):

@@ -25,7 +25,7 @@ from dovetail.models.arrays import tensors
 from dovetail.models.cache import Cache
 from dovetail.models.decoder import Decoder
 from dovetail.models.layers import Linear
-from dovetail.models.masks import Rule, advance, pasts_of
+from dovetail.models.masks import Rule, Window, advance, pasts_of
 from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation
 from dovetail.models.stream import Stream
@@ -45,12 +45,28 @@ class Head(nn.Module):
         return F.linear(hidden, self.weight)
 
 
+class NoHead(nn.Module):
+    """In the place of the head of a bare model, which gives no logits."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Never there.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "this is a bare model, saved without its head: it gives hidden states and no logits",
+            hint="use the checkpoint of the model with its head (`...ForCausalLM`)",
+        )
+
+
 class LanguageModel(Trainable):
     """A model that reads tokens, and perhaps images, and says what comes next."""
 
     spine: ClassVar[str] = "text"  # the role of the decoder
     inputs: LanguageInputs
-    head: Linear | None
+    head: Linear | NoHead | None
     product: Product | None = None  # that of the head, where it is not torch's own (`kernels.py`)
 
     @property
@@ -95,7 +111,10 @@ class LanguageModel(Trainable):
     @property
     def rules(self) -> Sequence[Rule | None]:
         """What each layer may not look at beside what its blocks forbid, by the numbers of the layers."""
-        return [None] * self.decoder.config.layers
+        config = self.decoder.config
+        each = config.windows or [0] * config.layers
+        rules: list[Rule | None] = [Window(size) if size else None for size in each]
+        return rules
 
     def rotation(self, stream: Stream) -> Rotation:
         """The rotation of every token by its position."""

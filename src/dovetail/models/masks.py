@@ -11,11 +11,13 @@ they are not padding:
                  x x x x x                                   x x x x x
 
 The queries are always the last tokens of the keys: with a cache, the last rows of the square. Sequences
-that share a row see only themselves. A layer may have a rule of its own (`vlm/alternating.py`), which
-takes away from what it sees by blocks.
+that share a row see only themselves. A layer may have a rule of its own (a `Window`, `vlm/alternating.py`),
+which takes away from what it sees by blocks.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -26,8 +28,28 @@ from dovetail.models.cache import Appended, Cache
 from dovetail.models.stream import Columns
 
 Mask = Bool[Tensor, "b 1 q k"]
-# The modalities of queries and keys -> where a query may look.
-Rule = Callable[[Tensor, Tensor], Tensor]
+
+
+class Tokens(NamedTuple):
+    """What rules are made of: the place of each token among those of its row, padding not counted, and its
+    modality."""
+
+    place: Int[Tensor, "b n"]
+    modality: Int[Tensor, "b n"]
+
+
+# Queries and keys -> where a query may look.
+Rule = Callable[[Tokens, Tokens], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rule: a token looks at itself and at those before it, `size` in all (arXiv:2004.05150)."""
+
+    size: int
+
+    def __call__(self, query: Tokens, key: Tokens) -> Bool[Tensor, "b 1 q k"]:
+        return (query.place[:, :, None] - key.place[:, None, :] < self.size)[:, None]
 
 
 def block_mask(
@@ -104,9 +126,10 @@ def advance(columns: Columns, cache: Cache) -> None:
 
 def sight_of(columns: Columns, rule: Rule | None = None) -> Sight:
     """What tokens see of each other where nothing came before; a mask only where words do not say it."""
-    valid, block, modality, _ = columns
-    if rule is not None:
-        return Sight(open_empty_rows(block_mask(block, block, valid) & rule(modality, modality)))
+    valid, block, _, _ = columns
+    if rule is not None and _bites(rule, block.shape[1]):
+        tokens = tokens_of(columns)
+        return Sight(open_empty_rows(block_mask(block, block, valid) & rule(tokens, tokens)))
     if block.shape[1] > 1 and _holds(valid.all() & (block.diff(dim=1) > 0).all()):
         return Sight(is_causal=True)
     return sight_among(block, block, valid)
@@ -133,15 +156,30 @@ def sight_after(
     device = columns.block.device
     block, modality = block.to(device), modality.to(device)
     valid = torch.ones_like(block, dtype=torch.bool)
-    if rule is None:
+    if rule is None or not _bites(rule, block.shape[1]):
         return sight_among(columns.block, block, valid)
     mask = block_mask(columns.block, block, valid)
-    return Sight(open_empty_rows(mask & rule(columns.modality, modality)))
+    places = torch.arange(block.shape[1], device=device)[None]
+    query = Tokens(places[:, -columns.block.shape[1] :], columns.modality)
+    return Sight(open_empty_rows(mask & rule(query, Tokens(places, modality))))
+
+
+def _bites(rule: Rule, tokens: int) -> bool:
+    """Whether a rule takes anything away in rows of so many tokens."""
+    return not isinstance(rule, Window) or tokens > rule.size
+
+
+def tokens_of(columns: Columns) -> Tokens:
+    """The tokens of columns; padding has places of its own, before all others."""
+    valid = columns.valid
+    padding = -1 - torch.arange(valid.shape[1], device=valid.device)
+    return Tokens(torch.where(valid, valid.long().cumsum(dim=-1), padding), columns.modality)
 
 
 def _shared_rows(columns: Columns, rule: Rule | None) -> Sight:
     """What tokens see where several rows hold several sequences each."""
-    valid, block, modality, sequence = columns
+    valid, block, _, sequence = columns
     assert sequence is not None
     mask = block_mask(block, block, valid) & (sequence[:, :, None] == sequence[:, None, :])[:, None]
-    return Sight(open_empty_rows(mask if rule is None else mask & rule(modality, modality)))
+    tokens = tokens_of(columns)
+    return Sight(open_empty_rows(mask if rule is None else mask & rule(tokens, tokens)))

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dovetail.declare.reference import referenced
-from dovetail.errors import UsageError
 from dovetail.inputs.text import TextInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.decoder import Decoder, DecoderConfig, Dialect
-from dovetail.models.language import LanguageModel
+from dovetail.models.language import LanguageModel, NoHead
+from dovetail.models.layer_kinds import unrotated, windows
 from dovetail.models.layers import Linear
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
@@ -26,19 +26,15 @@ def build_decoder(values: Values, role: str) -> Decoder:
     """
     values.kind(role)  # which refuses a role that is not there
     dialect: Dialect = referenced(values.kinds[role].module)
-    window = values.values.get(f"{role}.use_sliding_window")
-    if window and window.value:
-        raise UsageError(
-            "attention in a sliding window is not written here",
-            source=window.evidence,
-            hint=f"give --set {role}.use_sliding_window=false to look at everything instead",
-        )
-    return Decoder(fill(DecoderConfig, values, role), dialect)
+    kinds = {"windows": windows(values, role), "unrotated": unrotated(values, role)}
+    return Decoder(fill(DecoderConfig, values, role, **kinds), dialect)
 
 
-def build_head(values: Values, role: str, decoder: Decoder) -> Linear | None:
+def build_head(values: Values, role: str, decoder: Decoder) -> Linear | NoHead | None:
     """The head of a decoder, or nothing where it is the token table."""
     config = decoder.config
+    if role in values.lost:
+        return NoHead()
     return Linear(config.d_model, config.vocab, bias=False) if values.has(role) else None
 
 

@@ -84,9 +84,9 @@ def ties(report: Report) -> Html:
 def _tie(tie: Tie) -> Html:
     pieces: list[str] = [
         element("b", tie.role),
-        " is stored" if tie.is_stored else " is not stored: it shares ",
+        " is stored" if tie.is_stored else " is not here" if tie.is_lost else " is not stored: it shares ",
     ]
-    if not tie.is_stored:
+    if not tie.is_stored and not tie.is_lost:
         pieces.append(name(tie.leaf))
     elif tie.are_equal is not None:
         pieces += [" and equal to " if tie.are_equal else " and different from ", name(tie.leaf)]

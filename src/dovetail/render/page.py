@@ -219,6 +219,7 @@ def _ties(report: Report) -> Page:
     lines: Page = []
     for tie in report.ties:
         state = "stored" if tie.is_stored else f"not stored, shares {tie.leaf}"
+        state = "not here" if tie.is_lost else state
         if tie.are_equal is not None:
             state += ", equal to it" if tie.are_equal else f", different from {tie.leaf}"
         flag = "" if tie.flag is None else f" (config: tie_word_embeddings = {str(tie.flag).lower()})"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import dovetail
 from dovetail.errors import UsageError
 from dovetail.models.cache import Cache
-from dovetail.models.masks import block_mask, causal_blocks, positions_of
+from dovetail.models.masks import Tokens, block_mask, causal_blocks, positions_of, tokens_of
 from dovetail.models.stream import Columns, Stream, packed
 from dovetail.models.vlm.alternating import RULES, across, schedule, within
 from dovetail.run.engine import pieces
@@ -36,7 +36,9 @@ def masks(first: int, last: int) -> dict[str, Any]:
     """The masks of the queries from `first` to `last`, behind whom the keys from 0 are cached."""
     modality, blocks = torch.tensor([MODALITY]), torch.arange(8)[None]
     causal = block_mask(blocks[:, first:last], blocks[:, :last], torch.ones(1, last, dtype=torch.bool))
-    made = {kind: causal & rule(modality[:, first:last], modality[:, :last]) for kind, rule in RULES.items()}
+    query = Tokens(blocks[:, first:last], modality[:, first:last])
+    key = Tokens(blocks[:, :last], modality[:, :last])
+    made = {kind: causal & rule(query, key) for kind, rule in RULES.items()}
     return {"causal": causal, **made}
 
 
@@ -71,7 +73,8 @@ def test_the_recorded_masks(io: dict[str, np.ndarray], variant: str) -> None:
     valid, modality = tensor(io["attention_mask"]).bool(), tensor(io["modality_ids"])
     causal = block_mask(causal_blocks(valid), causal_blocks(valid), valid)
     rule = {"alternating": within, "alternating_cross": across}[variant]
-    assert torch.equal(causal & rule(modality, modality), tensor(io[f"{variant}.mask_allowed"]))
+    tokens = tokens_of(Columns(valid, causal_blocks(valid), modality))
+    assert torch.equal(causal & rule(tokens, tokens), tensor(io[f"{variant}.mask_allowed"]))
 
 
 @pytest.fixture(scope="module", params=VARIANTS)

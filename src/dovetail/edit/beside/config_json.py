@@ -52,9 +52,10 @@ def config_json(
         for setting in part.facts.settings:
             said = settings.get(f"{role}.{setting.name}")
             if setting.spellings and said not in (None, {}):
-                put(config, _dotted(section, setting.spellings[0]), said)
-            elif setting.spellings and setting.default not in (None, {}):
-                put(config, _dotted(section, setting.spellings[0]), setting.default, keep=True)
+                put(config, _dotted(section, setting.spellings[0]), setting.spelled(said))
+            elif setting.spellings and not setting.when and setting.default not in (None, {}):
+                value = setting.spelled(setting.default)
+                put(config, _dotted(section, setting.spellings[0]), value, keep=True)
     for setting in plan.family.settings:
         for dotted in _places(config, setting) if setting.name in settings else ():
             put(config, dotted, settings[setting.name])

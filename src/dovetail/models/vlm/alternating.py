@@ -20,27 +20,24 @@ one does. Here the queries are the last tokens of the keys.
 
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from dovetail.errors import UsageError
-from dovetail.models.masks import Rule
+from dovetail.models.masks import Rule, Tokens
 
 CAUSAL = "causal"
 
 
-def within(query: Int[Tensor, "b q"], key: Int[Tensor, "b k"]) -> Bool[Tensor, "b 1 q k"]:
+def within(query: Tokens, key: Tokens) -> Bool[Tensor, "b 1 q k"]:
     """True where query and key are of one modality."""
-    return (query[:, :, None] == key[:, None, :])[:, None]
+    return (query.modality[:, :, None] == key.modality[:, None, :])[:, None]
 
 
-def across(query: Int[Tensor, "b q"], key: Int[Tensor, "b k"]) -> Bool[Tensor, "b 1 q k"]:
+def across(query: Tokens, key: Tokens) -> Bool[Tensor, "b 1 q k"]:
     """True where query and key are of two modalities, or one and the same token."""
-    q, k = query.shape[1], key.shape[1]
-    places = torch.arange(k, device=key.device)
-    itself = places[k - q :, None] == places[None, :]
-    return ~within(query, key) | itself
+    itself = query.place[:, :, None] == key.place[:, None, :]
+    return ~within(query, key) | itself[:, None]
 
 
 RULES: dict[str, Rule] = {"alternating": within, "alternating_cross": across}
