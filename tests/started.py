@@ -29,7 +29,7 @@ from typing import Any
 PLAIN = (
     *("dovetail.inspect", "dovetail.make", "dovetail.convert", "dovetail.split", "dovetail.merge"),
     *("dovetail.graft", "dovetail.stamp", "dovetail.diff", "dovetail.fingerprint"),
-    *("numpy", "blake3", "yaml", "rich.console", "rich.table", "rich.progress"),
+    *("numpy", "blake3", "yaml", "rich.console", "rich.progress"),
 )
 RUNNING = (
     *PLAIN,

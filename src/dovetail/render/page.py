@@ -1,7 +1,6 @@
 """A report as a page: headings, lines and tables, with no colour yet and no width.
 
-`plain` writes it for pipes and files, `terminal` draws it with rich. Every word is here, so that both
-say the same.
+`plain` writes it for pipes and files, `terminal` draws it. Every word is here, so that both say the same.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +27,8 @@ class Table(NamedTuple):
 Block = Line | Table
 Page = list[Block]
 
+# The longest list that is shown whole.
+_MOST = 32
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "note": "note"}
 
@@ -89,7 +90,7 @@ def families_page(families: Iterable[Mapping[str, object]]) -> Page:
     for one in families:
         parts = one["parts"]
         assert isinstance(parts, dict)
-        kinds = ", ".join(f"{role} ({'|'.join(dict.fromkeys(ids))})" for role, ids in parts.items())
+        kinds = ", ".join(f"{role} ({' | '.join(dict.fromkeys(ids))})" for role, ids in parts.items())
         if page:
             page.append(Line(""))
         page += [Line(f"{one['family']}: {one['title']}", "title"), Line(f"parts: {kinds}", "dim")]
@@ -203,9 +204,10 @@ def _shown(value: object) -> str:
     """A value in the width of a column; the JSON and HTML reports have all of it."""
     if value is None or value == {}:
         return "none" if value == {} else "?"
-    text = str(value)
-    is_long = isinstance(value, list | dict) and len(text) > 20
-    return f"{len(value)} values" if is_long else text  # type: ignore[arg-type]
+    if isinstance(value, list | dict):
+        text = str([float(f"{one:.4g}") if isinstance(one, float) else one for one in value])
+        return text if isinstance(value, list) and len(text) <= _MOST else f"{len(value)} values"
+    return str(value)
 
 
 def _dims_table(report: Report) -> Table:

@@ -1,60 +1,58 @@
-"""A page on a terminal: rich draws the tables and the colours. NO_COLOR is obeyed by rich."""
+"""A page on a terminal: lines of its width, and colours.
 
+`NO_COLOR` turns colours off, `FORCE_COLOR` gives them to a pipe, where lines stay whole; a terminal that
+is called dumb gets none. Meaning is never by colour alone.
+"""
+
+import os
 import sys
+from typing import TextIO
 
-from dovetail.errors import printable
-from dovetail.render.page import Page, Table
-from dovetail.render.plain import write_plain
+from dovetail.render.layout import lay_out
+from dovetail.render.page import Page
 
+# what a style is in the words of ECMA-48, and the colour that NO_COLOR leaves out
 _STYLES = {
-    "title": "bold",
-    "dim": "dim",
-    "error": "bold red",
-    "warning": "yellow",
-    "note": "cyan",
-    "good": "bold green",
-    "": "",
+    "title": ("1", ""),
+    "head": ("1", ""),
+    "dim": ("2", ""),
+    "error": ("1", "31"),
+    "warning": ("", "33"),
+    "note": ("", "36"),
+    "good": ("1", "32"),
 }
 
-# Spaces between columns, and the least that is left for the last one.
-_GAP, _LAST = 2, 12
+
+def show(page: Page, stream: TextIO | None = None) -> None:
+    """Writes the page: drawn if a terminal reads it, plain if it is piped."""
+    stream = stream or sys.stdout
+    lines = [painted(line.text, line.style, stream) for line in lay_out(page, width_of(stream))]
+    stream.write("".join(f"{line}\n" for line in lines))
 
 
-def show(page: Page) -> None:
-    """Writes the page to stdout: drawn if that is a terminal, plain if it is piped."""
-    if not sys.stdout.isatty():
-        sys.stdout.write(write_plain(page))
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for block in page:
-        if isinstance(block, Table):
-            console.print(_draw(block, console.width))
-        else:
-            console.print(printable(block.text), style=_STYLES[block.style], markup=False, soft_wrap=True)
+def painted(text: str, style: str, stream: TextIO) -> str:
+    """The text in its style, where the reader of the stream can show it."""
+    weight, colour = _STYLES.get(style, ("", ""))
+    codes = [weight, "" if os.environ.get("NO_COLOR") else colour]
+    if not text.strip() or not any(codes) or not _is_styled(stream):
+        return text
+    return f"\x1b[{';'.join(filter(None, codes))}m{text}\x1b[0m"
 
 
-def _draw(table: Table, width: int) -> object:
-    """The table with its last column folded to fit; all of them, on a terminal too narrow for that."""
-    from rich import box
-    from rich.table import Table as Drawn
-    from rich.text import Text
+def _is_styled(stream: TextIO) -> bool:
+    if stream.isatty():
+        return os.environ.get("TERM") not in ("dumb", "unknown")
+    return bool(os.environ.get("FORCE_COLOR"))
 
-    rows = [tuple(map(printable, row)) for row in table.rows]
-    total = tuple(map(printable, table.total or ()))
-    heads = tuple(column.lstrip(">") for column in table.columns)
-    columns = [*zip(*(row for row in (heads, *rows, total) if row), strict=True)]
-    needed = sum(max(map(len, column)) + _GAP for column in columns[:-1])
-    drawn = Drawn(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_footer=bool(total))
-    for i, head in enumerate(heads):
-        drawn.add_column(
-            head,
-            justify="left" if head == table.columns[i] else "right",
-            footer=Text(total[i]) if total else "",
-            overflow="fold",
-            no_wrap=i < len(columns) - 1 and needed + _LAST <= width,  # what may not wrap, rich cuts off
-        )
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that reads a stream; None if none does."""
+    if not stream.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
