@@ -4,7 +4,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from dovetail.cli import VERBS
+from dovetail.cli import VERBS, Verb
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 HEAD = """# The command line
@@ -12,8 +12,10 @@ HEAD = """# The command line
 Every verb is also a function of the package `dovetail`. `scripts/cli_page.py` writes this page from the
 parsers behind `dovetail VERB --help`.
 
-Data goes to stdout, talk to stderr. On a terminal tables are drawn and coloured, `NO_COLOR` turns colours
-off; into a pipe or file goes plain text.
+Data goes to stdout, talk to stderr. On a terminal lines are broken between words and coloured, and names
+are never broken; `NO_COLOR` turns colours off. Into a pipe or file goes plain text in whole lines, with
+colours if `FORCE_COLOR` is set. With `--json` an error is on stdout too, as
+`{"error": {"type", "message", "details", "hint", "exit_code"}}`.
 
 | exit code | meaning |
 |---|---|
@@ -31,16 +33,18 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *(section(verb, summary) for verb, summary in VERBS.items())])
+    return "\n".join([HEAD, *(section(name, verb) for name, verb in VERBS.items())])
 
 
-def section(verb: str, summary: str) -> str:
+def section(title: str, verb: Verb) -> str:
     """One verb."""
     parser = argparse.ArgumentParser(add_help=False)
-    import_module(f"dovetail.cli.{verb}").configure(parser)
+    import_module(f"dovetail.cli.{title}").configure(parser)
     actions = parser._actions
-    usage = " ".join(["dovetail", verb, *map(use, sorted(actions, key=lambda one: not one.option_strings))])
-    lines = [f"## {verb}", "", f"{summary[0].upper()}{summary[1:]}.", "", "```", usage, "```", ""]
+    usage = " ".join(["dovetail", title, *map(use, sorted(actions, key=lambda one: not one.option_strings))])
+    said = f"{verb.help[0].upper()}{verb.help[1:]}."
+    lines = [f"## {title}", "", said, "", "```", usage, "```", "", "For example:", ""]
+    lines += ["```sh", verb.example, "```", ""]
     rows = [f"| `{name(one)}` | {(one.help or '').replace('|', chr(92) + '|')} |" for one in actions]
     return "\n".join([*lines, "| argument | meaning |", "|---|---|", *rows, ""])
 

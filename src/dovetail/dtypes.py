@@ -6,7 +6,7 @@ canonical spelling inside dovetail (https://github.com/huggingface/safetensors, 
 
 from typing import NamedTuple
 
-from dovetail.errors import FormatError
+from dovetail.errors import FormatError, suggestion
 
 
 class Dtype(NamedTuple):
@@ -57,17 +57,20 @@ _SPELLINGS = (
     | {f"torch.{dtype.torch}": dtype for dtype in _TABLE}
     | {dtype.storage: dtype for dtype in _TABLE if dtype.storage}
     | {"half": DTYPES["F16"], "float": DTYPES["F32"], "double": DTYPES["F64"], "long": DTYPES["I64"]}
+    | {f"fp{bits}": DTYPES[f"F{bits}"] for bits in (16, 32, 64)}
+    | {dtype.name.lower(): dtype for dtype in _TABLE}
 )
 
 
 def dtype_of(spelling: str) -> Dtype:
-    """The element type of any spelling: `BF16`, `bfloat16`, `torch.bfloat16`, `BFloat16Storage`.
+    """The element type of any spelling: `BF16`, `bf16`, `bfloat16`, `torch.bfloat16`, `BFloat16Storage`.
 
     Raises:
         FormatError: nobody writes this spelling.
     """
-    try:
-        return _SPELLINGS[spelling]
-    except KeyError:
-        known = ", ".join(DTYPES)
-        raise FormatError(f"unknown dtype `{spelling[:40]}`", hint=f"known dtypes: {known}") from None
+    found = _SPELLINGS.get(spelling) or _SPELLINGS.get(spelling.lower())
+    if found is None:
+        known = f"known dtypes: {', '.join(DTYPES)}"
+        hint = suggestion(spelling[:40], _SPELLINGS, known)
+        raise FormatError(f"unknown dtype `{spelling[:40]}`", hint=hint)
+    return found

@@ -48,10 +48,11 @@ def test_our_bug_shows_where_it_is_and_asks_for_a_report() -> None:
     assert (answer.code, answer.out) == (3, "")
     lines = answer.err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "ZeroDivisionError: half a tensor",
+        "error: ZeroDivisionError: half a tensor",
         "",
-        "this is a bug in dovetail 0.1.0; please report it with the lines above",
+        "hint: this is a bug in dovetail 0.1.0; please report it with the command and the lines above",
     ]
 
 
@@ -96,7 +97,7 @@ def test_a_reader_that_has_gone_is_no_bug(words: tuple[str, ...], tmp_path: Path
 def test_a_full_disk_is_no_bug(words: tuple[str, ...], tmp_path: Path) -> None:
     some.made("qwen2", "hf")(tmp_path / "it")
     with open("/dev/full", "w") as full:
-        message = "error: the output cannot be written: no space left on device\n"
+        message = "error: the output cannot be written: no space left on device\n\nhint: make room there\n"
         assert into(full.fileno(), *words, cwd=tmp_path) == (1, message)
 
 

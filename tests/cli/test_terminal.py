@@ -1,4 +1,4 @@
-"""On a terminal rich draws tables and colours; NO_COLOR and pipes go without, and lose no word."""
+"""On a terminal there are rules and colours, and lines of its width; NO_COLOR and pipes go without, and lose no word."""
 
 import re
 from pathlib import Path
@@ -78,3 +78,42 @@ def test_a_bar_appears_while_values_are_read(tmp_path: Path) -> None:
     some.made("qwen2", "hf")(tmp_path / "it")
     assert "reading values" in on_terminal("validate", "it", "--values", cwd=tmp_path, **WIDE).out
     assert "reading values" not in dovetail("validate", "it", "--values", cwd=tmp_path).err
+
+
+def test_no_name_is_broken_at_80_columns_and_lines_end_between_words(tmp_path: Path) -> None:
+    """Every name and command that a pipe shows stands whole in a line; only longer words make longer lines."""
+    some.made("qwen2_vl", "hf")(tmp_path / "it")
+    some.lost_tensor(tmp_path / "less")
+    for words in (
+        ("inspect", "it"),
+        ("validate", "less"),
+        ("families",),
+        ("--help",),
+        ("diff", "it", "less"),
+    ):
+        shown = STYLE.sub("", on_terminal(*words, cwd=tmp_path).out)
+        piped = dovetail(*words, cwd=tmp_path).out
+        names = {name for name in re.findall(r"`[^`]*`|[\w.*\[\]-]+", piped) if len(name) <= 76}
+        assert [name for name in names if name not in shown] == []
+        assert [line for line in shown.splitlines() if len(line) > 80] == []
+
+
+def test_a_long_error_is_broken_between_words(tmp_path: Path) -> None:
+    shown = STYLE.sub("", on_terminal("make", "nothing", "OUT", cwd=tmp_path).out)
+    piped = dovetail("make", "nothing", "OUT", cwd=tmp_path).err
+    assert len(shown.splitlines()) > len(piped.splitlines())
+    assert shown.split() == piped.split()
+
+
+def test_colours_may_be_forced_into_a_pipe(broken: Path) -> None:
+    forced = dovetail("validate", "it", cwd=broken, FORCE_COLOR="1")
+    assert COLOUR.search(forced.out)
+    assert STYLE.sub("", forced.out) == dovetail("validate", "it", cwd=broken).out
+    assert not COLOUR.search(dovetail("validate", "it", cwd=broken, FORCE_COLOR="1", NO_COLOR="1").out)
+    assert COLOUR.search(dovetail("validate", "nothing", cwd=broken, FORCE_COLOR="1").err)
+
+
+def test_a_short_list_is_shown_and_a_long_one_counted(tmp_path: Path) -> None:
+    some.made("qwen2_vl", "hf")(tmp_path / "it")
+    out = dovetail("inspect", "it", cwd=tmp_path).out
+    assert re.search(r"^image_mean +\[0\.4815, 0\.4578, 0\.4082\]", out, re.MULTILINE)

@@ -1,5 +1,6 @@
 """Wrong usage: one message each, word for word, on stderr, and nothing on stdout."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,16 @@ LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fo
 DTYPES = "bfloat16, float16, float32, float64"
 # the words after `dovetail`, the exit code, the message
 WRONG: dict[str, tuple[str, int, str]] = {
-    "family": ("make qwen_vl OUT", 2, f"no family is called `qwen_vl`\n\nhint: known families: {FAMILIES}"),
+    "family": (
+        "make qwen_vl OUT",
+        2,
+        f"no family is called `qwen_vl`\n\nhint: did you mean `qwen2_vl`? known families: {FAMILIES}",
+    ),
+    "project of a family": (
+        "make openvla OUT",
+        2,
+        f"no family is called `openvla`\n\nhint: did you mean `prismatic`? known families: {FAMILIES}",
+    ),
     "asserted family": (
         "validate a --as x",
         2,
@@ -51,8 +61,9 @@ WRONG: dict[str, tuple[str, int, str]] = {
         2,
         "qwen2_vl has no size or setting `ears`\n\n"
         "hint: parts: vision, merger, text, head; settings: image_token, video_token, mrope_section, "
-        "min_pixels, max_pixels, image_mean, image_std, vision.norm_eps, vision.activation, text.rope_theta, "
-        "text.rope_scaling, text.norm_eps, text.activation, text.use_sliding_window",
+        "min_pixels, max_pixels, image_mean, image_std, resample, rescale_factor, do_resize, do_rescale, do_normalize, "
+        "do_center_crop, do_pad, size, crop_size, vision.norm_eps, vision.activation, text.rope_theta, text.rope_scaling "
+        "and 3 more",
     ),
     "no number": (
         "make qwen2_vl OUT --set text.layers=two",
@@ -99,7 +110,8 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "kind without names": (
         "make prismatic OUT --set projector=linear --layout openvla",
         2,
-        "layout openvla has no names for projector = linear",
+        "layout openvla has no names for projector = linear\n\n"
+        "hint: choose another layout or another kind: `dovetail families` lists them",
     ),
     "dtype": ("make qwen2_vl OUT --dtype int3", 2, f"unknown dtype `int3`\n\nhint: dtypes: {DTYPES}"),
     "dtype of half a byte": (
@@ -182,16 +194,80 @@ def test_wrong_usage_says_this(case: str, tmp_path: Path) -> None:
     [
         (
             "convrt a b",
-            "dovetail: error: argument VERB: invalid choice: 'convrt' "
-            f"(choose from {', '.join(map(repr, VERBS))})",
+            "error: there is no verb `convrt`\n\n"
+            f"hint: did you mean `convert`? the verbs: {', '.join(VERBS)}\n",
         ),
-        ("inspect", "dovetail inspect: error: the following arguments are required: CKPT"),
-        ("inspect a --colour", "dovetail inspect: error: unrecognized arguments: --colour"),
-        ("--colour", "dovetail: error: unrecognized arguments: --colour"),
-        ("make siglip a --seed x", "dovetail make: error: argument --seed: invalid int value: 'x'"),
+        (
+            "inspect",
+            "error: the following arguments are required: CKPT\n  usage  dovetail inspect CKPT …\n\n"
+            "hint: `dovetail inspect --help` says what may be given\n",
+        ),
+        (
+            "inspect a --jsn",
+            "error: there is no option `--jsn`\n  usage  dovetail inspect CKPT …\n\n"
+            "hint: did you mean `--json`? `dovetail inspect --help` lists all\n",
+        ),
+        (
+            "graft a b",
+            "error: the following arguments are required: --config\n"
+            "  usage  dovetail graft SRC OUT --config TARGET …\n\n"
+            "hint: `dovetail graft --help` says what may be given\n",
+        ),
+        (
+            "inspect a b",
+            "error: `b` is one argument too many\n  usage  dovetail inspect CKPT …\n\n"
+            "hint: `dovetail inspect --help` says what may be given\n",
+        ),
+        (
+            "--colour inspect a",
+            "error: `--colour` is no verb\n\n"
+            "hint: options stand behind the verb: dovetail inspect … --colour; `dovetail --help` lists all verbs\n",
+        ),
+        (
+            "make siglip a --seed x",
+            "error: argument --seed: invalid int value: 'x'\n  usage  dovetail make FAMILY OUT …\n\n"
+            "hint: `dovetail make --help` says what may be given\n",
+        ),
+        (
+            "inspect Qwen",
+            "error: there is no `Qwen`\n\nhint: did you mean `Qwen2-VL-2B`? "
+            "give a folder, a weights file, an index, a listing or hf://owner/name\n",
+        ),
+        (
+            "make siglip a --dtype bf17",
+            "error: unknown dtype `bf17`\n\nhint: dtypes: bfloat16, float16, float32, float64\n",
+        ),
+        (
+            "make qwen2 a --size 0.5b",
+            "error: qwen2 has no size `0.5b`\n\nhint: did you mean `qwen2-0.5b`? published sizes: qwen2-0.5b, "
+            "qwen2-1.5b, qwen2.5-3b, qwen2-7b, qwen2.5-14b, qwen2.5-32b, qwen2-72b\n",
+        ),
     ],
 )
-def test_words_that_no_verb_takes(words: str, message: str) -> None:
-    answer = dovetail(*words.split())
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.splitlines()[-1] == message
+def test_words_that_no_verb_takes(words: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "Qwen2-VL-2B").mkdir()
+    assert dovetail(*words.split(), cwd=tmp_path) == (2, "", message)
+
+
+@pytest.mark.parametrize("spelling", ["bf16", "BF16", "fp16", "Half", "torch.bfloat16", "fp32"])
+def test_dtypes_may_be_spelled_as_people_spell_them(spelling: str, tmp_path: Path) -> None:
+    answer = dovetail("make", "siglip", tmp_path / "it", "--sparse", "--dtype", spelling)
+    assert (answer.code, answer.err) == (0, "")
+
+
+@pytest.mark.parametrize("id", ["Qwen2-VL", "qwen2_vl", "QWEN2.VL"])
+def test_a_family_may_be_spelled_otherwise(id: str, tmp_path: Path) -> None:
+    assert dovetail("make", id, tmp_path / "it", "--sparse").code == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["inspect nothing --json", "inspct --json", "validate --json", "make x OUT --jsn --json"]
+)
+def test_with_json_an_error_is_an_object_too(words: str, tmp_path: Path) -> None:
+    """What goes wrong before a report can be made is on stdout for programs and on stderr for people."""
+    answer = dovetail(*words.split(), cwd=tmp_path)
+    (error,) = json.loads(answer.out).values()
+    assert list(error) == ["type", "message", "details", "hint", "exit_code"]
+    assert (answer.code, error["exit_code"]) == (2, 2)
+    assert answer.err.startswith(f"error: {error['message']}\n")
+    assert answer.err.endswith(f"hint: {error['hint']}\n")

@@ -98,5 +98,6 @@ def test_an_image_too_long_is_refused() -> None:
     assert str(error.value) == (
         "the image is too long to be cut into patches\n"
         "  expected  edges in a ratio of at most 200\n"
-        "  found     1 x 201"
+        "  found     1 x 201\n\n"
+        "hint: crop or pad it first"
     )

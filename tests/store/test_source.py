@@ -52,4 +52,4 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
 def test_another_reason_has_no_such_hint(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
         LocalSource(str(tmp_path / "nothing"))
-    assert caught.value.hint is None
+    assert caught.value.hint == MissingError.next_step

@@ -3,33 +3,107 @@
 Data goes to stdout, talk to stderr. Exit codes: 0 good, 1 findings, 2 wrong usage, 3 our bug.
 """
 
-import argparse
 import errno
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
+from typing import NamedTuple
 
 from dovetail import __version__
-from dovetail.errors import DovetailError, printable
+from dovetail.errors import DovetailError, UsageError, suggestion
 
-# verb -> one line for `dovetail --help`; the module of the same name in this package has the rest
+
+class Verb(NamedTuple):
+    """A verb of the command line: what it is for, what it gives in one line, and a command to begin with."""
+
+    job: str
+    help: str
+    example: str
+
+
+KNOW, CHECK, MOVE, BEGIN, RUN = (
+    "what is it?",
+    "is it whole, and the same?",
+    "move it",
+    "begin a new one",
+    "run it",
+)
+
+# In the order of `dovetail --help`; the module of the same name in this package has the rest.
 VERBS = {
-    "inspect": "what a checkpoint is: family, layout, sizes with their evidence (headers only)",
-    "validate": "whether a checkpoint is whole; --values reads the data, --report writes JSON and HTML",
-    "families": "what dovetail knows: families, their layouts, and which cannot be told apart",
-    "convert": "the same weights in another layout, container, sharding or dtype",
-    "split": "one model over several machines, balanced by bytes; or as LitGPT chunks",
-    "stamp": "writes down beside an old checkpoint what its weights cannot tell, and hashes what they can",
-    "diff": "two checkpoints tensor by tensor, in whatever layout each is; --values compares the data",
-    "fingerprint": "which model it is: the same for the same weights in every layout",
-    "merge": "the nodes of a split, or LitGPT chunks, as one model again",
-    "graft": "a new model with the weights of one or more others, and an account of both sides",
-    "generate": "text from a prompt and images, as it comes",
-    "act": "a chunk of actions from cameras, an instruction and a state",
-    "verify": "another backend, dtype or checkpoint against the reference, stage by stage",
-    "make": "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
+    "inspect": Verb(
+        KNOW,
+        "what a checkpoint is: family, layout, sizes with their evidence (headers only)",
+        "dovetail inspect hf://Qwen/Qwen2-VL-2B-Instruct",
+    ),
+    "families": Verb(
+        KNOW,
+        "what dovetail knows: families, their layouts, and which cannot be told apart",
+        "dovetail families",
+    ),
+    "validate": Verb(
+        CHECK,
+        "whether a checkpoint is whole; --values reads the data, --report writes JSON and HTML",
+        "dovetail validate CKPT --values --report out",
+    ),
+    "diff": Verb(
+        CHECK,
+        "two checkpoints tensor by tensor, in whatever layout each is; --values compares the data",
+        "dovetail diff BEFORE AFTER --values",
+    ),
+    "fingerprint": Verb(
+        CHECK,
+        "which model it is: the same for the same weights in every layout",
+        "dovetail fingerprint CKPT",
+    ),
+    "stamp": Verb(
+        CHECK,
+        "writes down beside an old checkpoint what its weights cannot tell, and hashes what they can",
+        "dovetail stamp CKPT --set text.rope_theta=1000000.0",
+    ),
+    "convert": Verb(
+        MOVE,
+        "the same weights in another layout, container, sharding or dtype",
+        "dovetail convert CKPT OUT --to litgpt",
+    ),
+    "split": Verb(
+        MOVE,
+        "one model over several machines, balanced by bytes; or as LitGPT chunks",
+        "dovetail split CKPT OUT --nodes 2",
+    ),
+    "merge": Verb(
+        MOVE,
+        "the nodes of a split, or LitGPT chunks, as one model again",
+        "dovetail merge NODES OUT",
+    ),
+    "graft": Verb(
+        BEGIN,
+        "a new model with the weights of one or more others, and an account of both sides",
+        "dovetail graft LANGUAGE_MODEL TOWER OUT --config llava_onevision/0.5b --dry-run",
+    ),
+    "make": Verb(
+        BEGIN,
+        "a checkpoint of any family at any size, with random weights or (--sparse) none at all",
+        "dovetail make qwen2_vl OUT --size 2b --sparse",
+    ),
+    "generate": Verb(
+        RUN,
+        "text from a prompt and images, as it comes",
+        'dovetail generate CKPT --prompt "What is this?" --image a.jpg',
+    ),
+    "act": Verb(
+        RUN,
+        "a chunk of actions from cameras, an instruction and a state",
+        'dovetail act CKPT --camera base=a.jpg --instruction "pick it up" --state 0,0,0,0,0,0,0',
+    ),
+    "verify": Verb(
+        RUN,
+        "another backend, dtype or checkpoint against the reference, stage by stage",
+        "dovetail verify CKPT --backend onnx",
+    ),
 }
 
 # What the extra `torch` installs, by the names that are imported.
@@ -38,68 +112,104 @@ TORCH_EXTRA = ("torch", "einops", "jaxtyping", "PIL", "tokenizers", "jinja2")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code."""
+    from dovetail.cli.output import say
+
     gc.disable()  # a header verb lives for milliseconds and makes no garbage worth collecting
     words = list(sys.argv[1:] if arguments is None else arguments)
+    is_json = "--json" in words
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8, a file name that is not UTF-8
             stream.reconfigure(errors="backslashreplace")
-    parser, command = _parsers(words[0] if words else None)
-    options, unknown = parser.parse_known_args(words)
-    if unknown:
-        command.error(f"unrecognized arguments: {printable(' '.join(unknown))}")
-    if "run" not in options:
-        parser.print_help(sys.stderr)
-        return 2
     try:
-        code: int = options.run(options)
+        code = _run(words)
         sys.stdout.flush()
         return code
     except DovetailError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _fail(error, is_json=is_json)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
     except KeyboardInterrupt as interruption:
-        print("interrupted", *getattr(interruption, "__notes__", ()), sep="\n", file=sys.stderr)
+        for line in ("interrupted", *getattr(interruption, "__notes__", ())):
+            say(line)
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever else happens is our bug
-        if isinstance(error, ModuleNotFoundError) and error.name in TORCH_EXTRA:
-            print(
-                f"error: this needs {error.name}\n\nhint: pip install 'dovetail-weights[torch]'",
-                file=sys.stderr,
-            )
-            return 2
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            from contextlib import suppress
+        return _fail(_understood(error) or _bug(error), is_json=is_json)
 
-            with suppress(OSError):
-                sys.stdout.close()  # or the interpreter tries once more
-            print("error: the output cannot be written: no space left on device", file=sys.stderr)
-            return 1
-        import traceback
 
-        print("\n".join(map(printable, traceback.format_exc().splitlines())), file=sys.stderr)
-        print(
-            f"\nthis is a bug in dovetail {__version__}; please report it with the lines above",
-            file=sys.stderr,
+def _run(words: list[str]) -> int:
+    """Finds the verb and does what it does."""
+    from dovetail.cli.overview import overview
+    from dovetail.render.terminal import show
+
+    verb, *rest = words or [""]
+    if verb == "help" and rest:
+        verb, rest = rest[0], ["--help"]
+    if verb in ("-V", "--version"):
+        print(f"dovetail {__version__}")
+        return 0
+    if verb in ("-h", "--help", "help"):
+        show(overview())
+        return 0
+    if not verb:
+        show(overview(), sys.stderr)
+        return 2
+    if verb not in VERBS:
+        raise _unknown(verb, rest)
+    from dovetail.cli.parser import Parser
+
+    parser = Parser(verb, VERBS[verb].help, VERBS[verb].example)
+    import_module(f"dovetail.cli.{verb}").configure(parser)
+    options = parser.parse_args(rest)
+    code: int = options.run(options)
+    return code
+
+
+def _unknown(verb: str, rest: list[str]) -> UsageError:
+    """What to say of a word that is no verb."""
+    if verb.startswith("-"):
+        there = next((word for word in rest if word in VERBS), None)
+        hint = (
+            f"options stand behind the verb: dovetail {there} … {verb}" if there else "the verb comes first"
         )
-        return 3
+        return UsageError(f"`{verb}` is no verb", hint=f"{hint}; `dovetail --help` lists all verbs")
+    hint = suggestion(verb, VERBS, f"the verbs: {', '.join(VERBS)}")
+    return UsageError(f"there is no verb `{verb}`", hint=hint)
 
 
-def _parsers(verb: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """The parser and that of the verb; only the verb that is asked for is imported."""
-    parser = argparse.ArgumentParser(
-        prog="dovetail",
-        description="The tool for the weights of vision-language(-action) models.",
-        epilog="exit codes: 0 good, 1 findings, 2 wrong usage, 3 our bug",
-    )
-    parser.add_argument("--version", action="version", version=f"dovetail {__version__}")
-    commands = parser.add_subparsers(title="verbs", metavar="VERB")
-    asked = parser
-    for name, help in VERBS.items():
-        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        if name == verb:
-            asked = command
-            import_module(f"dovetail.cli.{name}").configure(command)
-    return parser, asked
+def _fail(error: DovetailError, *, is_json: bool) -> int:
+    """Says what went wrong: to people on stderr, and as JSON on stdout if that was asked for."""
+    from dovetail.cli.output import print_json, say_error
+
+    if is_json:
+        with suppress(OSError, ValueError):  # whoever read it has gone, or there is no room
+            print_json({"error": error.as_json()})
+            sys.stdout.flush()
+    say_error(error)
+    return error.exit_code
+
+
+def _understood(error: Exception) -> DovetailError | None:
+    """An error of the surroundings in our words."""
+    if isinstance(error, ModuleNotFoundError) and error.name in TORCH_EXTRA:
+        return UsageError(f"this needs {error.name}", hint="pip install 'dovetail-weights[torch]'")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        from dovetail.errors import WriteError
+
+        with suppress(OSError):
+            sys.stdout.close()  # or the interpreter tries once more
+        return WriteError("the output cannot be written: no space left on device", hint="make room there")
+    return None
+
+
+def _bug(error: Exception) -> DovetailError:
+    """What else happens is a bug of ours; the traceback goes to stderr."""
+    import traceback
+
+    from dovetail.cli.output import say
+    from dovetail.errors import InternalError
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        say(line)
+    hint = f"this is a bug in dovetail {__version__}; please report it with the command and the lines above"
+    return InternalError(f"{type(error).__name__}: {error}", hint=hint)

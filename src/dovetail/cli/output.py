@@ -4,7 +4,7 @@ import re
 import sys
 from typing import Any
 
-from dovetail.errors import printable
+from dovetail.errors import DovetailError
 
 # What a terminal obeys: controls other than line break and tab, and marks that turn the direction of text.
 # Joiners and marks of single letters stay, or scripts and emoji that need them could not be read.
@@ -18,9 +18,25 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json_text(value))
 
 
-def say(text: str) -> None:
+def say(text: str, style: str = "") -> None:
     """One line of talk to stderr, with what does not print as its escape."""
-    print(printable(text), file=sys.stderr)
+    from dovetail.render.page import Line
+    from dovetail.render.terminal import show
+
+    show([Line(text, style)], sys.stderr)
+
+
+def say_error(error: DovetailError) -> None:
+    """An error on stderr: what, where, expected against found, and the next step."""
+    from dovetail.render.layout import wrapped
+    from dovetail.render.terminal import painted, width_of
+
+    width = width_of(sys.stderr)
+    for i, (lead, text) in enumerate(error.lines):
+        start = painted("error:", "error", sys.stderr) + " " if i == 0 else lead
+        hang = 7 if i == 0 else len(lead)
+        first, *others = wrapped(" " * hang + text, width, hang=hang)
+        print(start + first[hang:], *others, sep="\n", file=sys.stderr)
 
 
 def print_text(text: str) -> None:

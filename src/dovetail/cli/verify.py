@@ -39,11 +39,13 @@ def run(options: argparse.Namespace) -> int:
     """Prints every stage; 1 if one of them is not as the reference has it."""
     from dovetail.cli.output import StageBar, print_json, say
     from dovetail.cli.writing import assignments
+    from dovetail.dtypes import dtype_of
     from dovetail.loading.load import load
     from dovetail.parity.backends import backend
     from dovetail.parity.verify import verify
 
-    dtype = options.dtype or ("bfloat16" if options.backend == "eager" and not options.against else "float32")
+    usual = "bfloat16" if options.backend == "eager" and not options.against else "float32"
+    dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
     settings = assignments(options.given)
     reference = load(options.checkpoint, dtype="float32", settings=settings)

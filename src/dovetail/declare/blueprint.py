@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.part import LeafSpec, Part, Row
 from dovetail.dims import shape_of, size_of
-from dovetail.errors import UsageError, listed
+from dovetail.errors import UsageError, listed, suggestion
 from dovetail.names import Template
 
 # a published model has 44,686 of one row (experts of every layer); their names alone take 1 KB each
@@ -72,7 +72,10 @@ class Blueprint(NamedTuple):
         """
         lost = [role for role in self.kinds if role not in layout.mounts]
         if lost and len(layout.mounts) > 1:
-            raise UsageError(f"layout {layout.id} of {self.family.id} has no place for {listed(lost)}")
+            raise UsageError(
+                f"layout {layout.id} of {self.family.id} has no place for {listed(lost)}",
+                hint="choose another layout: `dovetail families` lists them",
+            )
         add_ties = layout.stores_ties if with_ties is None else with_ties
         for role in layout.mounts:
             part = self.kinds.get(role)
@@ -138,7 +141,8 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
         elif role not in kinds or dot:
             known = kinds[role].dims if role in kinds else kinds
             what = f"sizes of {role}" if role in kinds else "parts"
-            raise UsageError(f"{family.id} has no size `{name}`", hint=f"{what}: {listed(known, 20)}")
+            hint = suggestion(dim if role in kinds else role, known, f"{what}: {listed(known, 20)}")
+            raise UsageError(f"{family.id} has no size `{name}`", hint=hint)
     _spread(family, kinds, numbers)
     _check_counts(kinds, numbers)
     for role, part in kinds.items():

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from dovetail.declare.part import Part, Setting
 from dovetail.declare.prompt import PLAIN, Prompt
 from dovetail.dims import Expression, parse_expression
-from dovetail.errors import UsageError
+from dovetail.errors import UsageError, suggestion
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -89,7 +89,10 @@ class Layout(NamedTuple):
         """
         fitting = [mount for mount in self.mounts.get(role, ()) if mount.naming in part.namings]
         if not fitting:
-            raise UsageError(f"layout {self.id} has no names for {role} = {part.id}")
+            raise UsageError(
+                f"layout {self.id} has no names for {role} = {part.id}",
+                hint="choose another layout or another kind: `dovetail families` lists them",
+            )
         return next((mount for mount in fitting if mount.beside in roles), fitting[0])
 
 
@@ -254,8 +257,9 @@ class Family:
         for one in self.layouts:
             if one.id == id:
                 return one
-        known = ", ".join(one.id for one in self.layouts)
-        raise UsageError(f"family `{self.id}` has no layout `{id}`", hint=f"its layouts: {known}")
+        known = [one.id for one in self.layouts]
+        hint = suggestion(id, known, f"its layouts: {', '.join(known)}")
+        raise UsageError(f"family `{self.id}` has no layout `{id}`", hint=hint)
 
     def narrowed(self, kinds: Mapping[str, str]) -> "Family":
         """The family with one kind of part in each role that is named."""
@@ -275,8 +279,9 @@ class Family:
         for part in self.parts[role]:
             if part.id == id:
                 return part
-        known = ", ".join(part.id for part in self.parts[role])
-        raise UsageError(f"{role} of family `{self.id}` is never a `{id}`", hint=f"it is one of: {known}")
+        known = [part.id for part in self.parts[role]]
+        hint = suggestion(id, known, f"it is one of: {', '.join(known)}")
+        raise UsageError(f"{role} of family `{self.id}` is never a `{id}`", hint=hint)
 
 
 def scoped(role: str, sizes: Mapping[str, int]) -> dict[str, int | str]:

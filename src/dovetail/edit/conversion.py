@@ -12,7 +12,7 @@ from dovetail.declare.family import Family, Layout
 from dovetail.dtypes import dtype_of
 from dovetail.edit.plan import Dropped, Lossy
 from dovetail.edit.write.files import DEFAULT_SHARD
-from dovetail.errors import FormatError, UsageError, listed
+from dovetail.errors import FormatError, UsageError, listed, suggestion
 from dovetail.weights.hashes import have_equal_values
 from dovetail.weights.lay_out import Target
 from dovetail.weights.leaf import Leaf
@@ -71,7 +71,9 @@ def writable_layout(family: Family, to: str) -> Layout:
     """
     id = to.removeprefix(f"{family.id}/")
     if id not in {layout.id for layout in family.layouts}:
-        raise UsageError(f"{family.id} has no layout `{to}`", hint=_writable(family))
+        known = [layout.id for layout in family.layouts if layout.is_writable]
+        hint = suggestion(id, known, _writable(family))
+        raise UsageError(f"{family.id} has no layout `{to}`", hint=hint)
     layout = family.layout(id)
     if not layout.is_writable:
         raise UsageError(f"layout {id} is only read: {layout.note}", hint=_writable(family))
@@ -90,7 +92,8 @@ def format_of(word: str | None) -> str | None:
         UsageError: it means none.
     """
     if word is not None and word not in FORMATS:
-        raise UsageError(f"there is no format `{word}`", hint=f"formats: {', '.join(FORMATS)}")
+        hint = suggestion(word, FORMATS, f"formats: {', '.join(FORMATS)}")
+        raise UsageError(f"there is no format `{word}`", hint=hint)
     return FORMATS[word] if word else None
 
 
@@ -105,7 +108,7 @@ def kept_leaves(
     if unknown := [role for role in without if role not in source.kinds]:
         raise UsageError(
             f"this checkpoint has no part `{unknown[0]}`",
-            hint=f"its parts: {', '.join(source.kinds)}",
+            hint=suggestion(unknown[0], source.kinds, f"its parts: {', '.join(source.kinds)}"),
         )
     dropped = []
     gone = set(without)

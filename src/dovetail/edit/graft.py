@@ -20,7 +20,7 @@ from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, 
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
-from dovetail.errors import CheckpointError, UsageError, listed
+from dovetail.errors import CheckpointError, UsageError, listed, suggestion
 from dovetail.explain.documents import Documents, config_documents
 from dovetail.explain.leaves import canonical_name
 from dovetail.explain.part_sizes import KnownSizes
@@ -252,7 +252,11 @@ def _target(
         raise UsageError(
             f"`{config}` is no file, and "
             + (f"{id} has no published size `{size}`" if size else f"it says no size of {id}"),
-            hint=f"published sizes: {', '.join(f'{id}/{name}' for name in one.sizes)}",
+            hint=suggestion(
+                config,
+                published := [f"{one.id}/{name}" for name in one.sizes],
+                f"published sizes: {', '.join(published)}",
+            ),
         )
     return one, Documents(given=dict(given)), one.sizes[size]
 

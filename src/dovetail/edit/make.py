@@ -11,7 +11,7 @@ from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.beside.config_json import config_json
 from dovetail.edit.settings import sorted_out, with_settings
 from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
-from dovetail.errors import FormatError, UsageError
+from dovetail.errors import FormatError, UsageError, suggestion
 from dovetail.explain.part_sizes import KnownSizes
 from dovetail.families import family as family_of
 from dovetail.store.safetensors.write import INDEX
@@ -59,7 +59,8 @@ def make(
     """
     one = family_of(family)
     if size is not None and size not in one.sizes:
-        raise UsageError(f"{family} has no size `{size}`", hint=f"published sizes: {', '.join(one.sizes)}")
+        hint = suggestion(size, one.sizes, f"published sizes: {', '.join(one.sizes)}")
+        raise UsageError(f"{one.id} has no size `{size}`", hint=hint)
     usual = size or next(iter(one.sizes), None)
     chosen = one.sizes[usual] if usual else {}  # a family without published sizes wants all of them
     told = sorted_out(one, set or {})

@@ -174,7 +174,10 @@ def staged(
         else:
             (last if pipeline.is_last(leaf.name) else first).append(leaf)
     if not per_layer:
-        raise UsageError(f"{source.family.id} has no layers here that could be dealt out")
+        raise UsageError(
+            f"{source.family.id} has no layers here that could be dealt out",
+            hint="only models with a decoder are split; `dovetail convert` moves the others",
+        )
     if len(layers or (1,) * (nodes or 0)) > 1:
         last += tied_copies(source.family, leaves)
     sizes = [sum(one.size for one in per_layer[layer]) for layer in sorted(per_layer)]

@@ -344,10 +344,16 @@ def config_documents(folder: Folder, name: str = "") -> Documents:
             values = _parse(one, folder.read(one, _limit(one)).decode())
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"the config cannot be read: {error}", file=os.path.join(folder.name, one)
+                f"the config cannot be read: {error}",
+                file=os.path.join(folder.name, one),
+                hint="repair it, or give another config.json",
             ) from None
         if not isinstance(values, dict):
-            raise CheckpointError("the config is no JSON object", file=os.path.join(folder.name, one))
+            raise CheckpointError(
+                "the config is no JSON object",
+                file=os.path.join(folder.name, one),
+                hint="repair it, or give another config.json",
+            )
         configs.append(Document(one, values))
     configs = _with_images(configs)
     if not configs:

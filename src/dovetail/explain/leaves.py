@@ -94,7 +94,11 @@ def leaf_shapes(
         UsageError: a shape depends on a size that nothing decides.
     """
     if entry.shape is None:
-        raise CheckpointError("this input has names only, no shapes", tensor=stored)
+        raise CheckpointError(
+            "this input has names only, no shapes",
+            tensor=stored,
+            hint="give the weights, or a listing with shapes",
+        )
     if isinstance(row.row.op, Rename):
         return [entry.shape]
     if missing := sizes.unproved(row.row.op.needs):
@@ -105,7 +109,10 @@ def leaf_shapes(
     try:
         shapes = [sizes.evaluate(leaf.shape) for leaf in leaves]
     except KeyError as error:
-        raise UsageError(f"the shape of `{stored}` depends on {error}, which nothing decides") from error
+        raise UsageError(
+            f"the shape of `{stored}` depends on {error}, which nothing decides",
+            hint="`dovetail inspect` shows what is open; say it with --set",
+        ) from error
     total = sum(map(prod, shapes)) * len(members(row.row, entry))
     if total != prod(entry.shape):
         raise CheckpointError(
@@ -113,5 +120,6 @@ def leaf_shapes(
             tensor=stored,
             expected=f"{total:,} elements",
             found=f"{prod(entry.shape):,}",
+            hint="`dovetail validate` says what does not fit",
         )
     return shapes

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dovetail.declare.family import Family
-from dovetail.errors import DeclarationError, UsageError
+from dovetail.errors import DeclarationError, UsageError, bare, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -93,7 +93,7 @@ def all_families() -> tuple[Family, ...]:
 
 
 def family(id: str) -> Family:
-    """The family of this id.
+    """The family of this id; `Qwen2-VL` is `qwen2_vl` too.
 
     Raises:
         UsageError: there is none.
@@ -104,5 +104,20 @@ def family(id: str) -> Family:
     for one in third_party():
         if one.id == id:
             return one
-    known = ", ".join(one.id for one in all_families())
-    raise UsageError(f"no family is called `{id}`", hint=f"known families: {known}")
+    for one in all_families():
+        if bare(one.id) == bare(id):
+            return one
+    raise UsageError(f"no family is called `{id}`", hint=_known(id))
+
+
+def _known(id: str) -> str:
+    """What families there are, first the one that is known by a name like this: its project, its layout."""
+    names: dict[str, list[str]] = {}
+    for one in all_families():
+        words = [one.id, *one.title.split(" / "), *one.variants, *one.config.model_types]
+        words += [layout.id for layout in one.layouts]
+        for word in dict.fromkeys(map(bare, words)):
+            names.setdefault(word, []).append(one.id)
+    known = f"known families: {', '.join(one.id for one in all_families())}"
+    near = nearest(id, [word for word, ids in names.items() if len(ids) <= 2])
+    return f"did you mean `{'` or `'.join(names[near])}`? {known}" if near else known

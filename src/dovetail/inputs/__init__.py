@@ -18,5 +18,7 @@ def build(values: Values) -> Any:
         DeclarationError: the family names inputs that cannot be imported.
     """
     if not values.family.inputs:
-        raise UsageError(f"dovetail makes no inputs for {values.family.id}")
+        raise UsageError(
+            f"dovetail makes no inputs for {values.family.id}", hint="call the model with tensors of your own"
+        )
     return referenced(values.family.inputs)(values)

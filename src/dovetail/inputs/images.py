@@ -63,7 +63,9 @@ def decoded(image: object, where: str | None = None) -> Image:
             hint="give the bytes of an RGB image: np.asarray(Image.open(FILE).convert('RGB'))",
         )
     if image.size == 0:
-        raise UsageError("the image is empty", found=str(image.shape), source=where)
+        raise UsageError(
+            "the image is empty", found=str(image.shape), source=where, hint="give an image with pixels"
+        )
     return image
 
 
@@ -74,7 +76,7 @@ def decoded_video(video: np.ndarray, where: str | None = None) -> np.ndarray:
         UsageError: its frames are not decoded, or it has none.
     """
     if not len(video):
-        raise UsageError("the video has no frames", source=where)
+        raise UsageError("the video has no frames", source=where, hint="give at least one frame")
     decoded(video[0], where)
     return video
 

@@ -162,7 +162,11 @@ class PanoVlmInputs(LanguageInputs):
         views = [self.views(images) for images in batch.images if images]
         counts = sorted({len(one) for one in views})
         if len(counts) > 1:
-            raise UsageError("all rows of a batch have as many views", found=str(counts))
+            raise UsageError(
+                "all rows of a batch have as many views",
+                found=str(counts),
+                hint="give every row the same number of views",
+            )
         return {"pixels": np.stack(views)} if views else {}
 
     def views(self, images: Sequence[Any]) -> Float32[np.ndarray, "v 3 size size"]:

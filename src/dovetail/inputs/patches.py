@@ -43,6 +43,7 @@ def smart_resize(
             "the image is too long to be cut into patches",
             expected=f"edges in a ratio of at most {MAX_RATIO}",
             found=f"{height} x {width}",
+            hint="crop or pad it first",
         )
     rows, columns = round(height / factor), round(width / factor)
     if rows * columns * factor**2 > max_pixels:

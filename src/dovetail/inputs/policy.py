@@ -114,7 +114,11 @@ class PolicyInputs:
                 "there is no camera", hint="give for each camera a list of images, one for each row"
             )
         if len(rows) != 1:
-            raise UsageError("every camera has an image for every row", found=f"rows: {sorted(rows)}")
+            raise UsageError(
+                "every camera has an image for every row",
+                found=f"rows: {sorted(rows)}",
+                hint="give every camera one image for each row",
+            )
         return np.stack(
             [
                 np.stack(
@@ -129,7 +133,11 @@ class PolicyInputs:
 
     def _state(self, state: Any, rows: int) -> Float[np.ndarray, "b width"]:
         if state is None:
-            raise UsageError("this policy needs the state of the robot", expected=f"[{rows}, {self.d_state}]")
+            raise UsageError(
+                "this policy needs the state of the robot",
+                expected=f"[{rows}, {self.d_state}]",
+                hint="give --state NUMBERS, or a .npy file",
+            )
         given = np.asarray(state)
         if given.dtype.kind != "f" or isinstance(state, list | tuple):
             given = given.astype(np.float32)

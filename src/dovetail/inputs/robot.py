@@ -98,6 +98,7 @@ class RobotInputs:
             raise UsageError(
                 f"the statistics are of {scale.width} actions, the policy has {width}",
                 source=self.statistics.source if self.statistics else None,
+                hint="give --statistics of this robot",
             )
         note = f"{scale.width} of {width} action columns are the robot's; the rest is padding"
         return Actions(scale.unnormalized(found), (note,) if scale.width < width else ())
@@ -117,7 +118,10 @@ class RobotInputs:
             numbers = numbers[0]
         if numbers.ndim != 1 or not np.isfinite(numbers).all():
             raise UsageError(
-                "the state is no row of finite numbers", expected="(width,)", found=str(numbers.shape)
+                "the state is no row of finite numbers",
+                expected="(width,)",
+                found=str(numbers.shape),
+                hint="give the numbers of the robot, one for each axis",
             )
         scale = self.statistics.state if self.statistics else None
         most = scale.width if scale else self.state_width
@@ -154,7 +158,7 @@ class RobotInputs:
             )
         tokens = self._told(instruction, state) if isinstance(instruction, str) else list(instruction)
         if not tokens:
-            raise UsageError("the instruction is empty")
+            raise UsageError("the instruction is empty", hint="say what to do: --instruction TEXT")
         self.inputs.check_tokens(tokens)
         return tokens
 

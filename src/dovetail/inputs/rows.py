@@ -27,7 +27,10 @@ def pad_rows(
             hint=f'give pad="{near}"' if near else 'give pad="left", or pad="right" to train',
         )
     if not rows or not all(len(row) for row in rows):
-        raise UsageError("a batch has at least one row, and a row at least one token")
+        raise UsageError(
+            "a batch has at least one row, and a row at least one token",
+            hint="give token ids, one list for each row",
+        )
     width = max(len(row) for row in rows)
     tokens = np.zeros((len(rows), width), np.int64)
     valid = np.zeros((len(rows), width), bool)

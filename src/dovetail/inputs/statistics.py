@@ -116,6 +116,7 @@ def read_openpi(text: bytes, name: str, *, is_quantiles: bool) -> Statistics:
             f"the file holds no statistics of openpi: {error}",
             file=name,
             expected='{"norm_stats": {"state": {"mean": …, "std": …}, "actions": …}}',
+            hint="give the norm_stats.json of the run",
         ) from None
     mode = "QUANTILES" if is_quantiles else "MEAN_STD"
     state, actions = (_openpi_scale(read[key], mode, f"{name}: {key}") for key in ("state", "actions"))
@@ -266,11 +267,19 @@ def _pair(read: Read, mode: str, where: str) -> tuple[Numbers, Numbers]:
     lost = [name for name in names if name not in read]
     if lost:
         raise CheckpointError(
-            f"the statistics have no {listed(lost)}", where=where, expected=f"{names[0]} and {names[1]}"
+            f"the statistics have no {listed(lost)}",
+            where=where,
+            expected=f"{names[0]} and {names[1]}",
+            hint="give --statistics FILE of the run that trained this policy",
         )
     low, high = (read[name] for name in names)
     if low.shape != high.shape:
-        raise CheckpointError("the statistics do not agree", where=where, found=f"{low.shape} {high.shape}")
+        raise CheckpointError(
+            "the statistics do not agree",
+            where=where,
+            found=f"{low.shape} {high.shape}",
+            hint="give --statistics FILE of the run that trained this policy",
+        )
     return low, high
 
 

@@ -140,7 +140,11 @@ def read_tokenizer(store: SideFiles, values: SideValues) -> Tokenizer | None:
         try:
             fast = Fast.from_buffer(raw)
         except Exception as error:  # noqa: BLE001 - the library raises no type of its own
-            raise CheckpointError(f"the tokenizer cannot be read: {error}", file=_FILE) from None
+            raise CheckpointError(
+                f"the tokenizer cannot be read: {error}",
+                file=_FILE,
+                hint="fetch tokenizer.json again, or give token ids: --tokens 1,2,3",
+            ) from None
     else:
         found = _through_transformers(store)
         if found is None:
@@ -224,7 +228,9 @@ def _text_file(store: SideFiles, name: str) -> str | None:
     try:
         return None if raw is None else raw.decode()
     except ValueError:
-        raise CheckpointError("the file is no text in UTF-8", file=name) from None
+        raise CheckpointError(
+            "the file is no text in UTF-8", file=name, hint="fetch the file again"
+        ) from None
 
 
 def read_json(store: SideFiles, name: str) -> Mapping[str, Any]:
@@ -240,7 +246,7 @@ def read_json(store: SideFiles, name: str) -> Mapping[str, Any]:
         values = json.loads(raw)
         if isinstance(values, dict):
             return values
-    raise CheckpointError("the file is no JSON object", file=name)
+    raise CheckpointError("the file is no JSON object", file=name, hint="fetch the file again")
 
 
 def _text(token: Any) -> str | None:

@@ -55,7 +55,7 @@ class TowerInputs(ABC):
             UsageError: there is no text tower or no text, texts have different lengths, or one is too long.
         """
         if self.text_length is None:
-            raise UsageError("this is a vision tower alone, and reads no texts")
+            raise UsageError("this is a vision tower alone, and reads no texts", hint="give images only")
         ids = [token_ids(row, f"text {i}") for i, row in enumerate(rows)]
         lengths = {len(row) for row in ids}
         if len(lengths) != 1 or not 0 < min(lengths) <= self.text_length:
@@ -63,6 +63,7 @@ class TowerInputs(ABC):
                 "texts are padded to one length by their tokenizer",
                 expected=f"1 to {self.text_length} tokens, for all the same",
                 found=f"{sorted(lengths) or 'no text'}",
+                hint="pad the texts as the model's tokenizer does",
             )
         wrong = [id for row in ids for id in row if not 0 <= id < self.vocab]
         if wrong:

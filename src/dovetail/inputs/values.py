@@ -188,7 +188,12 @@ def _as_type(name: str, found: Value, wanted: Any) -> Any:
         return _cast(found.value, wanted)
     except ValueError:
         kind = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
-        raise UsageError(f"{name} cannot be {found.value!r}", expected=kind, source=found.evidence) from None
+        raise UsageError(
+            f"{name} cannot be {found.value!r}",
+            expected=kind,
+            source=found.evidence,
+            hint="correct it there, or say another with --set",
+        ) from None
 
 
 def _cast(value: Any, wanted: Any) -> Any:

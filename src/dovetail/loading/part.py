@@ -45,7 +45,10 @@ def _of_all(checkpoint: Checkpoint, role: str, layers: range | None, dtype: Dtyp
     part, leaves = weights.part(role)
     if layers is not None:
         if not isinstance(part, Decoder):
-            raise UsageError(f"{role} is no decoder: it cannot be cut into layers")
+            raise UsageError(
+                f"{role} is no decoder: it cannot be cut into layers",
+                hint="layers can be chosen of a decoder only",
+            )
         part.keep(layers)
         kept = {f"{role}.{name}" for name, _ in part.named_parameters()}
         leaves = {name: leaf for name, leaf in leaves.items() if name in kept}

@@ -131,7 +131,10 @@ class Cache:
             UsageError: it is open already, or there is no room for so many.
         """
         if sequence in self._sequences:
-            raise UsageError(f"sequence {sequence} is open already")
+            raise UsageError(
+                f"sequence {sequence} is open already",
+                hint="close it first, or give the new one another name",
+            )
         if self.max_tokens is not None and self.tokens + capacity > self.max_tokens:
             raise UsageError(
                 f"the cache has no room for a sequence of {capacity} tokens",

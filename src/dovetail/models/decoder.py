@@ -172,7 +172,8 @@ class Decoder(nn.Module):
         """
         if not layers or layers.step != 1 or layers.start < 0 or layers.stop > self.config.layers:
             raise UsageError(
-                f"layers {layers.start} to {layers.stop - 1} are no stage of {self.config.layers} layers"
+                f"layers {layers.start} to {layers.stop - 1} are no stage of {self.config.layers} layers",
+                hint="give a range within the layers",
             )
         self.layers = layers
         self.blocks = Blocks({str(i): self.blocks[str(i)] for i in layers})

@@ -167,6 +167,10 @@ def taken(hidden: Float[Tensor, "b n d"], columns: Int[Tensor, "b m"]) -> Float[
     """
     length = hidden.shape[1]
     if bool(((columns < -length) | (columns >= length)).any()):
-        raise UsageError(f"columns are from {-length} to {length - 1}", found=str(columns.tolist()))
+        raise UsageError(
+            f"columns are from {-length} to {length - 1}",
+            found=str(columns.tolist()),
+            hint="give columns within the row",
+        )
     where = (columns % length)[..., None].expand(-1, -1, hidden.shape[2])
     return hidden.gather(1, where)

@@ -69,5 +69,6 @@ def _listed(values: Values, role: str, name: str, layers: int, known: Sequence[A
             expected=f"{layers} of {', '.join(map(str, known))}",
             found=", ".join(map(str, said)) if isinstance(said, list) else str(said),
             source=found.evidence if found is not None else None,
+            hint="give one word for each layer",
         )
     return said[:layers]

@@ -25,7 +25,10 @@ def frequencies(width: int, theta: float, *, device: torch.device | None = None)
         UsageError: the width is odd.
     """
     if width % 2:
-        raise UsageError(f"rotary positions turn pairs of channels, and a head has {width}")
+        raise UsageError(
+            f"rotary positions turn pairs of channels, and a head has {width}",
+            hint="correct head_dim in the config",
+        )
     return 1.0 / theta ** (torch.arange(0, width, 2, device=device).float() / width)
 
 

@@ -28,7 +28,9 @@ def example_inputs(model: nn.Module, *, seed: int = 0, tokens: int = _TOKENS) ->
         return _policy(model, random, tokens)
     prepare = getattr(model, "prepare", None)
     if prepare is None:
-        raise UsageError(f"dovetail has no example for a {type(model).__name__}")
+        raise UsageError(
+            f"dovetail has no example for a {type(model).__name__}", hint="give inputs of your own"
+        )
     inputs: dict[str, Any] = prepare([_image(random)])
     return inputs
 

@@ -139,7 +139,12 @@ class Actor:
         if given.shape == (1, *shape):
             return given
         if given.shape != shape:
-            raise UsageError("the noise does not fit", expected=str(shape), found=str(tuple(given.shape)))
+            raise UsageError(
+                "the noise does not fit",
+                expected=str(shape),
+                found=str(tuple(given.shape)),
+                hint="give a .npy file of steps x width",
+            )
         return given[None]
 
 

@@ -5,7 +5,7 @@ import re
 from time import perf_counter
 from typing import Any
 
-from dovetail.errors import FormatError, MissingError, UsageError, listed
+from dovetail.errors import FormatError, MissingError, UsageError, listed, nearest
 from dovetail.report import Finding, counted
 from dovetail.store.folder import Folder, LocalFolder, Within, check_name
 from dovetail.store.index import compare_with_index, missing_shards, parse_json
@@ -81,7 +81,13 @@ def located(text: str) -> tuple[Folder, str]:
 def _what_to_give(text: str) -> str:
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not os.path.exists(os.path.dirname(text)):
         return f"a repository of the hub is written hf://{text}"
-    return "give a folder, a weights file, an index, a listing or hf://owner/name"
+    if os.path.islink(text):
+        return "it is a link that leads nowhere; give what it should lead to"
+    folder, name = os.path.split(text.rstrip("/"))
+    known = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    near = nearest(name, known)
+    said = f"did you mean `{os.path.join(folder, near)}`? " if near else ""
+    return f"{said}give a folder, a weights file, an index, a listing or hf://owner/name"
 
 
 def _with_outer_folder(store: Store, folder: str) -> Store:

@@ -148,7 +148,11 @@ class Store:
         """
         if file not in self._sources:
             if self.folder is None:
-                raise CheckpointError("this input holds no values, only names and shapes", file=self.path)
+                raise CheckpointError(
+                    "this input holds no values, only names and shapes",
+                    file=self.path,
+                    hint="give the weights themselves; a listing or index has names only",
+                )
             self._sources[file] = self.folder.open(self.files[file])
         return self._sources[file]
 
@@ -196,7 +200,10 @@ class Store:
         entry = self.entries[name]
         if entry.start < 0:
             raise CheckpointError(
-                "this input holds no values, only names and shapes", file=self.path, tensor=name
+                "this input holds no values, only names and shapes",
+                file=self.path,
+                tensor=name,
+                hint="give the weights themselves; a listing or index has names only",
             )
         return entry
 

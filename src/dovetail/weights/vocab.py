@@ -42,7 +42,7 @@ def padded_vocab(parts: Mapping[str, Part], leaves: Mapping[str, Leaf], multiple
         if "embed.weight" in part.leaves and "vocab" in part.dims and f"{role}.embed.weight" in leaves:
             used = leaves[f"{role}.embed.weight"].shape[0]
             return Vocab(role, used, -(-used // multiple) * multiple)
-    raise UsageError("--pad-vocab: this checkpoint has no table of tokens")
+    raise UsageError("--pad-vocab: this checkpoint has no table of tokens", hint="leave --pad-vocab out")
 
 
 def padded(leaves: list[Leaf], vocab: Vocab) -> list[Leaf]:

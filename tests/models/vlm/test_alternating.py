@@ -59,7 +59,8 @@ def test_the_schedule() -> None:
     assert str(error.value) == (
         "layer_masks does not say what 2 layers are\n"
         "  expected  2 of causal, alternating, alternating_cross\n"
-        "  found     causal, cross"
+        "  found     causal, cross\n\n"
+        "hint: give one word for each layer"
     )
 
 

@@ -182,6 +182,8 @@ def test_a_file_that_breaks_a_rule_is_refused_with_its_own_message(case: str, tm
         message = message.replace("BODY+16", f"{body + 16:,}").replace("BODY+15", f"{body + 15:,}")
     with pytest.raises(FormatError) as error:
         open_checkpoint(path)
+    if "hint: " not in message:
+        message += f"\n\nhint: {FormatError.next_step}"
     assert str(error.value) == message.replace("FILE", str(path))
 
 

@@ -170,7 +170,7 @@ def test_refusal(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(FormatError) as caught:
         flatten(make(), file="x.pth")
     assert caught.value.details.pop("file") == "x.pth"
-    assert str(caught.value) == message
+    assert str(caught.value) == f"{message}\n\nhint: {FormatError.next_step}"
 
 
 def test_names_of_64_levels_are_read() -> None:

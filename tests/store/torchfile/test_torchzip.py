@@ -361,14 +361,17 @@ def test_legacy_file_is_refused_with_the_line_that_rewrites_it(tmp_path: Path) -
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(FormatError) as caught:
         read_torch(LocalSource(str(tmp_path / "old.pth"), name="old.pth"))
-    command = "import torch; torch.save(torch.load('old.pth', weights_only=True), 'NEW.pth')"
+    command = (
+        "from sys import argv; import torch; torch.save(torch.load(argv[1], weights_only=True), argv[2])"
+    )
     assert str(caught.value) == (
         "not a valid torch file: it has the format of torch before 1.6\n"
         "  file  old.pth\n"
         "\n"
-        f'hint: rewrite it: python -c "{command}"'
+        f'hint: rewrite it: python -c "{command}" old.pth NEW.pth'
     )
-    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
+    words = [sys.executable, "-c", command, "old.pth", "NEW.pth"]
+    subprocess.run(words, cwd=tmp_path, check=True)
     check_values(tmp_path / "NEW.pth", state)
 
 

@@ -273,7 +273,14 @@ def test_refusal_leaves_no_file_behind(tmp_path: Path, case: str) -> None:
     path = tmp_path / "x.pth"
     with pytest.raises(WriteError) as caught:
         write_torch(str(path), tensors, **options)
-    assert str(caught.value) == message.replace("PATH", str(path))
+    said, next_step = str(caught.value).split("\n\nhint: ")
+    assert said == message.replace("PATH", str(path))
+    assert next_step in (
+        "write safetensors instead: --format safetensors",
+        "give the tensors different names",
+        "write the tensor before its second name",
+        "the source changed while it was read; run the command again",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -282,7 +289,10 @@ def test_value_in_itself_is_refused(tmp_path: Path) -> None:
     value.append(value)
     with pytest.raises(WriteError) as caught:
         write_torch(str(tmp_path / "x.pth"), [], values={"a": value})
-    assert str(caught.value) == "a value is nested too deeply\n  expected  at most 64 levels"
+    assert str(caught.value) == (
+        "a value is nested too deeply\n  expected  at most 64 levels\n\n"
+        "hint: write safetensors instead: --format safetensors"
+    )
 
 
 def test_existing_file_is_left_alone(tmp_path: Path) -> None:
@@ -290,7 +300,10 @@ def test_existing_file_is_left_alone(tmp_path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(WriteError) as caught:
         write_torch(str(path), [one()])
-    assert str(caught.value) == f"cannot write the file: File exists\n  file  {path}"
+    assert (
+        str(caught.value)
+        == f"cannot write the file: File exists\n  file  {path}\n\nhint: choose another place"
+    )
     assert path.read_text() == "precious"
 
 
@@ -314,7 +327,10 @@ def test_full_disk_is_said_and_leaves_no_file_behind(tmp_path: Path) -> None:
             write_torch(str(path), [TensorData("w", "U8", (1_000_000,), [bytes(1_000_000)])])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert str(caught.value) == f"cannot write the file: File too large\n  file  {path}"
+    assert (
+        str(caught.value)
+        == f"cannot write the file: File too large\n  file  {path}\n\nhint: choose another place"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -425,7 +425,8 @@ def test_pickle_longer_than_the_limit_is_refused() -> None:
         "the pickle is 100,000,001 bytes long\n"
         "  file      x.pth\n"
         "  place     byte 0 of the pickle\n"
-        "  expected  at most 100,000,000"
+        "  expected  at most 100,000,000\n\n"
+        f"hint: {FormatError.next_step}"
     )
 
 

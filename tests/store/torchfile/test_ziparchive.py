@@ -62,7 +62,8 @@ def test_directory_of_more_than_the_limit_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "not a valid torch file: its directory is 100,000,001 bytes long\n"
         "  file      x.pth\n"
-        "  expected  at most 100,000,000"
+        "  expected  at most 100,000,000\n\n"
+        f"hint: {FormatError.next_step}"
     )
 
 

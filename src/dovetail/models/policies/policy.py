@@ -287,7 +287,10 @@ def time_embedding(
         UsageError: the width is odd.
     """
     if width % 2:
-        raise UsageError(f"a time has as many sines as cosines, so an even width, not {width}")
+        raise UsageError(
+            f"a time has as many sines as cosines, so an even width, not {width}",
+            hint="correct the width in the config",
+        )
     share = torch.linspace(0, 1, width // 2, dtype=torch.float64, device=t.device)
     periods = min_period * (max_period / min_period) ** share
     angles = 2 * math.pi * t.double()[:, None] / periods

@@ -102,4 +102,7 @@ def check_layers(prefix: int, suffix: int) -> None:
         UsageError: they do not.
     """
     if prefix != suffix:
-        raise UsageError(f"a prefix of {prefix} layers and a suffix of {suffix} cannot attend as one")
+        raise UsageError(
+            f"a prefix of {prefix} layers and a suffix of {suffix} cannot attend as one",
+            hint="correct the number of layers in the config",
+        )

@@ -91,7 +91,10 @@ class CAbstractor(nn.Module):
         super().__init__()
         self.edge = math.isqrt(config.num_queries)
         if self.edge**2 != config.num_queries:
-            raise UsageError(f"a C-Abstractor has a square number of queries, not {config.num_queries}")
+            raise UsageError(
+                f"a C-Abstractor has a square number of queries, not {config.num_queries}",
+                hint="correct num_queries in the config",
+            )
         d, out = config.hidden_dim, config.out_dim
         self.input_proj = Linear(config.in_dim, d)
         self.stage1 = Chain(*(Block(config) for _ in range(config.depth)))

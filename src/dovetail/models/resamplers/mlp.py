@@ -60,7 +60,10 @@ class Mlp(nn.Module):
     def __init__(self, config: MlpConfig) -> None:
         super().__init__()
         if config.pool_type not in POOLS:
-            raise UsageError(f"tokens are pooled by avg or max, not by `{config.pool_type}`")
+            raise UsageError(
+                f"tokens are pooled by avg or max, not by `{config.pool_type}`",
+                hint="correct pool_type in the config",
+            )
         self.pool_tokens = config.pool_tokens
         self.pool = POOLS[config.pool_type]
         self.mlp = mlp(

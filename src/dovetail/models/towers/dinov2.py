@@ -91,7 +91,10 @@ class Dinov2Tower(nn.Module):
         """
         extra = self.config.positions - math.isqrt(self.config.positions) ** 2
         if extra not in (0, 1 + self.config.registers):
-            raise UsageError(f"{self.config.positions} positions are no square grid of patches")
+            raise UsageError(
+                f"{self.config.positions} positions are no square grid of patches",
+                hint="`dovetail inspect` shows the positions; only square grids run",
+            )
         return extra
 
     def embed(self, pixels: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b m d"]:

@@ -96,7 +96,10 @@ def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:
         UsageError: the role is not there, a value that it needs is not known, or it is a NaFlex tower.
     """
     if values.kind(role) != "siglip":
-        raise UsageError(f"{role} is a {values.kind(role)}; dovetail runs siglip towers with square patches")
+        raise UsageError(
+            f"{role} is a {values.kind(role)}; dovetail runs siglip towers with square patches",
+            hint="other kinds are converted and checked, not run",
+        )
     return SiglipTower(fill(SiglipConfig, values, role, **more))
 
 
@@ -120,7 +123,7 @@ class SiglipModel(WithTexts):
             UsageError: the tower has no pooling head.
         """
         if self.vision.pool is None:
-            raise UsageError("this tower has no pooling head")
+            raise UsageError("this tower has no pooling head", hint="take the patches instead")
         return self.vision.pool(self.vision(pixels))
 
 

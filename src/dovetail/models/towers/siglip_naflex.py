@@ -104,7 +104,7 @@ class SiglipNaflex(WithTexts):
             UsageError: the tower has no pooling head.
         """
         if self.vision.pool is None:
-            raise UsageError("this tower has no pooling head")
+            raise UsageError("this tower has no pooling head", hint="take the patches instead")
         counts = grids.prod(dim=1).tolist()
         images = self.vision(patches, grids).split(counts)
         return torch.cat([self.vision.pool(image[None]) for image in images])

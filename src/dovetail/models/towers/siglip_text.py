@@ -104,5 +104,8 @@ class WithTexts(TowerModel, ABC):
             UsageError: the checkpoint has no scale and bias.
         """
         if self.contrast is None:
-            raise UsageError("this checkpoint has no scale and bias to compare images and texts with")
+            raise UsageError(
+                "this checkpoint has no scale and bias to compare images and texts with",
+                hint="take the features of each instead",
+            )
         return self.contrast(images, texts)

@@ -113,7 +113,10 @@ def edge_of(positions: int) -> int:
     """
     edge = math.isqrt(positions)
     if edge * edge != positions:
-        raise UsageError(f"{positions} positions are no square grid of patches")
+        raise UsageError(
+            f"{positions} positions are no square grid of patches",
+            hint="`dovetail inspect` shows the positions; only square grids run",
+        )
     return edge
 
 

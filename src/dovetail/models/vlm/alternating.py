@@ -62,5 +62,6 @@ def schedule(given: Any, variant: str, layers: int) -> tuple[str, ...]:
             f"layer_masks does not say what {layers} layers are",
             expected=f"{layers} of {', '.join(known)}",
             found=", ".join(map(str, given)),
+            hint="give one word for each layer",
         )
     return tuple(given)

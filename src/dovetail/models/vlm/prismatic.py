@@ -199,7 +199,10 @@ class Prismatic(LanguageModel):
         if self.fused is None:
             return seen
         if fused_pixels is None:
-            raise UsageError("this model has two towers, and pixels are given for one")
+            raise UsageError(
+                "this model has two towers, and pixels are given for one",
+                hint="give pixels for both: model.prepare(tokens, images) makes them",
+            )
         return torch.cat([seen, self.fused(fused_pixels, output)], dim=-1)
 
     def embed(

@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from dovetail.errors import UsageError
+from dovetail.dtypes import dtype_of
+from dovetail.errors import UsageError, suggestion
 from dovetail.parity.measures import Tolerance
 
 Runner = Callable[..., tuple[Tensor, ...]]
@@ -44,9 +45,12 @@ def backend(name: str, *, dtype: str = "float32", device: str = "cpu") -> Backen
         UsageError: there is none, it is not installed, or it does not run in this dtype or on this device.
     """
     if name not in BACKENDS:
-        raise UsageError(f"there is no backend `{name}`", hint=f"backends: {', '.join(BACKENDS)}")
+        hint = suggestion(name, BACKENDS, f"backends: {', '.join(BACKENDS)}")
+        raise UsageError(f"there is no backend `{name}`", hint=hint)
+    spelled = dtype_of(dtype).torch
     try:
-        found: Backend = import_module(f"dovetail.parity.backends.{name}").Backend(dtype=dtype, device=device)
+        module = import_module(f"dovetail.parity.backends.{name}")
+        found: Backend = module.Backend(dtype=spelled, device=device)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"backend {name} needs {error.name}, which is not installed",

@@ -165,7 +165,12 @@ def body(answer: Any, limit: int) -> bytes:
         count += len(part)
         if count > limit:
             url = shown_url(str(answer.url))
-            raise RemoteError("the answer is too long", url=url, expected=f"at most {limit:,} bytes")
+            raise RemoteError(
+                "the answer is too long",
+                url=url,
+                expected=f"at most {limit:,} bytes",
+                hint="this is no file of a checkpoint; look at the address in a browser",
+            )
     return b"".join(parts)
 
 

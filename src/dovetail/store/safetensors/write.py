@@ -47,7 +47,10 @@ def write_to(
                 put(file, chunk)
         if (written := file.tell() - begin) != tensor.bytes:
             raise WriteError(
-                f"`{tensor.name}` gave {written:,} bytes", expected=f"{tensor.bytes:,}", file=file.name
+                f"`{tensor.name}` gave {written:,} bytes",
+                expected=f"{tensor.bytes:,}",
+                file=file.name,
+                hint="the source changed while it was read; run the command again",
             )
     file.truncate(file.tell())
 

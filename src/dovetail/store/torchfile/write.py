@@ -87,7 +87,9 @@ def _writing(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"cannot write the file: {error.strerror}", file=path) from error
+        raise WriteError(
+            f"cannot write the file: {error.strerror}", file=path, hint="choose another place"
+        ) from error
 
 
 def _write(writer: "_ZipWriter", pickle: bytes, tensors: Sequence[TensorData]) -> None:
@@ -116,7 +118,10 @@ def _tree(
         _plant(tree, tensor.name, records[tensor.name])
     for alias, name in aliases.items():
         if name not in records:
-            raise WriteError(f"there is no tensor `{name}`, whose bytes `{alias}` is to share")
+            raise WriteError(
+                f"there is no tensor `{name}`, whose bytes `{alias}` is to share",
+                hint="write the tensor before its second name",
+            )
         _plant(tree, alias, records[name])
     _merge(tree, values, "")
     return tree
@@ -126,7 +131,11 @@ def _record(tensor: TensorData, key: str) -> TensorRecord:
     """A tensor as a view of a storage of its own."""
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None or dtype.bits < 8:
-        raise WriteError(f"torch files do not hold {tensor.dtype}", tensor=tensor.name)
+        raise WriteError(
+            f"torch files do not hold {tensor.dtype}",
+            tensor=tensor.name,
+            hint="write safetensors instead: --format safetensors",
+        )
     strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
     storage = Storage(key, tensor.dtype, math.prod(tensor.shape))
     return TensorRecord(storage, tensor.dtype, 0, tuple(tensor.shape), tuple(strides))
@@ -138,9 +147,15 @@ def _plant(tree: dict[Any, Any], name: str, record: TensorRecord) -> None:
     for part in above:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise WriteError(f"`{part}` is to be a tensor and to hold others", tensor=name)
+            raise WriteError(
+                f"`{part}` is to be a tensor and to hold others",
+                tensor=name,
+                hint="write safetensors instead: --format safetensors",
+            )
     if last in tree:
-        raise WriteError("the name of a tensor is taken", tensor=name)
+        raise WriteError(
+            "the name of a tensor is taken", tensor=name, hint="give the tensors different names"
+        )
     tree[last] = record
 
 
@@ -151,7 +166,11 @@ def _merge(tree: dict[Any, Any], values: Mapping[Any, Any], place: str) -> None:
         if isinstance(there, dict) and isinstance(value, Mapping):
             _merge(there, value, f"{place}{key}/")
         elif key in tree:
-            raise WriteError("a value has the name of tensors", value=f"{place}{key}")
+            raise WriteError(
+                "a value has the name of tensors",
+                value=f"{place}{key}",
+                hint="write safetensors instead: --format safetensors",
+            )
         else:
             tree[key] = value
 
@@ -197,7 +216,12 @@ class _ZipWriter:
                 self.write(chunk)
                 crc = crc32(chunk.data if isinstance(chunk, Copied) else chunk, crc)
         if (written := self.position - start) != size:
-            raise WriteError(f"`{what}` gave {written:,} bytes", expected=f"{size:,}", file=self.path)
+            raise WriteError(
+                f"`{what}` gave {written:,} bytes",
+                expected=f"{size:,}",
+                file=self.path,
+                hint="the source changed while it was read; run the command again",
+            )
         return crc
 
     def write(self, data: bytes | memoryview | Copied) -> None:

@@ -173,10 +173,15 @@ def _put_aside(partial: str, out: str) -> str:
     """Two renames where the system has no exchange; gives where the old one is."""
     old = _old(out)
     if not rename_new(out, old):
-        raise WriteError(f"`{old}` is in the way: what is replaced is put there first")
+        raise WriteError(
+            f"`{old}` is in the way: what is replaced is put there first", hint="move it away, then try again"
+        )
     try:
         if not rename_new(partial, out):
-            raise WriteError(f"`{out}` appeared while the old one was put aside as `{old}`")
+            raise WriteError(
+                f"`{out}` appeared while the old one was put aside as `{old}`",
+                hint="move it away, then try again",
+            )
     except BaseException:
         rename_new(old, out)
         raise

@@ -41,7 +41,11 @@ class _Pickler:
     def put(self, value: Any, depth: int) -> None:
         """Writes any value."""
         if depth > _MAX_DEPTH:
-            raise WriteError("a value is nested too deeply", expected=f"at most {_MAX_DEPTH} levels")
+            raise WriteError(
+                "a value is nested too deeply",
+                expected=f"at most {_MAX_DEPTH} levels",
+                hint="write safetensors instead: --format safetensors",
+            )
         if value is None or type(value) is bool:
             self.out += {None: b"N", True: b"\x88", False: b"\x89"}[value]
         elif type(value) is int:
@@ -60,7 +64,11 @@ class _Pickler:
             self.tensor(value)
         else:
             expected = "None, bool, int, float, str, bytes, list, tuple or dict"
-            raise WriteError(f"a `{type(value).__name__}` does not go into a torch file", expected=expected)
+            raise WriteError(
+                f"a `{type(value).__name__}` does not go into a torch file",
+                expected=expected,
+                hint="write safetensors instead: --format safetensors",
+            )
 
     def integer(self, value: int) -> None:
         """Writes an integer in the fewest bytes."""
@@ -73,7 +81,11 @@ class _Pickler:
         elif (length := value.bit_length() // 8 + 1) < 256:
             self.out += b"\x8a" + length.to_bytes(1) + value.to_bytes(length, "little", signed=True)
         else:
-            raise WriteError(f"an integer has {value.bit_length():,} bits", expected="at most 2,039")
+            raise WriteError(
+                f"an integer has {value.bit_length():,} bits",
+                expected="at most 2,039",
+                hint="write safetensors instead: --format safetensors",
+            )
 
     def once(self, value: str | Global) -> None:
         """Writes a text or name the first time, recalls it after."""
