@@ -46,7 +46,9 @@ def damaged(header: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return header
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(one, marks=pytest.mark.slow) for one in range(2, 250))]
+)
 def test_a_damaged_header_ends_in_a_report(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     for _ in range(40):
