@@ -276,14 +276,20 @@ def family_and_layout(text: str) -> tuple[Family, str | None]:
 
 def _way_out(refused: Sequence[Finding], to_be: str) -> str:
     """The next step: that of the finding if there is one cause, else to read all of them."""
-    can_pass = to_be != "fingerprinted" and any(finding.tensors for finding in refused)
+    can_pass = to_be != "fingerprinted" and any(_may_pass(finding) for finding in refused)
     tags = "; --allow 'NAME' lets a tensor pass, and tags the result" if can_pass else ""
     step = refused[0].hint if len(refused) == 1 else None
     return f"{step or '`dovetail validate` says all'}{tags}"
 
 
+def _may_pass(finding: Finding) -> bool:
+    """Whether a user can let it pass; packed bytes are no weights, and an adapter is no model, for anyone."""
+    is_other = finding.code == "quantised" or (finding.code == "adapter" and finding.severity == "error")
+    return bool(finding.tensors) and not is_other
+
+
 def _is_allowed(finding: Finding, allow: Collection[str]) -> bool:
-    return bool(finding.tensors) and all(
+    return _may_pass(finding) and all(
         any(fnmatchcase(name, pattern) or star(name) == pattern for pattern in allow)
         for name in finding.tensors
     )

@@ -141,6 +141,61 @@ class Accounting(NamedTuple):
         }
 
 
+class Quantisation(NamedTuple):
+    """How the weights are packed: by whom, in what form, to how many bits, and how many of them."""
+
+    by: str
+    form: str
+    bits: tuple[int, ...] = ()
+    weights: int = 0
+
+    @property
+    def text(self) -> str:
+        """`quantised by GPTQ to 4 bits`."""
+        return (
+            "quantised"
+            + (f" by {self.by}" if self.by else "")
+            + (f" to {' and '.join(map(str, self.bits))} bits" if self.bits else "")
+            + (f" ({self.form})" if self.form else "")
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The quantisation as plain JSON values."""
+        return {
+            "by": self.by or None,
+            "form": self.form or None,
+            "bits": list(self.bits),
+            "weights": self.weights,
+        }
+
+
+class Adapter(NamedTuple):
+    """An adapter in the file: of which kind and rank, for which base, and whether the base is not here."""
+
+    kind: str
+    rank: int | None
+    base: str | None
+    is_alone: bool
+    tensors: int
+
+    @property
+    def text(self) -> str:
+        """`a LoRA adapter of rank 8 for Qwen/Qwen3-0.6B`."""
+        article = "an" if self.kind[0] in "AEIO" else "a"
+        rank = f" of rank {self.rank}" if self.rank else ""
+        return f"{article} {self.kind} adapter{rank}" + (f" for {self.base}" if self.base else "")
+
+    def as_json(self) -> dict[str, Any]:
+        """The adapter as plain JSON values."""
+        return {
+            "kind": self.kind,
+            "rank": self.rank,
+            "base": self.base,
+            "alone": self.is_alone,
+            "tensors": self.tensors,
+        }
+
+
 class Closest(NamedTuple):
     """The family that comes closest where none fits, and the parts that were recognised anywhere."""
 
@@ -191,6 +246,8 @@ class Report:
         unchecked: tuple[str, ...],
         seconds: Mapping[str, float],
         forward: tuple[Mapping[str, Any], ...] | None = None,
+        quantisation: Quantisation | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.path = path
         self.format = format
@@ -216,6 +273,8 @@ class Report:
         self.unchecked = unchecked
         self.seconds = seconds
         self.forward = forward
+        self.quantisation = quantisation
+        self.adapter = adapter
 
     @property
     def is_whole(self) -> bool:
@@ -303,6 +362,8 @@ class Report:
             "unchecked": list(self.unchecked),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
             "forward": None if self.forward is None else [dict(stage) for stage in self.forward],
+            "quantisation": self.quantisation.as_json() if self.quantisation else None,
+            "adapter": self.adapter.as_json() if self.adapter else None,
         }
 
 

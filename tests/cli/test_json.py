@@ -36,7 +36,7 @@ REPORT = [
         "accounting",
         "findings",
     ),
-    *("whole", "closest", "unchecked", "seconds", "forward"),
+    *("whole", "closest", "unchecked", "seconds", "forward", "quantisation", "adapter"),
 ]
 PART = [
     *(

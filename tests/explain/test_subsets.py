@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import dovetail
+from dovetail.errors import CheckpointError
+from dovetail.report import Adapter
 from files import MODELS, header_of, plan_of, write_listing
 
 Header = dict[str, list[Any]]
@@ -70,19 +72,21 @@ def test_an_adapter_is_not_taken_for_a_model(kind: str, tmp_path: Path) -> None:
         (
             "adapter",
             "error",
-            f"this is a LoRA adapter, not a model: {len(tensors)} tensors to be added to the weights of one, "
-            f"first `{next(iter(tensors))}`",
+            f"this is a LoRA adapter of rank 8, not a model: {len(tensors)} tensors to be added to the "
+            f"weights of one, first `{next(iter(tensors))}`",
         )
     ]
     assert report.findings[0].hint == (
-        "merge it into its base, which adapter_config.json names (peft: merge_and_unload())"
+        "merge it into its base, which adapter_config.json names (peft: merge_and_unload()), and give the "
+        "result"
     )
 
 
-def test_a_model_with_its_adapter_is_the_model_and_the_adapter_is_named(tmp_path: Path) -> None:
-    tensors = header("qwen2_vl", "hf")
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3"])
+def test_a_model_with_its_adapter_is_the_model_and_the_adapter_is_named(family: str, tmp_path: Path) -> None:
+    tensors = header(family, "hf")
     report = look(tmp_path, in_memory(tensors))
-    assert (report.family, report.layout, report.is_whole) == ("qwen2_vl", "hf", True)
+    assert (report.family, report.layout, report.is_whole) == (family, "hf", True)
     assert report.wrappers == ("base_model.model.", "base_layer.")
     count = len(adapter(tensors))
     assert said(report) == [
@@ -93,21 +97,49 @@ def test_a_model_with_its_adapter_is_the_model_and_the_adapter_is_named(tmp_path
             "`base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight`",
         )
     ]
-    assert report.accounting.unexplained == count
-    assert report.accounting.used == len(tensors)
+    assert report.accounting.ignored == {"adapter, not merged into the weights": count}
+    assert (report.accounting.used, report.tensors) == (len(tensors), len(tensors) + count)
+    assert report.adapter == Adapter("LoRA", 8, None, False, count)
 
 
-def test_an_adapter_with_a_module_that_was_trained_whole_is_unknown_and_both_are_named(
-    tmp_path: Path,
-) -> None:
+def test_an_adapter_with_a_module_that_was_trained_whole_is_an_adapter(tmp_path: Path) -> None:
     """peft's `modules_to_save`."""
     tensors = adapter(header("qwen2", "hf")) | {"base_model.model.score.weight": ["F32", [3, 5]]}
+    write_listing(tmp_path / "adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen2-0.5B"})
     report = look(tmp_path, tensors)
-    assert report.family is None
-    assert [(code, severity) for code, severity, _ in said(report)] == [
-        ("unknown-family", "error"),
-        ("adapter", "warning"),
+    assert (report.family, report.is_whole) == (None, False)
+    assert said(report) == [
+        (
+            "adapter",
+            "error",
+            f"this is a LoRA adapter of rank 8 for Qwen/Qwen2-0.5B, not a model: {len(tensors) - 1} tensors to "
+            "be added to the weights of one, first "
+            "`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`; 1 tensor trained whole, first "
+            "`base_model.model.score.weight`",
+        )
     ]
+    assert (report.findings[0].hint or "").startswith("merge it into `Qwen/Qwen2-0.5B`, ")
+    assert report.adapter == Adapter("LoRA", 8, "Qwen/Qwen2-0.5B", True, len(tensors))
+
+
+def test_a_module_that_was_trained_whole_beside_its_original_belongs_to_the_adapter(tmp_path: Path) -> None:
+    """As `PeftModel.state_dict()` has it; without the adapter, the original is the model's."""
+    tensors = in_memory(header("qwen3", "hf"))
+    embed = tensors.pop("base_model.model.model.embed_tokens.weight")
+    module = "base_model.model.model.embed_tokens"
+    tensors[f"{module}.original_module.weight"] = embed
+    tensors[f"{module}.modules_to_save.default.weight"] = embed
+    report = look(tmp_path, tensors)
+    assert (report.family, report.is_whole, report.wrappers[-1]) == ("qwen3", True, "original_module.")
+    assert [code for code, *_ in said(report)] == ["adapter"]
+    assert report.findings[0].tensors[-1] == f"{module}.modules_to_save.default.weight"
+
+
+def test_an_adapter_cannot_be_let_pass(tmp_path: Path) -> None:
+    listing = write_listing(tmp_path / "x.json", adapter(header("qwen2", "hf")))
+    with pytest.raises(CheckpointError, match="this is a LoRA adapter of rank 8") as refusal:
+        dovetail.plan_convert(listing, to="hf", allow=["*"])
+    assert "--allow" not in (refusal.value.hint or "")
 
 
 # -- one part, or all but one

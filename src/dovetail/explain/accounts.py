@@ -4,7 +4,6 @@ Each name is used, dead, a second name of another, ignored by a named rule, or u
 there, tied, or missing. One finding is one cause: 391 tensors under a wrong prefix are one line.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -14,18 +13,11 @@ from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Documents
 from dovetail.explain.match import PartMatch, RowMatch
-from dovetail.explain.name_groups import Group, top_modules
+from dovetail.explain.name_groups import top_modules
 from dovetail.explain.sizes import Inference, vote_shape
 from dovetail.explain.strays import Sighting, places_of
 from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
 from dovetail.store.store import Entry, Kinds, Store, kinds_of, total_bytes, total_elements
-
-# bitsandbytes, GPTQ/AWQ, compressed-tensors and fp8 checkpoints store these beside or instead of a weight.
-_QUANTISED = re.compile(
-    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+|SCB|qweight|qzeros|g_idx|"
-    r"scales|weight_scale|weight_scale_inv|weight_packed|weight_shape|input_scale)$"
-)
-_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
 def part_reports(
@@ -214,53 +206,10 @@ def _moved(role: str, expected: str, found: str, count: int, names: tuple[str, .
     )
 
 
-def foreign_kinds(groups: Iterable[Group]) -> Iterator[Finding]:
-    """What unexplained names say about themselves: quantised weights, unmerged adapters."""
-    members = list(groups)
-    quantised = [name for group in members if _QUANTISED.search(group.star) for name in group.names]
-    adapters = [name for group in members if _ADAPTER.search(group.star) for name in group.names]
-    if quantised:
-        yield Finding(
-            code="quantised",
-            severity="error",
-            message=f"{counted(len(quantised), 'tensor')} of quantised weights, first `{quantised[0]}`",
-            tensors=tuple(quantised),
-            hint="dovetail does not dequantise; use the bf16 or f32 checkpoint that this was made from",
-        )
-    if adapters:
-        yield Finding(
-            code="adapter",
-            severity="warning",
-            message=f"{counted(len(adapters), 'LoRA tensor')} not merged into the weights, "
-            f"first `{adapters[0]}`",
-            tensors=tuple(adapters),
-            hint="without them this is the base model; merge them (peft: merge_and_unload()) and save again",
-        )
-
-
-def lone_adapter(groups: Iterable[Group]) -> Finding | None:
-    """What to say of a file that holds LoRA tensors and nothing else."""
-    members = list(groups)
-    if not members or not all(_ADAPTER.search(group.star) for group in members):
-        return None
-    names = tuple(name for group in members for name in group.names)
-    return Finding(
-        code="adapter",
-        severity="error",
-        message=f"this is a LoRA adapter, not a model: {counted(len(names), 'tensor')} to be added to the "
-        f"weights of one, first `{names[0]}`",
-        tensors=names,
-        hint="merge it into its base, which adapter_config.json names (peft: merge_and_unload())",
-    )
-
-
 def _unexplained(one: Explanation, renamed: set[str]) -> Iterator[Finding]:
     left = one.inventory.restricted_to(set(one.unexplained) - renamed)
-    kinds = list(foreign_kinds(left.groups.values()))
-    yield from kinds
-    rest = left.restricted_to(set(left.names()).difference(*(finding.tensors for finding in kinds)))
-    for prefix, count, first in top_modules(rest.groups):
-        inside = tuple(name for name in rest.names() if _is_under(name, prefix))
+    for prefix, count, first in top_modules(left.groups):
+        inside = tuple(name for name in left.names() if _is_under(name, prefix))
         where = f"`{first}` fits" if count == 1 else f"{count} tensors under `{prefix}` fit"
         begin = "" if count == 1 else f", first `{first}`"
         yield Finding(

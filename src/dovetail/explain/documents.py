@@ -23,6 +23,7 @@ from dovetail.store.store import Store
 
 STAMP = "dovetail.json"
 STAMP_SCHEMA = 1
+_ADAPTER = "adapter_config.json"
 GIVEN = "--set"
 _JSON_FILES = ("config.json", "checkpoint_metadata.json")
 # transformers 5 keeps the settings of images in the first, older versions in the second; both: the first
@@ -58,7 +59,7 @@ class Documents(NamedTuple):
     """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
 
     `given` are values by `role.name` that the caller says; they come before any document. `nodes` are
-    the certificates of a model that is cut over several.
+    the certificates of a model that is cut over several, `adapter` is the config of an adapter.
     """
 
     configs: tuple[Document, ...] = ()
@@ -66,6 +67,13 @@ class Documents(NamedTuple):
     findings: tuple[Finding, ...] = ()
     given: Mapping[str, Any] = MappingProxyType({})
     nodes: tuple[Node, ...] = ()
+    adapter: Document | None = None
+
+    @property
+    def base_model(self) -> str | None:
+        """The model that adapter_config.json names as the base of the adapter beside it."""
+        base = self.adapter.values.get("base_model_name_or_path") if self.adapter else None
+        return str(_brief(base)) if base and isinstance(base, str) else None
 
     @property
     def node(self) -> Node | None:
@@ -150,8 +158,8 @@ def read_documents(store: Store) -> Documents:
     """Every document beside the weights. One that cannot be parsed is a finding, not an error."""
     configs: list[Document] = []
     findings: list[Finding] = []
-    stamp = None
-    for name in (*_JSON_FILES, PROCESSOR, IMAGE_PROCESSOR, *_YAML_FILES, *stamp_names(store)):
+    stamp = adapter = None
+    for name in (*_JSON_FILES, PROCESSOR, IMAGE_PROCESSOR, *_YAML_FILES, _ADAPTER, *stamp_names(store)):
         if name.endswith(STAMP) and stamp is not None:
             continue
         try:
@@ -171,6 +179,8 @@ def read_documents(store: Store) -> Documents:
             findings.append(_unknown_schema(name, values["schema"]))
         elif name.endswith(STAMP):
             stamp = Document(name, values)
+        elif name == _ADAPTER:
+            adapter = Document(name, values)
         else:
             configs.append(Document(name, values))
     configs = [*_with_images(configs), *_inside(store)]
@@ -178,7 +188,7 @@ def read_documents(store: Store) -> Documents:
     if nodes:
         stamp = Document(STAMP, joined_certificate(nodes))
     findings += node_findings(store, nodes)
-    return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes))
+    return Documents(tuple(configs), stamp, tuple(findings), nodes=tuple(nodes), adapter=adapter)
 
 
 def _with_images(configs: Sequence[Document]) -> list[Document]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypedDict
 from dovetail.declare.family import Family
 from dovetail.errors import listed
 from dovetail.explain import accounts as account
+from dovetail.explain.adapters import Found as FoundAdapter
+from dovetail.explain.adapters import without_adapter
 from dovetail.explain.certificate import certificate_findings
 from dovetail.explain.chunks import join_chunks
 from dovetail.explain.config import fill_config
@@ -16,6 +18,7 @@ from dovetail.explain.detect import Detection, Explanation, detect, explain, wit
 from dovetail.explain.documents import Documents, read_documents
 from dovetail.explain.name_groups import Inventory, take_inventory, top_modules
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
+from dovetail.explain.quantised import Packing, unpacked
 from dovetail.explain.settle import with_settled_kinds, with_settled_layout
 from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
@@ -71,6 +74,10 @@ def examine(
     if ignores_stamp:
         kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
         documents = documents._replace(stamp=None, findings=kept)
+    counted_in = inventory
+    inventory, adapter = without_adapter(inventory, documents)
+    inventory, packing = unpacked(inventory, documents)
+    entries = inventory.entries
     clock.lap("names")
     if as_family is not None:
         layout = as_family.layout(as_layout) if as_layout else None
@@ -85,12 +92,12 @@ def examine(
     clock.lap("detect")
     if documents.node is not None and as_family is None:
         detection = _as_node(detection, documents.node, (*families(), *more_families()))
-    detection = with_settled_kinds(detection, store.entries, documents)
+    detection = with_settled_kinds(detection, entries, documents)
     if as_layout is None:
-        detection = with_settled_layout(detection, store.entries)
+        detection = with_settled_layout(detection, entries)
     is_known = as_family is not None or _is_close(detection)
-    subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()))
-    inference = infer(detection.closest, store.entries) if is_known and detection.closest else None
+    subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()), adapter, packing)
+    inference = infer(detection.closest, entries) if is_known and detection.closest else None
     clock.lap("solve")
     facts = subject.known(inference) if inference else subject.unknown()
     clock.lap("account")
@@ -102,7 +109,9 @@ def examine(
         unchecked=store.limits or (VALUES_UNREAD,),
         seconds=clock.seconds,
         **facts,
-        **_totals(store, detection.inventory),
+        **_totals(store, counted_in, packing),
+        quantisation=packing.quantisation if packing else None,
+        adapter=adapter.adapter if adapter else None,
     )
     return Examination(report, store, detection.closest if inference else None, inference, documents)
 
@@ -180,6 +189,8 @@ class _Subject(NamedTuple):
     detection: Detection
     documents: Documents
     families: Families
+    adapter: FoundAdapter | None
+    packing: Packing | None
 
     def known(self, inference: Inference) -> _Facts:
         """The facts of a file that is, or comes close to, a known family."""
@@ -199,16 +210,19 @@ class _Subject(NamedTuple):
             config = {"variant": self._variant(one.family), **config}
         closest = None if is_claim else self._closest(one)
         findings += [*store.findings, *documents.findings, *inference.findings]
-        findings += account.findings(one, inference, store.entries, documents)
+        findings += account.findings(one, inference, one.inventory.entries, documents)
         findings += tag_findings(documents)
         tied = account.ties(one, documents) if documents.node is None else ()
         parts = account.part_reports(one, inference.kinds, store, tied)
+        if self.packing:
+            parts = self.packing.as_stored(parts, one, store.entries)
         if documents.node is not None:
             config, findings = as_of_node(config, findings, one, documents.node)
             parts = {role: part for role, part in parts.items() if part.tied_to is None}
         findings += self._family_findings(one)
         if closest is not None and not one.is_whole:
             findings.insert(0, self._incomplete(closest))
+        findings = self._first(one.family.title if is_claim else None, findings)
         rivals = self.detection.rivals
         return {
             "family": one.family.id if is_claim else None,
@@ -236,10 +250,10 @@ class _Subject(NamedTuple):
             key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
         }
         findings = [self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY]
-        findings += account.foreign_kinds(inventory.groups.values())
-        if adapter := account.lone_adapter(inventory.groups.values()):
-            findings = [adapter]
+        if self.adapter and self.adapter.adapter.is_alone:
+            findings = []
         findings += [*self.store.findings, *self.documents.findings]
+        findings = self._first(None, findings)
         return {
             "family": None,
             "title": None,
@@ -255,6 +269,15 @@ class _Subject(NamedTuple):
             "findings": sort_findings(findings),
             "closest": Closest(None, None, 0, inventory.size, fits),
         }
+
+    def _first(self, title: str | None, findings: list[Finding]) -> list[Finding]:
+        """The findings, behind those that say that this is no plain model: packed weights, an adapter."""
+        first = [self.adapter.finding] if self.adapter else []
+        if self.packing:
+            said = self.documents.model_type
+            first += self.packing.findings(title or (f"`{said}`" if said else None))
+            findings = [one for one in findings if not self.packing.is_about_packing(one)]
+        return [*first, *findings]
 
     def _closest(self, one: Explanation) -> Closest:
         missing = sum(match.num_missing for match in one.roles.values()) + sum(one.absent.values())
@@ -352,16 +375,22 @@ class _Totals(TypedDict):
     dtypes: Mapping[str, int]
 
 
-def _totals(store: Store, inventory: Inventory) -> _Totals:
-    """Sums over every tensor that is not training state; what shares bytes counts once."""
+def _totals(store: Store, inventory: Inventory, packing: Packing | None) -> _Totals:
+    """Sums over every tensor that is not training state; what shares bytes counts once.
+
+    Packed weights count as the parameters that they hold, and what stands beside them as none.
+    """
     aside = {name for names in inventory.set_aside.values() for name in names}
     once = store.kinds({*aside, *store.aliases})
     dtypes: Counter[str] = Counter()
     for (dtype, _), count in store.kinds(aside).items():
         dtypes[dtype or "unknown"] += count
+    parameters = total_elements(once)
+    if packing:
+        parameters += packing.more_elements(store.entries)
     return {
         "tensors": dtypes.total(),
-        "parameters": total_elements(once) if store.has_shapes else None,
+        "parameters": parameters if store.has_shapes else None,
         "bytes": total_bytes(once) if store.has_shapes and "unknown" not in dtypes else None,
         "dtypes": dict(dtypes),
     }

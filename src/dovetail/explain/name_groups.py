@@ -21,6 +21,7 @@ _INNER = (
     "_checkpoint_wrapped_module.",
     "base_model.model.",
     "base_layer.",
+    "original_module.",
 )
 # Levels of a training checkpoint that are not weights.
 TRAINING_STATE = (
@@ -85,11 +86,14 @@ class Inventory(NamedTuple):
 
     def restricted_to(self, names: set[str]) -> "Inventory":
         """The same groups with only these names in them."""
-        kept = {
-            key: group if len(inside) == len(group.names) else Group(group.star, inside)
-            for key, group in self.groups.items()
-            if (inside := [name for name in group.names if name in names])
-        }
+        kept = {}
+        for key, group in self.groups.items():
+            if names.issuperset(group.names):
+                kept[key] = group
+            elif not names.isdisjoint(group.names):
+                pairs = zip(group.names, group.indices, strict=True)
+                inside = [(name, index) for name, index in pairs if name in names]
+                kept[key] = Group(group.star, *map(list, zip(*inside, strict=True)))
         return self._replace(groups=kept)
 
     def without(self, wrapper: str) -> "Inventory | None":
@@ -144,13 +148,13 @@ def _without_inner(inventory: Inventory) -> Inventory:
         renamed: dict[str, Group] = {}
         for key, group in groups.items():
             bare = _drop_segment(key, segment)
-            renamed[bare] = _joined(renamed[bare], group) if bare in renamed else group
+            renamed[bare] = joined(renamed[bare], group) if bare in renamed else group
         groups = renamed
         wrappers.append(segment)
     return inventory._replace(groups=groups, wrappers=tuple(wrappers))
 
 
-def _joined(one: Group, other: Group) -> Group:
+def joined(one: Group, other: Group) -> Group:
     """Two groups whose stars have become one: some layers were wrapped and some were not."""
     return Group(one.star, one.names + other.names, one.indices + other.indices)
 
