@@ -138,8 +138,8 @@ def _distances(pairs: list[tuple[Tensor, Tensor]], progress: Progress | None) ->
     stores = {id(one.store): one.store for pair in readable for one in pair if one.store is not None}
     done, total = 0, sum(one.size for one, _ in readable)
     found = {}
-    with readers(*stores.values()) as pool:
-        for (one, _), away in zip(readable, pool.map(lambda pair: distance(*pair), readable), strict=True):
+    with readers(*stores.values()) as read:
+        for (one, _), away in zip(readable, read(lambda pair: distance(*pair), readable), strict=True):
             found[one.name] = away
             done += one.size
             if progress:

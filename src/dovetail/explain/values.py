@@ -93,8 +93,8 @@ def _look_at_all(store: Store, progress: Progress | None) -> dict[str, Look]:
     """Every tensor's look, in file order; local files are read by all cores."""
     names, looks = in_file_order(store), {}
     done, total = 0, sum(store.entries[name].bytes for name in names)
-    with readers(store) as pool:
-        for name, look in zip(names, pool.map(partial(look_at, store), names), strict=True):
+    with readers(store) as read:
+        for name, look in zip(names, read(partial(look_at, store), names), strict=True):
             looks[name] = look
             done += store.entries[name].bytes
             if progress:

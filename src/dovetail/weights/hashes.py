@@ -112,8 +112,8 @@ def contents_of(
     """The content of these leaves of a store; `progress` is told the bytes read and the bytes in all."""
     done, total = 0, sum(one.size for one in leaves.values())
     contents = {}
-    with readers(store) as pool:
-        for leaf, digest in zip(leaves.values(), pool.map(hash_of_leaf, leaves.values()), strict=True):
+    with readers(store) as read:
+        for leaf, digest in zip(leaves.values(), read(hash_of_leaf, leaves.values()), strict=True):
             contents[leaf.name] = content_of(leaf, digest)
             done += leaf.size
             if progress:

@@ -88,6 +88,33 @@ def test_a_hub_that_never_ends_is_left(kind: str, monkeypatch: pytest.MonkeyPatc
     assert message.startswith("the server does not finish in time\n")
 
 
+def test_a_download_that_never_ends_is_left_and_hung_up_on(hub: HubServer) -> None:
+    """What huggingface_hub does by itself has no end of its own: each byte gives it ten more seconds."""
+    (hub.root / "model").mkdir()
+    (hub.root / "model" / "model.safetensors").write_bytes(b"12345678")
+    hub.add("owner/name", "model")
+    folder = HubFolder("owner/name")
+    folder.files()
+    hub.faults.delay = threading.Event()
+    started = time.monotonic()
+    message = refusal(RemoteError, folder.download, "model.safetensors")
+    assert time.monotonic() - started < 5
+    assert message == (
+        "the server does not finish in time\n"
+        "  file        model.safetensors\n"
+        "  repository  hf://owner/name\n"
+        "  reason      not done after 1 s\n\n"
+        "hint: try again, or download the file and give dovetail the local copy"
+    )
+    for _ in range(50):  # its thread ends, so that nobody holds the lock in the cache
+        if not any(thread.daemon and "run" in thread.name for thread in threading.enumerate()):
+            break
+        time.sleep(0.1)
+    hub.faults.delay.set()
+    hub.faults.delay = None
+    assert Path(folder.download("model.safetensors")).read_bytes() == b"12345678"
+
+
 def test_sizes_are_asked_for_in_bounded_time() -> None:
     with raw_server(mute) as server:
         started = time.monotonic()

@@ -17,16 +17,19 @@ from urllib.parse import quote, unquote
 
 from dovetail.errors import DovetailError, MissingError, RemoteError, UsageError, WriteError
 from dovetail.store.folder import Folder, check_name, check_target
+from dovetail.store.remote.deadline import Waiter
 from dovetail.store.remote.http import HttpSource
 from dovetail.store.remote.request import (
     body,
     count_of,
     http_library,
+    in_time,
     login_headers,
     patiently,
     refused,
     request,
     translated,
+    watched,
 )
 from dovetail.store.source import ByteSource, LocalSource
 
@@ -115,7 +118,7 @@ class HubFolder(Folder):
 
         Raises:
             MissingError: it does not exist, or not in the cache while offline.
-            RemoteError: the hub cannot be reached, refuses, or breaks off.
+            RemoteError: the hub cannot be reached, refuses, breaks off, or does not finish.
             UnsafeError: the name leaves the folder, or a link in the cache leaves the cache.
             WriteError: the cache cannot be written.
         """
@@ -127,8 +130,13 @@ class HubFolder(Folder):
         self._check_listed(full)
         login_headers(constants.ENDPOINT + "/")
         where = {"file": name, "repository": self.name}
+
+        def fetch(waiter: Waiter) -> str:
+            with watched(waiter):
+                return str(hf_hub_download(self.repo, full, revision=self.commit.id, library_name="dovetail"))
+
         try:
-            return str(hf_hub_download(self.repo, full, revision=self.commit.id, library_name="dovetail"))
+            return in_time(fetch, self.commit.sizes[full], **where)
         except http_library().HTTPError as error:
             raise translated(error, **where) from error
         except OSError as error:

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from time import sleep
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -190,13 +191,43 @@ def patiently(ask: Callable[[], _Result], size: int = 0, /, **where: str) -> _Re
         MissingError: the server says that there is no such thing.
         RemoteError: it cannot be reached, refuses, fails every time, or does not finish.
     """
+    return in_time(lambda waiter: _again(ask, waiter, where), size, **where)
+
+
+def in_time(work: Callable[[Waiter], _Result], size: int = 0, /, **where: str) -> _Result:
+    """What the work gives, which moves `size` bytes and has `LONGEST` seconds more than they take.
+
+    Raises:
+        RemoteError: it does not end within its time.
+    """
     from huggingface_hub import constants
 
     limit = LONGEST + max(0, constants.HF_HUB_DOWNLOAD_TIMEOUT - 10) * (len(DELAYS) + 1)
     try:
-        return within(limit + size / _LEAST_SPEED, lambda waiter: _again(ask, waiter, where))
+        return within(limit + size / _LEAST_SPEED, work)
     except OutOfTime as error:
         raise translated(error, **where) from error
+
+
+@contextmanager
+def watched(waiter: Waiter) -> Iterator[None]:
+    """Requests that huggingface_hub makes by itself in this thread: hung up on once nobody waits for them."""
+    from huggingface_hub import get_session
+
+    hooks, thread = get_session().event_hooks["request"], get_ident()
+
+    def watch(request: Any) -> None:
+        if get_ident() != thread:
+            return
+        if waiter.has_left:
+            raise OutOfTime("nobody waits for the answer")
+        request.extensions["trace"] = note_connection
+
+    hooks.append(watch)
+    try:
+        yield
+    finally:
+        hooks.remove(watch)
 
 
 def _again(ask: Callable[[], _Result], waiter: Waiter, where: dict[str, str]) -> _Result:
