@@ -23,6 +23,7 @@ Pixels = Float32[np.ndarray, "3 _ _"]
 Color = tuple[int, int, int]
 
 BLACK: Color = (0, 0, 0)
+MAX_PIXELS = 1 << 26  # of one image, read or made: 8,192 x 8,192, about half a gigabyte while it is read
 BILINEAR = Pillow.Resampling.BILINEAR
 BICUBIC = Pillow.Resampling.BICUBIC
 LANCZOS = Pillow.Resampling.LANCZOS
@@ -81,14 +82,33 @@ def decoded_video(video: np.ndarray, where: str | None = None) -> np.ndarray:
     return video
 
 
+def _check_area(image: Image, size: tuple[int, int]) -> None:
+    """Refuses to make an image that is too large, such as of one that is a line."""
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
+        raise UsageError(
+            f"an image of {image.shape[0]} x {image.shape[1]} would become one of {size[0]} x {size[1]}",
+            expected=f"1 to {MAX_PIXELS:,} pixels",
+            hint="cut the image to a usual shape first",
+        )
+
+
 def resize(image: Image, size: tuple[int, int], *, filter: Pillow.Resampling = BICUBIC) -> Image:
-    """The image at (height, width), its aspect ratio ignored. Antialiased where it shrinks."""
+    """The image at (height, width), its aspect ratio ignored. Antialiased where it shrinks.
+
+    Raises:
+        UsageError: that is too large for an image.
+    """
     height, width = size
+    _check_area(image, size)
     return np.asarray(Pillow.fromarray(image).resize((width, height), filter))
 
 
 def resize_shorter_edge(image: Image, size: int, *, filter: Pillow.Resampling = BICUBIC) -> Image:
-    """The image with its shorter edge at `size`; the longer one is rounded down."""
+    """The image with its shorter edge at `size`; the longer one is rounded down.
+
+    Raises:
+        UsageError: the image is so long that it would be too large.
+    """
     height, width = image.shape[:2]
     short = min(height, width)
     return resize(image, (int(size * height / short), int(size * width / short)), filter=filter)
@@ -106,9 +126,15 @@ def centre(image: Image, size: tuple[int, int]) -> Image:
 
 
 def pad(image: Image, *, vertical: tuple[int, int], horizontal: tuple[int, int], color: Color) -> Image:
-    """The image with (before, after) rows and columns of one colour around it."""
+    """The image with (before, after) rows and columns of one colour around it.
+
+    Raises:
+        UsageError: that is too large for an image.
+    """
     height, width = image.shape[:2]
-    canvas = np.empty((sum(vertical) + height, sum(horizontal) + width, 3), np.uint8)
+    size = sum(vertical) + height, sum(horizontal) + width
+    _check_area(image, size)
+    canvas = np.empty((*size, 3), np.uint8)
     canvas[:] = color
     canvas[vertical[0] : vertical[0] + height, horizontal[0] : horizontal[0] + width] = image
     return canvas
