@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md")) + [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 # Codes that are put together in the code: what stands there, and what it can become.
-COMPUTED = {"f'{source}-conflict'": ("config-conflict", "stamp-conflict")}
+COMPUTED = {"f'{found.side}-conflict'": ("config-conflict", "stamp-conflict", "set-conflict")}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -73,8 +73,8 @@ def test_every_finding_has_an_entry_and_every_entry_a_finding() -> None:
 
 
 def test_computed_codes_are_understood() -> None:
-    node = ast.parse('"a" if b else f"{source}-conflict"', mode="eval").body
-    assert list(codes(node)) == ["a", "config-conflict", "stamp-conflict"]
+    node = ast.parse('"a" if b else f"{found.side}-conflict"', mode="eval").body
+    assert list(codes(node)) == ["a", "config-conflict", "stamp-conflict", "set-conflict"]
 
 
 # -- links

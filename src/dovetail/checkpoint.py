@@ -9,17 +9,20 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dovetail.declare.family import Family, Layout
 from dovetail.declare.part import Part
 from dovetail.errors import CheckpointError, listed
+from dovetail.explain.corrections import Correction, corrections
 from dovetail.explain.detect import Explanation
-from dovetail.explain.documents import Documents
+from dovetail.explain.documents import Documents, Side
 from dovetail.explain.examine import Examination, examine
+from dovetail.explain.given import resolved
 from dovetail.explain.part_sizes import PartSizes
 from dovetail.explain.sizes import Inference
+from dovetail.explain.trust import TRUST_WEIGHTS, side_of
 from dovetail.families import built_in, family, third_party
 from dovetail.names import star
 from dovetail.report import Finding, Report
@@ -178,6 +181,11 @@ class Checkpoint:
         check_unchanged(local_sources(self.store))
         return contents
 
+    @cached_property
+    def corrections(self) -> list[Correction]:
+        """What configs say otherwise than what counts."""
+        return corrections(self.family, self.kinds, self.documents, self.report.config, ties=self.report.ties)
+
     @property
     def let_pass_before(self) -> tuple[str, ...]:
         """The damage that was let pass when it was written."""
@@ -219,25 +227,28 @@ def opened(
     *,
     as_: str | None = None,
     given: Mapping[str, Any] | None = None,
+    trust: str | None = None,
     allow: Collection[str] = (),
     to_be: str | None = None,
 ) -> Iterator[Checkpoint]:
     """Opens a checkpoint and says what it is.
 
     `as_` (`family` or `family/layout`) asserts what it must be, `given` are values that no file says
-    (`{"text.kv_heads": 2}`). A verb that goes on from it names what a damaged one cannot be in `to_be`:
-    then damage beyond `allow` is refused, as in `Checkpoint.usable`.
+    (`{"text.kv_heads": 2}`), `trust` is the side that counts where `weights`, `config` and `stamp` contradict
+    each other. A verb that goes on from it names what a damaged one cannot be in `to_be`: then damage beyond
+    `allow` is refused, as in `Checkpoint.usable`.
 
     Raises:
         CheckpointError: it is of no known family or damaged where that matters, or a file breaks its
             format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
-        UsageError: there is nothing to open, or `as_` names no family or layout.
+        UsageError: there is nothing to open, `as_` names no family or layout, or `given` no value of it.
     """
     if as_ is not None:
         family_and_layout(as_)
+    side_of(trust)
     with open_checkpoint(path) as store:
-        checkpoint = examined(store, as_=as_, given=given)
+        checkpoint = examined(store, as_=as_, given=given, trust=trust)
         yield checkpoint if to_be is None else checkpoint.usable(allow=allow, to_be=to_be)
 
 
@@ -246,21 +257,50 @@ def examined(
     *,
     as_: str | None = None,
     given: Mapping[str, Any] | None = None,
+    trust: str | None = None,
     ignores_stamp: bool = False,
 ) -> Checkpoint:
     """The checkpoint in an opened store; `ignores_stamp` reads all documents beside it but our own.
 
     Raises:
-        UsageError: `as_` names no family or layout.
+        UsageError: `as_` names no family or layout, `given` no value of it, `trust` no side.
     """
+    look = partial(_examined, store, as_, trust=side_of(trust), ignores_stamp=ignores_stamp)
+    checkpoint = look(given={})
+    if not given:
+        return checkpoint
+    if checkpoint.is_known and checkpoint.documents.node is None:
+        config, variants = checkpoint.report.config, checkpoint.family.variants.values()
+        given = resolved(given, config, variants)
+    return look(given=given)
+
+
+def _examined(
+    store: Store, as_: str | None, *, given: Mapping[str, Any], trust: Side | None, ignores_stamp: bool
+) -> Checkpoint:
     if as_ is None:
-        found = examine(store, built_in, more_families=third_party, given=given, ignores_stamp=ignores_stamp)
-    else:
-        one, layout = family_and_layout(as_)
-        found = examine(
-            store, tuple, as_family=one, as_layout=layout, given=given, ignores_stamp=ignores_stamp
+        return Checkpoint(
+            examine(
+                store,
+                built_in,
+                more_families=third_party,
+                given=given,
+                trust=trust,
+                ignores_stamp=ignores_stamp,
+            )
         )
-    return Checkpoint(found)
+    one, layout = family_and_layout(as_)
+    return Checkpoint(
+        examine(
+            store,
+            tuple,
+            as_family=one,
+            as_layout=layout,
+            given=given,
+            trust=trust,
+            ignores_stamp=ignores_stamp,
+        )
+    )
 
 
 def family_and_layout(text: str) -> tuple[Family, str | None]:
@@ -275,7 +315,9 @@ def family_and_layout(text: str) -> tuple[Family, str | None]:
 
 
 def _way_out(refused: Sequence[Finding], to_be: str) -> str:
-    """The next step: that of the finding if there is one cause, else to read all of them."""
+    """The next step: that of the finding if there is one cause, else what helps against all of them."""
+    if len(refused) > 1 and all(TRUST_WEIGHTS in (finding.hint or "") for finding in refused):
+        return f"{TRUST_WEIGHTS}; `dovetail validate` says all"
     can_pass = to_be != "fingerprinted" and any(_may_pass(finding) for finding in refused)
     tags = "; --allow 'NAME' lets a tensor pass, and tags the result" if can_pass else ""
     step = refused[0].hint if len(refused) == 1 else None

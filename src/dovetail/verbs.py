@@ -1,6 +1,6 @@
 """The verbs that only read: inspect, validate, families."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
@@ -10,17 +10,25 @@ from dovetail.families import all_families
 from dovetail.report import Report
 
 
-def inspect(checkpoint: Path) -> Report:
+def inspect(
+    checkpoint: Path,
+    *,
+    as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    trust: str | None = None,
+) -> Report:
     """What a checkpoint is: family, layout, sizes with their evidence, and what is wrong by its header.
 
-    Moves headers only; takes milliseconds.
+    Moves headers only; takes milliseconds. `as_` (`family` or `family/layout`) asserts what it must be, `set`
+    are values that no file says (`{"text.kv_heads": 2}`), `trust` is the side that counts where `weights`,
+    `config` and `stamp` contradict each other.
 
     Raises:
         UsageError: there is nothing to open.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    with opened(checkpoint) as found:
+    with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
         return found.report
 
 
@@ -28,11 +36,13 @@ def validate(
     checkpoint: Path,
     *,
     as_: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    trust: str | None = None,
     values: bool = False,
     forward: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Whether a checkpoint is whole. `as_` (`family` or `family/layout`) asserts what it must be.
+    """Whether a checkpoint is whole. `as_`, `set` and `trust` are those of `inspect`.
 
     `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
     freshly initialised, values that changed since the certificate was written. `progress` is then told
@@ -44,7 +54,7 @@ def validate(
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    with opened(checkpoint, as_=as_) as found:
+    with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
         report = _with_values(found, progress) if values else found.report
         if not forward:
             return report

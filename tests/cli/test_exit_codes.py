@@ -18,7 +18,7 @@ import sys
 import dovetail.verbs
 from dovetail.cli import main
 
-def broken(path):
+def broken(path, **_):
     raise {error}
 
 dovetail.verbs.inspect = broken

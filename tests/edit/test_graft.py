@@ -302,3 +302,28 @@ def test_a_large_grid_is_interpolated_as_torch_does_it(dtype: str, tmp_path: Pat
     grid = tables["tower"].double().T.reshape(1, 768, 30, 30)
     wanted = F.interpolate(grid, size=(37, 37), mode="bicubic", align_corners=False).reshape(768, -1).T
     torch.testing.assert_close(tables["out"], wanted.to(tables["out"].dtype), rtol=1e-2, atol=1e-6)
+
+
+def test_what_is_said_of_the_target_is_obeyed_or_refused(tmp_path: Path) -> None:
+    """The variant, a setting and a name that there is not; the config that is written says the same."""
+    model = MODELS["llava_onevision"][0]
+    dovetail.make("llava_onevision", tmp_path / "donor", set=model, layout="lmms", dtype="float32")
+    config = tmp_path / "donor" / "config.json"
+    for given, message in (
+        ({"variant": "foo"}, "there is no variant `foo`"),
+        ({"rope_tehta": 1.0}, "llava_onevision has no size or setting `rope_tehta`; did you mean rope_theta"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            dovetail.graft([tmp_path / "donor"], tmp_path / "out", config=config, set=given)
+    given = {"variant": "alternating", "rope_theta": 5.0}
+    dovetail.graft([tmp_path / "donor"], tmp_path / "out", config=config, set=given, to="lmms")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (written["model_type"], written["rope_theta"]) == ("llava_qwen_with_alternating_attn", 5.0)
+    report = dovetail.inspect(tmp_path / "out")
+    assert (report.is_whole, report.variant, report.config["text.rope_theta"].value) == (
+        True,
+        "alternating",
+        5.0,
+    )
+    dovetail.make("llava_onevision", tmp_path / "made", set={**model, "variant": "alternating"}, sparse=True)
+    assert dovetail.inspect(tmp_path / "made").variant == "alternating"

@@ -194,14 +194,19 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no config": (
         lambda f: dovetail.load(without(f, "config.json")),
-        "to run qwen2_vl, vision.heads must be known, and nothing says it\n"
-        "  vision.heads  weights cannot show it\n\n"
-        'hint: put the model\'s config.json beside the weights, or give settings={"vision.heads": ...} '
-        "(on the command line, --set vision.heads=VALUE)",
+        "to run qwen2_vl, vision.heads, text.q_heads, text.kv_heads, text.head_dim must be known, and nothing "
+        "says it\n"
+        "  vision.heads   weights cannot show it\n"
+        "  text.q_heads   the weights only say text.head_dim text.q_heads = 84\n"
+        "  text.kv_heads  the weights only say text.head_dim text.kv_heads = 42\n"
+        "  text.head_dim  the weights only say text.head_dim text.q_heads = 84\n\n"
+        'hint: put the model\'s config.json beside the weights, or give settings={"vision.heads": ..., '
+        '"text.q_heads": ..., "text.kv_heads": ... and 1 more} (on the command line, --set vision.heads=VALUE, '
+        "--set text.q_heads=VALUE, --set text.kv_heads=VALUE and 1 more)",
     ),
     "a value that is none": (
         lambda f: dovetail.load(f, as_="qwen2_vl/hf", settings={"text.heads": 2}),
-        "qwen2_vl has no value `text.heads`\n\nhint: it has text.layers, text.vocab, text.d_model, "
+        "this model has no value `text.heads`; did you mean text.q_heads?\n\nhint: it has text.layers, text.vocab, text.d_model, "
         "text.head_dim, text.q_heads, text.kv_heads, text.d_ff, text.rope_theta, text.rope_scaling, "
         "text.norm_eps, text.activation, text.use_sliding_window",
     ),

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.writing import add_reading_options, assignments
 
 if TYPE_CHECKING:
     from dovetail.run.act import Chunk
@@ -28,10 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="OUT.png", help="draw the chunk (needs matplotlib)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
     parser.add_argument("--dtype", metavar="DTYPE", help="bfloat16, float16, float32; as stored by default")
-    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the checkpoint must be")
-    parser.add_argument(
-        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
-    )
+    add_reading_options(parser)
     parser.add_argument("--json", action="store_true", help="the chunk and its notes as JSON")
     parser.set_defaults(run=run)
 
@@ -40,7 +38,6 @@ def run(options: argparse.Namespace) -> int:
     """Prints the chunk, and what there is to know about it on stderr."""
     from dovetail.cli.generate import token_ids
     from dovetail.cli.output import say
-    from dovetail.cli.writing import assignments
     from dovetail.run.act import Actor
 
     if options.plot:
@@ -58,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         settings=assignments(options.given),
         as_=options.as_,
+        trust=options.trust,
     )
     told = options.instruction if options.tokens is None else token_ids(options.tokens)
     chunk = actor.act(images, told, state, num_steps=options.steps, noise=noise, seed=options.seed)

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         as_=options.as_,
         allow=asked.allow,
         given=assignments(options.given),
+        trust=options.trust,
         to_be="changed",
     ) as source:
         return carry_out(conversion_plan(source, asked), options)

@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
             tolerance=options.tolerance,
             as_=options.as_,
             set=assignments(options.given),
+            trust=options.trust,
             progress=progress,
         )
     if options.json:

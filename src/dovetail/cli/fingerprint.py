@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
             options.checkpoint,
             as_=options.as_,
             set=assignments(options.given),
+            trust=options.trust,
             progress=progress,
         )
     if options.json:

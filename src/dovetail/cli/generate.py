@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.writing import add_reading_options, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="as stored, packed once for this processor, or cut to 8 bits, which is lossy; auto (default) "
         "packs where that saves more time than it takes",
     )
-    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="what the checkpoint must be")
-    parser.add_argument(
-        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
-    )
+    add_reading_options(parser)
     parser.add_argument("--json", action="store_true", help="tokens, text and counts as JSON, at the end")
     parser.set_defaults(run=run)
 
@@ -45,7 +43,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the answer as it comes."""
     from dovetail.cli.output import print_json, print_text, say
-    from dovetail.cli.writing import assignments
     from dovetail.inputs.image_file import read_image
     from dovetail.run.generate import Generator
     from dovetail.run.sampling import Sampling
@@ -60,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         settings=assignments(options.given),
         as_=options.as_,
+        trust=options.trust,
         weights=options.weights,
         new_tokens=options.max_new_tokens,
     )

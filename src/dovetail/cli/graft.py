@@ -4,7 +4,13 @@ import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.sizes import parse_size
-from dovetail.cli.writing import add_writing_options, assignments, carry_out, foretell
+from dovetail.cli.writing import (
+    add_trust_option,
+    add_writing_options,
+    assignments,
+    carry_out,
+    foretell,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow", metavar="NAME", action="append", default=[], help="let a damaged tensor of a donor pass"
     )
+    add_trust_option(parser)
     add_writing_options(parser)
     parser.set_defaults(run=run)
 
@@ -72,7 +79,12 @@ def run(options: argparse.Namespace) -> int:
         allow=options.allow,
     )
     with opened_graft(
-        options.donors, options.config, filling=filling, asked=asked, given=assignments(options.given)
+        options.donors,
+        options.config,
+        filling=filling,
+        asked=asked,
+        given=assignments(options.given),
+        trust=options.trust,
     ) as graft:
         if options.dry_run:
             if options.json:

@@ -2,12 +2,15 @@
 
 import argparse
 
+from dovetail.cli.writing import add_reading_options, assignments
+
 CHECKPOINT = "a folder, a .safetensors/.pth/.pt/.bin/.ckpt file, an index or header listing, http(s)://… or hf://owner/name[@revision]"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add_reading_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)"
     )
@@ -18,7 +21,8 @@ def run(options: argparse.Namespace) -> int:
     """Prints what the checkpoint is; 1 if it is not whole."""
     from dovetail.verbs import inspect
 
-    report = inspect(options.checkpoint)
+    given = assignments(options.given)
+    report = inspect(options.checkpoint, as_=options.as_, set=given, trust=options.trust)
     if options.json:
         from dovetail.cli.output import print_json
 

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         as_=options.as_,
         allow=options.allow,
         given=assignments(options.given),
+        trust=options.trust,
         to_be="changed",
     ) as source:
         return carry_out(merge_plan(source, asked), options)

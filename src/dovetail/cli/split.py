@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         as_=options.as_,
         allow=options.allow,
         given=assignments(options.given),
+        trust=options.trust,
         to_be="changed",
     ) as source:
         plan = split_plan(source, asked, nodes=options.nodes, layers=layers)

@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         found = stamp(
             options.checkpoint,
             set=assignments(options.given),
+            trust=options.trust,
             out=options.out,
             values=not options.no_values,
             overwrite=options.overwrite,

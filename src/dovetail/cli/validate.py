@@ -3,6 +3,7 @@
 import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.writing import add_reading_options, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--forward", action="store_true", help="run it once on made-up input, stage by stage (needs torch)"
     )
-    parser.add_argument("--as", dest="as_", metavar="FAMILY[/LAYOUT]", help="assert what it must be")
+    add_reading_options(parser)
     parser.add_argument(
         "--report", metavar="DIR", help="write report.json and a self-contained report.html there"
     )
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         report = validate(
             options.checkpoint,
             as_=options.as_,
+            set=assignments(options.given),
+            trust=options.trust,
             values=options.values,
             forward=options.forward,
             progress=progress,

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.writing import add_reading_options, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", metavar="IDS", help="token ids instead of made-up ones: 1,2,3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the made-up inputs (default 0)")
-    parser.add_argument(
-        "--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="say what no file says"
-    )
+    add_reading_options(parser)
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--report", metavar="DIR", help="write verify.json and verify.html there")
     parser.set_defaults(run=run)
@@ -38,7 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints every stage; 1 if one of them is not as the reference has it."""
     from dovetail.cli.output import StageBar, print_json, say
-    from dovetail.cli.writing import assignments
     from dovetail.dtypes import dtype_of
     from dovetail.loading.load import load
     from dovetail.parity.backends import backend
@@ -47,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
     usual = "bfloat16" if options.backend == "eager" and not options.against else "float32"
     dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
-    settings = assignments(options.given)
-    reference = load(options.checkpoint, dtype="float32", settings=settings)
-    candidate = load(options.against, dtype="float32", settings=settings) if options.against else None
+    said = {"settings": assignments(options.given), "as_": options.as_, "trust": options.trust}
+    reference = load(options.checkpoint, dtype="float32", **said)
+    candidate = load(options.against, dtype="float32", **said) if options.against else None
     if candidate is not None:
         _check_alike(reference, candidate, options)
     with StageBar("stages") as progress:

@@ -23,6 +23,16 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="say what no file says, e.g. text.kv_heads=2; may be repeated",
     )
+    add_trust_option(parser)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """The option that settles contradictions."""
+    parser.add_argument(
+        "--trust",
+        metavar="SIDE",
+        help="which side counts where they contradict each other: weights, config or stamp",
+    )
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -21,19 +21,23 @@ def diff(
     values: bool = False,
     tolerance: float = 0.0,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Difference:
     """What two checkpoints have in common and what not, by canonical name.
 
     `values` compares the data too. A tensor whose differences have a norm of at most `tolerance` times
-    its own is close, and not different. `as_` and `set` hold for both sides.
+    its own is close, and not different. `as_`, `set` and `trust` hold for both sides.
 
     Raises:
         UsageError: there is nothing to open, or values are asked for where there are none.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
     """
-    with opened(a, as_=as_, given=set) as one, opened(b, as_=as_, given=set) as other:
+    with (
+        opened(a, as_=as_, given=set, trust=trust) as one,
+        opened(b, as_=as_, given=set, trust=trust) as other,
+    ):
         pair = _under_the_same_names(one, other)
         return compare(*pair, values=values or tolerance > 0, tolerance=tolerance, progress=progress)
 

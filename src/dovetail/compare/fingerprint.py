@@ -33,6 +33,7 @@ def fingerprint(
     checkpoint: Path,
     *,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> str:
@@ -42,13 +43,14 @@ def fingerprint(
         CheckpointError: it is of no known family, damaged, or holds no values.
         UsageError: there is nothing to open, or something must be known that no file says.
     """
-    return identify(checkpoint, as_=as_, set=set, progress=progress).fingerprint
+    return identify(checkpoint, as_=as_, set=set, trust=trust, progress=progress).fingerprint
 
 
 def identify(
     checkpoint: Path,
     *,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Identity:
@@ -58,7 +60,7 @@ def identify(
         CheckpointError: it is of no known family, damaged, or holds no values.
         UsageError: there is nothing to open, or something must be known that no file says.
     """
-    with opened(checkpoint, as_=as_, given=set, to_be="fingerprinted") as source:
+    with opened(checkpoint, as_=as_, given=set, trust=trust, to_be="fingerprinted") as source:
         contents = source.contents(progress)
         stamp = source.documents.stamp
         certified = stamp.values.get("fingerprint") if stamp else None

@@ -69,7 +69,8 @@ class Layout(NamedTuple):
     written (`is_writable` false, `note` says whose). Roles in `optional` may be absent here even if
     the family needs them; roles without a mount do not exist in this layout.
     `stores_ties` means that this layout has a tensor of its own for a tied head. `config` makes, for a
-    Blueprint, the config.json of this layout out of the family's.
+    Blueprint, the config.json of this layout out of the family's. `implies` are settings of the family that
+    only the tool has that writes the layout.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Layout(NamedTuple):
     stores_ties: bool = False
     container: Container = SAFETENSORS
     config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    implies: Mapping[str, Any] = _NONE
 
     def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
         """Where a part goes in a model with these roles.
@@ -109,6 +111,7 @@ def layout(
     stores_ties: bool = False,
     container: Container = SAFETENSORS,
     config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None,
+    implies: Mapping[str, Any] = _NONE,
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -118,7 +121,7 @@ def layout(
         return (mount,) if isinstance(mount, Mount) else mount
 
     placed = {role: one(mount) for role, mount in mounts.items()}
-    return Layout(id, placed, writable, note, optional, stores_ties, container, config)
+    return Layout(id, placed, writable, note, optional, stores_ties, container, config, implies)
 
 
 class ConfigKeys(NamedTuple):

@@ -22,6 +22,8 @@ from dovetail.edit.plan import Dropped, Lossy, Output, Plan
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import UsageError
+from dovetail.explain.corrections import set_aside
+from dovetail.explain.documents import SET_ASIDE
 from dovetail.report import Value
 from dovetail.weights.lay_out import lay_out
 from dovetail.weights.vocab import padded, padded_vocab, with_vocab
@@ -40,6 +42,7 @@ def convert(
     without: Words = (),
     pad_vocab: int = 1,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
     overwrite: bool = False,
@@ -65,7 +68,7 @@ def convert(
     asked = Conversion(
         to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow)
     )
-    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+    with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         plan = conversion_plan(source, asked)
         return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 
@@ -80,6 +83,7 @@ def plan_convert(
     without: Words = (),
     pad_vocab: int = 1,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
 ) -> Plan:
@@ -92,7 +96,7 @@ def plan_convert(
     asked = Conversion(
         to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow)
     )
-    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+    with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         return conversion_plan(source, asked)
 
 
@@ -139,7 +143,14 @@ def plan_of(
     lossy: tuple[Lossy, ...] = (),
     assumed: tuple[str, ...] = (),
 ) -> Plan:
-    """A plan whose one source is a checkpoint: everything of it is in an output or named as dropped."""
+    """A plan whose one source is a checkpoint: everything of it is in an output or named as dropped.
+
+    What configs say wrong is put right in those that are written; the certificate sets the rest aside.
+    """
+    written = {name for output in outputs for name in output.side_files}
+    right = [one for one in source.corrections if one.found.document in written]
+    if aside := set_aside(one for one in source.corrections if one not in right):
+        outputs = tuple(one._replace(facts={**one.facts, SET_ASIDE: aside}) for one in outputs)
     return Plan(
         verb=verb,
         source=source.report.path,
@@ -154,6 +165,7 @@ def plan_of(
         findings=source.allowed,
         inherited=source.let_pass_before,
         assumed=assumed,
+        corrected=tuple(map(str, right)),
         copies=source.copies,
     )
 

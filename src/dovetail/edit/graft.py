@@ -12,20 +12,21 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, opened
-from dovetail.declare.blueprint import Blueprint, PlannedLeaf
+from dovetail.declare.blueprint import PlannedLeaf
 from dovetail.declare.family import Family, Layout
 from dovetail.edit.beside.carried import CONFIG, travelling
-from dovetail.edit.beside.config_json import adapted, config_json
+from dovetail.edit.beside.config_json import adapted, config_json, corrected
 from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, words_of, writable_layout
+from dovetail.edit.graft_target import is_place, target_of
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
-from dovetail.errors import CheckpointError, UsageError, listed, suggestion
-from dovetail.explain.documents import Documents, config_documents
+from dovetail.errors import CheckpointError, UsageError, listed
+from dovetail.explain.corrections import Correction, corrections, model_type_of
 from dovetail.explain.leaves import canonical_name
 from dovetail.explain.part_sizes import KnownSizes
-from dovetail.explain.wanted import Described, described, family_of
-from dovetail.families import all_families, family
+from dovetail.explain.variant import VARIANT
+from dovetail.explain.wanted import Described, described
 from dovetail.names import star
 from dovetail.store.open import located
 from dovetail.weights.fresh import fresh
@@ -100,6 +101,7 @@ def graft(
     dtype: Words = (),
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
+    trust: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
     sync: bool = True,
@@ -119,7 +121,7 @@ def graft(
     """
     filling = Filling(words_of(only), interpolate, resize_vocab, seed)
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
-    with opened_graft(donors, config, filling=filling, asked=asked, given=set) as planned:
+    with opened_graft(donors, config, filling=filling, asked=asked, given=set, trust=trust) as planned:
         return execute(checked(planned), os.fspath(out), Writing(overwrite, resume, sync), progress)
 
 
@@ -137,6 +139,7 @@ def plan_graft(
     dtype: Words = (),
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
+    trust: str | None = None,
 ) -> Graft:
     """What `graft` would write, and what would become of each leaf, from headers alone.
 
@@ -146,7 +149,7 @@ def plan_graft(
     """
     filling = Filling(words_of(only), interpolate, resize_vocab, seed)
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
-    with opened_graft(donors, config, filling=filling, asked=asked, given=set) as planned:
+    with opened_graft(donors, config, filling=filling, asked=asked, given=set, trust=trust) as planned:
         return planned
 
 
@@ -158,18 +161,22 @@ def opened_graft(
     filling: Filling = _PLAIN,
     asked: Conversion = _NO_CHANGES,
     given: Mapping[str, Any] | None = None,
+    trust: str | None = None,
 ) -> Iterator[Graft]:
     """Opens donors and target and says what would go where.
 
     `config` is a config.json or a folder with one, here or elsewhere, or a published size as
-    FAMILY/SIZE; `given` are sizes and settings that it does not say.
+    FAMILY/SIZE; `given` are sizes and settings that it does not say. `trust` is about the donors.
 
     Raises:
         CheckpointError: a donor is of no known family or damaged.
         UsageError: the target is not known, or its sizes are not.
     """
     with ExitStack() as stack:
-        sources = [stack.enter_context(opened(one, allow=asked.allow, to_be="changed")) for one in donors]
+        sources = [
+            stack.enter_context(opened(one, trust=trust, allow=asked.allow, to_be="changed"))
+            for one in donors
+        ]
         yield _planned(sources, os.fspath(config), filling, asked, given=given or {})
 
 
@@ -185,7 +192,8 @@ def _planned(
         raise UsageError(
             f"--resize-vocab {filling.resize_vocab} leaves no rows", hint="give a number above 0"
         )
-    one, documents, published = _target(config, given)
+    one, documents, published = target_of(config, given)
+    given = documents.given
     if filling.resize_vocab:
         given = {**given, **{f"{role}.vocab": filling.resize_vocab for role in _with_vocab(one)}}
         documents = documents._replace(given=given)
@@ -204,7 +212,8 @@ def _planned(
         format=format_of(asked.format),
         max_shard_size=asked.max_shard_size,
     )
-    texts = _side_files(config, model, leaves, donors, filling)
+    wrong = corrections(one, model.plan.kinds, documents, model.config)
+    texts = _side_files(config, model, leaves, donors, filling, wrong=wrong)
     plan = Plan(
         verb="graft",
         source=" + ".join(donor.report.path for donor in donors),
@@ -215,6 +224,7 @@ def _planned(
         stores=tuple(donor.store for donor in donors),
         config=model.config,
         lossy=lossy,
+        corrected=tuple(str(each) for each in wrong if each.found.document in texts),
         findings=tuple(finding for donor in donors for finding in donor.allowed),
     )
     rows = (*work.rows(), *work.left_over())
@@ -232,38 +242,6 @@ def checked(graft: Graft) -> Plan:
             graft.problems[0], more=listed(graft.problems[1:], 3) or None, hint="--dry-run shows both sides"
         )
     return graft.plan
-
-
-def _target(
-    config: str, given: Mapping[str, Any]
-) -> tuple[Family, Documents, Mapping[str, int | str] | None]:
-    """The family to build, what is said about it, and its published sizes if these were asked for."""
-    if _is_place(config):
-        documents = config_documents(*located(config))._replace(given=dict(given))
-        return family_of(documents, all_families(), config), documents, None
-    id, _, size = config.partition("/")
-    if id not in {one.id for one in all_families()}:
-        raise UsageError(
-            f"`{config}` is no file, and no family is called `{id}`",
-            hint="give a config.json, a folder with one, hf://owner/name, or FAMILY/SIZE as in qwen2_vl/2b",
-        )
-    one = family(id)
-    if size not in one.sizes:
-        raise UsageError(
-            f"`{config}` is no file, and "
-            + (f"{id} has no published size `{size}`" if size else f"it says no size of {id}"),
-            hint=suggestion(
-                config,
-                published := [f"{one.id}/{name}" for name in one.sizes],
-                f"published sizes: {', '.join(published)}",
-            ),
-        )
-    return one, Documents(given=dict(given)), one.sizes[size]
-
-
-def _is_place(config: str) -> bool:
-    """Whether the target is a file or a folder, here or elsewhere, and no published size."""
-    return "://" in config or os.path.exists(config)
 
 
 def _with_vocab(one: Family) -> list[str]:
@@ -446,6 +424,8 @@ def _side_files(
     leaves: Sequence[Leaf],
     donors: Sequence[Checkpoint],
     filling: Filling,
+    *,
+    wrong: Sequence[Correction],
 ) -> dict[str, bytes]:
     """The target's own files, then what a donor of the language model has of a tokenizer."""
     texts: dict[str, bytes] = {}
@@ -454,23 +434,28 @@ def _side_files(
             for name, data in travelling(donor.store).items():
                 if "config" not in name or "token" in name:
                     texts.setdefault(name, data)
-    if _is_place(config):
+    if is_place(config):
         folder, name = located(config)
         names = [CONFIG] if name else [one for one in folder.files() if one.endswith(_BESIDE)]
         texts |= {one: folder.read(name or one) for one in names if not one.endswith("index.json")}
+    for name in texts:
+        if here := [each for each in wrong if each.found.document == name]:
+            texts[name] = corrected(texts[name], here)
     if CONFIG in texts:
         changes = {"vocab_size": filling.resize_vocab} if filling.resize_vocab else {}
         texts[CONFIG] = adapted(texts[CONFIG], changes)
     else:
         dtype = max({one.dtype for one in leaves}, key=[one.dtype for one in leaves].count)
-        texts[CONFIG] = _generated(model.plan, dtype)
+        texts[CONFIG] = _generated(model, dtype)
     return texts
 
 
-def _generated(plan: Blueprint, dtype: str) -> bytes:
+def _generated(model: Described, dtype: str) -> bytes:
     from dovetail.dtypes import DTYPES
 
+    plan, said = model.plan, {name: one.value for name, one in model.config.items() if one.source == "stamp"}
     is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
-    return (
-        json.dumps(config_json(plan, dtype=DTYPES[dtype].torch, is_tied=is_tied), indent=2) + "\n"
-    ).encode()
+    written = config_json(plan, dtype=DTYPES[dtype].torch, is_tied=is_tied, settings=said)
+    if VARIANT in said:
+        written["model_type"] = model_type_of(plan.family, written["model_type"], said[VARIANT])
+    return (json.dumps(written, indent=2) + "\n").encode()

@@ -9,9 +9,10 @@ from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.declare.family import Family, Layout
 from dovetail.dtypes import Dtype, dtype_of
 from dovetail.edit.beside.config_json import config_json
-from dovetail.edit.settings import sorted_out, with_settings
+from dovetail.edit.settings import Told, sorted_out, with_settings
 from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError, suggestion
+from dovetail.explain.corrections import model_type_of
 from dovetail.explain.part_sizes import KnownSizes
 from dovetail.families import family as family_of
 from dovetail.store.safetensors.write import INDEX
@@ -67,7 +68,7 @@ def make(
     plan = blueprint(one, _changed(one, chosen, told.sizes))
     target = one.layout(layout) if layout else next(one for one in one.layouts if one.is_writable)
     spelled = _whole_bytes(told.dtype or dtype)
-    side = _side_files(plan, target, spelled, told.settings)
+    side = _side_files(plan, target, spelled, told)
     tensors = _laid_out(plan, target, spelled.name, seed)
     files = output_files(tensors, target.container, max_shard_size=max_shard_size)
     total = sum(file.size for file in files)
@@ -105,10 +106,12 @@ def _hole(_: OutputTensor, __: BlockFile) -> None:
     return None
 
 
-def _side_files(plan: Blueprint, layout: Layout, dtype: Dtype, settings: Mapping[str, Any]) -> dict[str, str]:
+def _side_files(plan: Blueprint, layout: Layout, dtype: Dtype, told: Told) -> dict[str, str]:
     is_tied = None if not plan.family.ties else not any(role in plan.kinds for role in plan.family.ties)
     config = config_json(plan, dtype=dtype.torch, is_tied=is_tied, layout=layout)
-    config = with_settings(config, plan, settings)
+    config = with_settings(config, plan, told.settings)
+    if told.variant is not None:
+        config["model_type"] = model_type_of(plan.family, config["model_type"], told.variant)
     return {"config.json": json.dumps(config, indent=2) + "\n"} if config else {}
 
 

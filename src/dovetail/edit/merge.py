@@ -28,6 +28,7 @@ def merge(
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
     overwrite: bool = False,
@@ -45,7 +46,7 @@ def merge(
         WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(to, format, max_shard_size, allow=words_of(allow))
-    with opened(directory, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+    with opened(directory, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         plan = merge_plan(source, asked)
         return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 

@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     `parts` are the kinds by role and `config` the values that go into the certificates. `copies` are
     second names of tensors, with the name that is kept: they must be equal. `findings` is damage that
     is let pass, `inherited` what was let pass before, `promised` the fingerprint that the result must
-    have, `assumed` what written configs say although nothing said it.
+    have, `assumed` what written configs say although nothing said it, `corrected` what they said wrong.
     """
 
     verb: str
@@ -101,6 +101,7 @@ class Plan(NamedTuple):
     promised: str | None = None
     inherited: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         layouts = " and ".join(sorted({output.layout for output in self.outputs}))
@@ -183,6 +184,7 @@ class Plan(NamedTuple):
             "dropped": [{"reason": one.reason, "tensors": list(one.names)} for one in self.dropped],
             "lossy": [one._asdict() for one in self.lossy],
             "assumed": list(self.assumed),
+            "corrected": list(self.corrected),
             "findings": [finding.as_json() for finding in self.findings],
             "units": [_unit(tensor) for tensor in self.tensors],
         }

@@ -10,6 +10,8 @@ from dovetail.declare.family import Family
 from dovetail.declare.part import Setting
 from dovetail.edit.beside.config_json import put, value_at, written_section
 from dovetail.errors import UsageError, listed
+from dovetail.explain.given import check_variant
+from dovetail.explain.variant import VARIANT
 
 DTYPE = "dtype"
 # kinds of values of which one can stand for another
@@ -17,11 +19,12 @@ _ALIKE: tuple[Any, ...] = (bool, (int, float), (list, tuple))
 
 
 class Told(NamedTuple):
-    """What was said: sizes and kinds of parts, settings by their full names, the dtype of the weights."""
+    """What was said: sizes and kinds of parts, settings by full names, dtype of the weights, the variant."""
 
     sizes: dict[str, int | str]
     settings: dict[str, Any]
     dtype: str | None
+    variant: str | None
 
 
 def sorted_out(family: Family, given: Mapping[str, Any]) -> Told:
@@ -32,7 +35,10 @@ def sorted_out(family: Family, given: Mapping[str, Any]) -> Told:
     Raises:
         UsageError: the family has neither a size nor a setting of a name.
     """
-    told = Told({}, {}, str(given[DTYPE]) if DTYPE in given else None)
+    dtype = str(given[DTYPE]) if DTYPE in given else None
+    told = Told({}, {}, dtype, given.get(VARIANT) if family.variants else None)
+    if told.variant is not None:
+        check_variant(told.variant, family.variants.values())
     settings = [name for name, _ in _settings(family)]
     for name, value in given.items():
         whole = [full for full in dict.fromkeys(settings) if name in (full, full.rpartition(".")[2])]
@@ -42,7 +48,7 @@ def sorted_out(family: Family, given: Mapping[str, Any]) -> Told:
             told.settings[name if name in whole else whole[0]] = value
         elif whole:
             raise UsageError(f"several parts have a {name}", hint=f"say which: {listed(whole, 6)}")
-        elif name != DTYPE:
+        elif name != DTYPE and (name != VARIANT or not family.variants):
             raise _unknown(family, name)
     return told
 

@@ -79,6 +79,7 @@ def split(
     max_shard_size: int = DEFAULT_SHARD,
     dtype: Words = (),
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
     overwrite: bool = False,
@@ -97,7 +98,7 @@ def split(
         WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
-    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+    with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         plan = split_plan(source, asked, nodes=nodes, layers=layers)
         return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
 
@@ -112,6 +113,7 @@ def plan_split(
     max_shard_size: int = DEFAULT_SHARD,
     dtype: Words = (),
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
 ) -> Plan:
@@ -122,7 +124,7 @@ def plan_split(
         UsageError: the numbers do not fit the model.
     """
     asked = Conversion(to, format, max_shard_size, words_of(dtype), allow=words_of(allow))
-    with opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed") as source:
+    with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         return split_plan(source, asked, nodes=nodes, layers=layers)
 
 

@@ -8,16 +8,19 @@ listed. The weights are never touched.
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, examined
 from dovetail.declare.reference import referenced
 from dovetail.edit.conversion import Words, words_of
-from dovetail.edit.set_values import check_given, resolved
+from dovetail.edit.set_values import check_given
 from dovetail.edit.write.certificate import as_text, certificate, certificate_name
 from dovetail.edit.write.fetch import commit_of
 from dovetail.errors import UsageError, listed
-from dovetail.explain.documents import STAMP, Document
+from dovetail.explain.corrections import set_aside
+from dovetail.explain.documents import SET_ASIDE, STAMP, Document
+from dovetail.explain.given import resolved
 from dovetail.report import Value, counted
 from dovetail.store.folder import LocalFolder
 from dovetail.store.open import open_checkpoint
@@ -69,13 +72,16 @@ def stamp(
     overwrite: bool = False,
     dry_run: bool = False,
     as_: str | None = None,
+    trust: str | None = None,
     allow: Words = (),
     progress: Progress | None = None,
 ) -> Stamped:
     """Writes `dovetail.json` beside a checkpoint, or into the folder `out`.
 
     `set` are values that no file says (`{"norm_first": True}`); without `values` the tensors are not
-    hashed. An older stamp that says otherwise is replaced only with `overwrite`.
+    hashed. `trust` is the side that counts where `weights`, `config` and `stamp` contradict each other; the
+    stamp says what counts, and which statements of configs are set aside. An older stamp that says otherwise
+    is replaced only with `overwrite`, or if another side is trusted.
 
     Raises:
         CheckpointError: it is of no known family, damaged beyond `allow`, or contradicts what is set.
@@ -83,14 +89,17 @@ def stamp(
         WriteError: the place cannot be written to; what was there is as it was.
     """
     with open_checkpoint(checkpoint) as store:
-        source, old, notes = _examined(store, as_, set or {}, allow=words_of(allow), overwrite=overwrite)
+        look = partial(examined, store, as_=as_, trust=trust)
+        source, old, notes = _examined(look, set or {}, allow=words_of(allow), overwrite=overwrite)
+        overwrite = overwrite or trust == "weights"
         place, name = _place(store, os.fspath(checkpoint), out, overwrite=overwrite)
         contents = _contents(source, old, values=values and not dry_run, progress=progress)
         _check_hashes(contents, old, name, overwrite=overwrite)
-        texts = {name: as_text(_stamp(source, contents, old))}
-        if source.family.side_file is not None:
-            file, maker = source.family.side_file
-            texts[file] = _side_file(source, place, file, maker, overwrite=overwrite)
+        texts = _side_files(source, place, overwrite=overwrite)
+        notes += [f"put right: {one}" for one in source.corrections if one.found.document in texts]
+        aside = [one for one in source.corrections if one.found.document not in texts]
+        notes += [f"set aside: {one.found.place} says {one.found.value}, {one.value} counts" for one in aside]
+        texts = {name: as_text(_stamp(source, contents, old, set_aside(aside))), **texts}
         files = {os.path.join(place, name): data for name, data in texts.items()}
         for path, data in () if dry_run else files.items():
             replace_file(path, data)
@@ -108,16 +117,20 @@ def stamp(
 
 
 def _examined(
-    store: Store, as_: str | None, given: Mapping[str, Any], *, allow: Collection[str], overwrite: bool
+    look: Callable[..., Checkpoint], given: Mapping[str, Any], *, allow: Collection[str], overwrite: bool
 ) -> tuple[Checkpoint, Document | None, list[str]]:
     """The checkpoint with what is given, its older stamp, and what had to be left out of that."""
-    first = examined(store, as_=as_)
+    first = look()
     old = first.documents.stamp
     if first.documents.nodes or first.documents.node:
         raise UsageError(
             "a node of a split model has its certificate already", hint="`dovetail merge` it first"
         )
-    against = [finding for finding in first.report.findings if finding.code in _ABOUT_STAMP]
+    against = [
+        finding
+        for finding in first.report.findings
+        if finding.code in _ABOUT_STAMP and finding.severity == "error"
+    ]
     notes = []
     if against:
         name = old.name if old else STAMP
@@ -129,12 +142,12 @@ def _examined(
                 hint="--overwrite writes it anew, from the weights and what else is known",
             )
         notes.append(f"nothing was taken from the older {name}: {why}")
-        first = examined(store, as_=as_, ignores_stamp=True)
+        first = look(ignores_stamp=True)
     source = first.usable(allow=allow, to_be="stamped")
     if given:
         full = resolved(given, source.report.config)
         check_given(full, source, overwrite=overwrite)
-        again = examined(store, as_=as_, given=full, ignores_stamp=bool(against))
+        again = look(given=full, ignores_stamp=bool(against))
         source = again.usable(allow=allow, to_be="stamped")
     return source, old, notes
 
@@ -201,7 +214,9 @@ def _check_hashes(
         )
 
 
-def _stamp(source: Checkpoint, contents: Mapping[str, LeafContent], old: Document | None) -> dict[str, Any]:
+def _stamp(
+    source: Checkpoint, contents: Mapping[str, LeafContent], old: Document | None, aside: Mapping[str, Any]
+) -> dict[str, Any]:
     """The certificate; what an older one says of the past is kept."""
     hashes = _hashes(old)
     kept = {
@@ -222,6 +237,7 @@ def _stamp(source: Checkpoint, contents: Mapping[str, LeafContent], old: Documen
         "source": past.get("source") or origin,
         "allowed": list(dict.fromkeys([*allowed, *(finding.message for finding in source.allowed)])),
         **{key: past[key] for key in ("dropped", "lossy") if key in past},
+        **({SET_ASIDE: dict(aside)} if aside else {}),
     }
     return certificate(
         family=source.family,
@@ -245,15 +261,17 @@ def _known(source: Checkpoint, old: Document | None) -> dict[str, Value]:
     for name, value in values.items():
         said = config.get(name)
         is_old = value.source == "stamp" and old is not None and value.evidence.startswith(f"{old.name}:")
-        if is_old and isinstance(said, dict) and isinstance(said.get("evidence"), str):
-            values[name] = Value(value.value, str(said.get("source", "stamp")), said["evidence"])
+        if is_old and isinstance(said, dict) and (said.get("evidence") or said.get("source") == "weights"):
+            values[name] = Value(value.value, str(said.get("source", "stamp")), str(said.get("evidence")))
     return values
 
 
-def _side_file(source: Checkpoint, place: str, name: str, maker: str, *, overwrite: bool) -> bytes:
+def _side_files(source: Checkpoint, place: str, *, overwrite: bool) -> dict[str, bytes]:
     """The side file that the project of the family itself writes, out of the one that is there."""
+    if source.family.side_file is None:
+        return {}
+    name, maker = source.family.side_file
     text = source.store.side_file(name)
     if os.path.exists(os.path.join(place, name)):
         text = LocalFolder(place).read(name)
-    made: bytes = referenced(maker)(source, _known(source, None), text, overwrite=overwrite)
-    return made
+    return {name: referenced(maker)(source, _known(source, None), text, overwrite=overwrite)}

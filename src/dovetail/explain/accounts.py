@@ -11,11 +11,12 @@ from dovetail.declare.family import Family, Mount
 from dovetail.declare.part import Part
 from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
-from dovetail.explain.documents import Documents
+from dovetail.explain.documents import Documents, Found
 from dovetail.explain.match import PartMatch, RowMatch
 from dovetail.explain.name_groups import top_modules
 from dovetail.explain.sizes import Inference, vote_shape
 from dovetail.explain.strays import Sighting, places_of
+from dovetail.explain.trust import judged
 from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
 from dovetail.store.store import Entry, Kinds, Store, kinds_of, total_bytes, total_elements
 
@@ -63,17 +64,23 @@ def part_reports(
 
 
 def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:
-    """The tied tensors of the family: stored or not, and what the config's flag says."""
+    """The tied tensors of the family: stored or not, and what the config's flag says, if it counts."""
     found = []
     for role, leaf in one.family.ties.items():
-        text = leaf.split(".")[0]
-        if text not in one.roles:
+        if leaf.split(".")[0] not in one.roles:
             continue
-        roots = one.family.config.roots.get(text, ("",))
-        flag = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
-        value = flag.value if flag and isinstance(flag.value, bool) else None
-        found.append(Tie(role, leaf, role in one.roles, value))
+        flag = tie_flag(one.family, leaf, documents)
+        is_overruled = flag is not None and (documents.trust == "weights" or documents.has_set_aside(flag))
+        is_tied = is_overruled and role not in one.roles and not _bare_model(one, role, documents)
+        found.append(Tie(role, leaf, role in one.roles, flag.value if flag and not is_tied else None))
     return tuple(found)
+
+
+def tie_flag(family: Family, leaf: str, documents: Documents) -> Found | None:
+    """Where a config says whether a head is tied to a leaf."""
+    roots = family.config.roots.get(leaf.split(".", maxsplit=1)[0], ("",))
+    flag = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
+    return flag if flag and isinstance(flag.value, bool) else None
 
 
 def accounting(
@@ -337,28 +344,31 @@ def _bare_model(one: Explanation, role: str, documents: Documents) -> str | None
 
 
 def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
-    for tie in ties(one, documents):
-        if tie.is_lost and (bare := _bare_model(one, tie.role, documents)):
+    for role, leaf in one.family.ties.items():
+        flag = tie_flag(one.family, leaf, documents) if leaf.split(".")[0] in one.roles else None
+        is_lost = flag is not None and role not in one.roles and flag.value is False
+        if is_lost and (bare := _bare_model(one, role, documents)):
             yield Finding(
                 code="no-head",
                 severity="note",
-                part=tie.role,
-                message=f"{tie.role} is not here: this is {bare}, which has none",
+                part=role,
+                message=f"{role} is not here: this is {bare}, which has none",
                 hint="it gives hidden states and no logits; for those, find the model with its head",
             )
-        elif tie.is_lost:
-            yield Finding(
+        elif flag is not None and is_lost:
+            finding = Finding(
                 code="tie-flag",
                 severity="error",
-                part=tie.role,
-                message=f"{tie.role} is not in the file, and the config says tie_word_embeddings = false",
-                hint="a loader that believes it leaves it random; set it to true, or find the tensor",
+                part=role,
+                message=f"{role} is not in the file, and the config says tie_word_embeddings = false",
+                hint="set the flag to true, or find the tensor: a loader that believes it leaves it random",
             )
-        if tie.is_stored and tie.flag is True:
+            yield judged(finding, kept="weights", found=flag, documents=documents)
+        if flag is not None and role in one.roles and flag.value is True:
             yield Finding(
                 code="tie-flag",
                 severity="note",
-                part=tie.role,
-                message=f"{tie.role} is stored and used although the config says tie_word_embeddings = true",
+                part=role,
+                message=f"{role} is stored and used although the config says tie_word_embeddings = true",
                 hint="`dovetail validate --values` compares it with the embedding",
             )

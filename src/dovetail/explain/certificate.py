@@ -8,9 +8,10 @@ from typing import Any
 
 from dovetail.errors import DovetailError, listed
 from dovetail.explain.detect import Explanation
-from dovetail.explain.documents import Document
+from dovetail.explain.documents import Document, Documents
 from dovetail.explain.leaves import leaf_headers, leaf_names
 from dovetail.explain.sizes import Inference
+from dovetail.explain.trust import overruled
 from dovetail.names import star
 from dovetail.report import Finding, counted
 from dovetail.store.store import Store
@@ -64,8 +65,25 @@ def certificate_findings(
             severity="error",
             message=f"{stamp.name} does not fit the file: {'; '.join(causes)}",
             hint="the file was changed by a tool that does not know the certificate; "
-            "`dovetail stamp --overwrite` writes it anew",
+            "`--trust weights` goes on with what is here, `dovetail stamp --trust weights` writes it anew",
         )
+
+
+def held_against(
+    documents: Documents, one: Explanation, inference: Inference, store: Store
+) -> tuple[list[Finding], Documents]:
+    """What the certificate says otherwise than the file, and the documents without one that is of no use.
+
+    Whoever trusts another side goes on without what it says.
+    """
+    if documents.stamp is None or documents.node is not None:
+        return [], documents
+    found = list(certificate_findings(documents.stamp, one, inference, store))
+    if any(finding.code == "other-certificate" for finding in found):
+        documents = documents._replace(stamp=None)
+    if documents.trust not in (None, "stamp"):
+        found = [overruled(finding, documents.trust) for finding in found]
+    return found, documents
 
 
 def _causes(stamp: Document, here: Headers) -> tuple[list[str], int]:
@@ -93,7 +111,8 @@ def _other(stamp: Document, why: str) -> Finding:
         code="other-certificate",
         severity="error",
         message=f"{stamp.name} is the certificate of another checkpoint: {why}",
-        hint=f"remove {stamp.name}, or put the right one there; `dovetail stamp --overwrite` writes it anew",
+        hint=f"remove {stamp.name}, or put the right one there; `--trust weights` goes on without it, "
+        "`dovetail stamp --trust weights` writes it anew",
     )
 
 

@@ -5,16 +5,17 @@ and a labelled convention; where they contradict a shape, or each other, both ar
 settles is listed as undetermined.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from dovetail.declare.family import Family
 from dovetail.declare.part import Derived, LayerKinds, Part, Setting
 from dovetail.dims import Size, Solver, Source
 from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
-from dovetail.explain.documents import Documents, Found
+from dovetail.explain.documents import GIVEN, Documents, Found, Side
 from dovetail.explain.match import PartMatch
 from dovetail.explain.sizes import Inference
+from dovetail.explain.trust import judged
 from dovetail.report import Finding, Value
 
 
@@ -29,6 +30,8 @@ def fill_config(
     ]
     for part in parts:
         part.settle()
+    for part in parts:
+        part.assume()
     values: dict[str, Value] = {}
     findings: list[Finding] = []
     for part in parts:
@@ -36,24 +39,47 @@ def fill_config(
             part.dims()
             | part.derived()
             | part.subsets()
-            | part_settings(part.role, part.part, one.family, documents)
+            | part_settings(part.role, part.part, one.family, documents, part.findings)
         )
         part.check_equations()
-        part.check_kinds()
+        part.check_layers()
+        part.check_kind(one.family.parts[part.role])
         findings += part.findings
     is_cut_out = len(one.roles) == 1 < len(one.family.parts) - len(one.family.optional)
-    return values | ({} if is_cut_out else family_settings(one.family, documents)), findings
+    if is_cut_out:
+        return values, findings
+    settings = family_settings(one.family, documents, findings)
+    implied = {name: value for name, value in _implied(one).items() if settings[name].source in _ASSUMED}
+    return values | settings | implied, findings
 
 
-def family_settings(family: Family, documents: Documents) -> dict[str, Value]:
-    """What no weight shows and no single part owns."""
-    values = {setting.name: _setting(setting, setting.name, documents, ("",)) for setting in family.settings}
+def _implied(one: Explanation) -> dict[str, Value]:
+    """What the names of the file say of the tool that wrote it."""
+    if not isinstance(one.layout, str):
+        return {}
+    implies = one.family.layout(one.layout).implies.items()
+    return {name: Value(value, "weights", f"the names of layout {one.layout}") for name, value in implies}
+
+
+def family_settings(
+    family: Family, documents: Documents, findings: list[Finding] | None = None
+) -> dict[str, Value]:
+    """What no weight shows and no single part owns; `findings` gets what is said in two ways."""
+    values = {
+        setting.name: _setting(setting, setting.name, documents, ("",), findings)
+        for setting in family.settings
+    }
     quiet = {setting.name for setting in family.settings if setting.is_quiet}
     return {name: value for name, value in values.items() if name not in quiet or value.source != "default"}
 
 
-def part_settings(role: str, part: Part, family: Family, documents: Documents) -> dict[str, Value]:
-    """What the kind of a part says by itself, and what no weight shows of it."""
+def part_settings(
+    role: str, part: Part, family: Family, documents: Documents, findings: list[Finding] | None = None
+) -> dict[str, Value]:
+    """What the kind of a part says by itself, and what no weight shows of it.
+
+    `findings` gets what is said in two ways.
+    """
     evidence = f"the names of a {part.id}"
     values = {
         f"{role}.{name}": Value(value, "weights", evidence) for name, value in part.facts.constants.items()
@@ -64,15 +90,23 @@ def part_settings(role: str, part: Part, family: Family, documents: Documents) -
     roots = family.config.roots.get(role, ("",))
     for name, setting in named:
         if not setting.when or values[f"{role}.{setting.when}"].value:
-            values[name] = _setting(setting, name, documents, roots)
+            values[name] = _setting(setting, name, documents, roots, findings)
     return values
 
 
-def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str, ...]) -> Value:
-    if stamped := documents.stamped(name):
-        return Value(stamped.value, "stamp", stamped.place)
-    if configured := documents.find(setting.spellings, roots):
-        return Value(configured.value, "config", configured.place)
+def _setting(
+    setting: Setting, name: str, documents: Documents, roots: tuple[str, ...], findings: list[Finding] | None
+) -> Value:
+    said = documents.said(name, setting.spellings, roots)
+    if findings is not None:
+        others = {one.side: one for one in reversed(said[1:]) if one.side != said[0].side}
+        findings += [
+            _two_ways(name, said[0], one, documents)
+            for one in others.values()
+            if not _is_same(said[0].value, one.value)
+        ]
+    if said:
+        return Value(said[0].value, said[0].source, said[0].place)
     if setting.null is not None and (where := documents.null_at(setting.spellings, roots)):
         return Value(setting.null, "config", f"{where} = null")
     if setting.unsaid is not None and (kind := documents.model_type):
@@ -81,6 +115,32 @@ def _setting(setting: Setting, name: str, documents: Documents, roots: tuple[str
         return Value(setting.default, "default", setting.why)
     return Value(None, "undetermined", "weights cannot show it")
 
+
+def _is_same(a: object, b: object) -> bool:
+    """Whether two values mean the same: a list is a tuple, and what is empty is not there.
+
+    Of two maps the keys that both have count, but for those that are settings of their own.
+    """
+    if isinstance(a, dict) and isinstance(b, dict):
+        return all(a[key] == b[key] for key in (a.keys() & b.keys()) - _APART)
+    return a == b or (not a and not b and not isinstance(a, bool) and not isinstance(b, bool))
+
+
+def _two_ways(name: str, kept: Found, found: Found, documents: Documents) -> Finding:
+    """Certificate, config and caller say different things of what no weight shows."""
+    finding = Finding(
+        code=f"{found.side}-conflict",
+        severity="error",
+        part=name.rpartition(".")[0] or None,
+        message=f"{name} is {kept.value} in {kept.place} and {found.value} in {found.place}",
+    )
+    return judged(finding, kept=kept.side, found=found, documents=documents)
+
+
+_ASSUMED = ("default", "undetermined")
+
+# `rope_parameters` of transformers 5 have what `rope_theta` was before.
+_APART = frozenset({"rope_theta"})
 
 # How many token rows are tokens, where a table has rows of padding.
 USED = Setting("vocab_used", ())
@@ -115,24 +175,25 @@ class _PartConfig:
         return self.solver.get(f"{self.role}.{dim}")
 
     def settle(self) -> None:
-        """Gives every open dim a value from the first source that has one that fits, conventions last."""
+        """Gives every open dim a value from the first source that has one that fits."""
         for dim in self.part.dims:
-            for found, source in self.said(dim) if self.size(dim) is None else ():
-                if self._assign(dim, found.value, source, found.place):
+            for found in self.said(dim) if self.size(dim) is None else ():
+                if self._assign(dim, found.value, found.source, found.place):
                     break
                 self.findings.append(self._impossible(dim, found))
+
+    def assume(self) -> None:
+        """Gives every dim that is open still what a published size or a convention has."""
         for dim in self.part.dims:
             if self.size(dim) is None:
                 self._default(dim)
 
-    def said(self, dim: str) -> Iterator[tuple[Found, Source]]:
-        """What the stamp and the config files say about a dim."""
-        if stamped := self.documents.stamped(f"{self.role}.{dim}"):
-            yield stamped, "stamp"
-        if found := self.documents.find(self.part.facts.spellings.get(dim, ()), self.roots):
-            yield found, "config"
-        elif preset := self._preset(dim):
-            yield preset, "config"
+    def said(self, dim: str) -> list[Found]:
+        """What the caller, the stamp and the config files say about a dim, what counts first."""
+        said = self.documents.said(f"{self.role}.{dim}", self.part.facts.spellings.get(dim, ()), self.roots)
+        if not any(one.side == "config" for one in said) and (preset := self._preset(dim)):
+            return self.documents.ranked([*said, preset])
+        return said
 
     def _preset(self, dim: str) -> Found | None:
         """A dim of a size that the config names: openpi's `paligemma_variant: gemma_2b`."""
@@ -184,13 +245,14 @@ class _PartConfig:
                 values[name] = self._undetermined(dim)
                 continue
             values[name] = Value(size.value, size.source, self.inference.evidence(self.role, size))
-            for found, source in self.said(dim):
+            said = self.said(dim)
+            for found in said[:1] if dim == "vocab" else said:
                 cause = (self.solver.root(name), found.place)
                 if dim == "vocab" and type(found.value) is int and 0 < found.value < size.value:
-                    values[f"{self.role}.vocab_used"] = Value(found.value, source, found.place)
+                    values[f"{self.role}.vocab_used"] = Value(found.value, found.source, found.place)
                 if type(found.value) is int and found.value != size.value and cause not in self.said_before:
                     self.said_before.add(cause)
-                    self.findings.append(self._contradiction(dim, size, found, source))
+                    self.findings.append(self._contradiction(dim, size, found))
         return values
 
     def derived(self) -> dict[str, Value]:
@@ -202,9 +264,9 @@ class _PartConfig:
                 continue
             value, evidence = rule.compute(sizes)
             values[f"{self.role}.{rule.name}"] = Value(value, "weights", evidence)
-            found = self.documents.find(rule.spellings, self.roots)
-            if found and not rule.agrees(found.value, sizes):
-                self.findings.append(self._derived_conflict(rule, value, found))
+            for found in self.documents.said(f"{self.role}.{rule.name}", rule.spellings, self.roots):
+                if not rule.agrees(found.value, sizes):
+                    self.findings.append(self._derived_conflict(rule, value, found))
         return values
 
     def subsets(self) -> dict[str, Value]:
@@ -240,7 +302,7 @@ class _PartConfig:
                     )
                 )
 
-    def check_kinds(self) -> None:
+    def check_layers(self) -> None:
         """Every layer is of one kind, the one that a config says."""
         members = {name: value.value for name, value in self.subsets().items()}
         for rule in self.part.facts.layer_kinds:
@@ -259,11 +321,32 @@ class _PartConfig:
                     self.findings.append(self._kind_finding(rule, member, what, known))
                 elif said and isinstance(said.value, list) and said.value[member : member + 1] != of:
                     there = said.value[member] if member < len(said.value) else "not there"
-                    self.findings.append(
-                        self._kind_finding(
-                            rule, member, f"{of[0]} by its tensors", f"{there} in {said.place}"
-                        )
+                    found_here = self._kind_finding(
+                        rule, member, f"{of[0]} by its tensors", f"{there} in {said.place}"
                     )
+                    self.findings.append(self._judged(found_here, said))
+
+    def check_kind(self, kinds: Iterable[Part]) -> None:
+        """Of several kinds of a part, the tensors are of the one that certificate and config name."""
+        mine, kinds = self.part, tuple(kinds)
+        named, place = self.documents.named_kinds(kinds, self.roots)
+        said = [place] if place and not any(part.id == mine.id for part in named) else []
+        stamp, stamped = self.documents.stamp, self.documents.kind(self.role)
+        if stamp and stamped != mine.id and any(part.id == stamped for part in kinds):
+            said.append(Found(stamped, stamp.name, f"parts.{self.role}"))
+        for found in said:
+            finding = Finding(
+                code=f"{found.side}-conflict",
+                severity="error",
+                part=self.role,
+                message=f"{self.role} is a {mine.id} by its tensors (`{self.match.mount.prefix}*`) and a "
+                f"{found.value} in {found.place}",
+            )
+            self.findings.append(self._judged(finding, found))
+
+    def _judged(self, finding: Finding, found: Found) -> Finding:
+        """A contradiction between the weights and what is said, with the way on."""
+        return judged(finding, kept="weights", found=found, documents=self.documents)
 
     def _kind_finding(self, rule: LayerKinds, member: int, found: str, expected: str) -> Finding:
         """What is said of a layer; its tensors, and those of any kind that it might have."""
@@ -287,7 +370,7 @@ class _PartConfig:
             hint="tensors of the layer may be lost or of another model",
         )
 
-    def _contradiction(self, dim: str, size: Size, found: Found, source: Source) -> Finding:
+    def _contradiction(self, dim: str, size: Size, found: Found) -> Finding:
         name = f"{self.role}.{dim}"
         if dim == "vocab" and size.source == "weights" and found.value < size.value:
             rows = size.value - found.value
@@ -303,34 +386,43 @@ class _PartConfig:
             "weights": f"in the weights (`{size.evidence[0]}`)",
             "default": f"by default ({size.evidence[0]})",
         }.get(size.source, f"in {size.evidence[0]}")
-        return Finding(
-            code=f"{source}-conflict",
+        finding = Finding(
+            code=f"{found.side}-conflict",
             severity="error",
             part=self.role,
             message=f"{name} is {size.value} {proof} and {found.value} in {found.place}",
             tensors=size.evidence[:1] if size.source == "weights" else (),
-            hint=f"correct {found.document}, or find the weights that it describes",
         )
+        return judged(finding, kept=self._side(size), found=found, documents=self.documents)
+
+    def _side(self, size: Size) -> Side:
+        """Who says a size; what follows from what the caller says is the caller's."""
+        if size.source == "config":
+            return "config"
+        if size.source == "stamp":
+            is_given = self.documents.stamp is None or size.evidence[0].startswith(GIVEN)
+            return "set" if is_given else "stamp"
+        return "weights"
 
     def _derived_conflict(self, rule: Derived, value: object, found: Found) -> Finding:
-        return Finding(
-            code="config-conflict",
+        finding = Finding(
+            code=f"{found.side}-conflict",
             severity="error",
             part=self.role,
             message=f"{self.role}.{rule.name} is {value} by the weights and {found.value} in {found.place}",
-            hint=f"correct {found.document}, or find the weights that it describes",
         )
+        return self._judged(finding, found)
 
     def _impossible(self, dim: str, found: Found) -> Finding:
         known = self._known_product(dim)
         but = f"; the weights say {known}" if known else ""
-        return Finding(
-            code="config-conflict",
+        finding = Finding(
+            code=f"{found.side}-conflict",
             severity="error",
             part=self.role,
             message=f"{self.role}.{dim} cannot be {found.value!r} as {found.place} says{but}",
-            hint=f"correct {found.document}",
         )
+        return self._judged(finding, found)
 
     def _undetermined(self, dim: str) -> Value:
         known = self._known_product(dim)

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
@@ -25,6 +25,8 @@ STAMP = "dovetail.json"
 STAMP_SCHEMA = 1
 _ADAPTER = "adapter_config.json"
 GIVEN = "--set"
+SET_ASIDE = "set_aside"  # where a certificate has the statements of configs that do not count
+Side = Literal["weights", "config", "stamp", "set"]
 _JSON_FILES = ("config.json", "checkpoint_metadata.json")
 # transformers 5 keeps the settings of images in the first, older versions in the second; both: the first
 PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
@@ -54,18 +56,32 @@ class Found(NamedTuple):
         """`config.json: text_config.hidden_size`."""
         return f"{self.document}: {self.key}"
 
+    @property
+    def side(self) -> Side:
+        """Who says it: the caller, the certificate or a config."""
+        if self.document == GIVEN:
+            return "set"
+        return "stamp" if self.document.endswith(STAMP) else "config"
+
+    @property
+    def source(self) -> Literal["stamp", "config"]:
+        """The source of a value that is taken from here; what the caller says counts as stamped."""
+        return "config" if self.side == "config" else "stamp"
+
 
 class Documents(NamedTuple):
     """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
 
-    `given` are values by `role.name` that the caller says; they come before any document. `nodes` are
-    the certificates of a model that is cut over several, `adapter` is the config of an adapter.
+    `given` are values by `role.name` that the caller says; they come before any document. `trust` is the
+    side that the caller trusts where weights, configs and stamp contradict each other (`explain/trust.py`).
+    `nodes` are the certificates of a model that is cut over several, `adapter` is the config of an adapter.
     """
 
     configs: tuple[Document, ...] = ()
     stamp: Document | None = None
     findings: tuple[Finding, ...] = ()
     given: Mapping[str, Any] = MappingProxyType({})
+    trust: Side | None = None
     nodes: tuple[Node, ...] = ()
     adapter: Document | None = None
 
@@ -85,10 +101,15 @@ class Documents(NamedTuple):
     @property
     def model_type(self) -> str | None:
         """The `model_type` that a config names (lerobot calls it `type`)."""
+        return self.type_named.value if self.type_named else None
+
+    @property
+    def type_named(self) -> Found | None:
+        """The `model_type`, and where it stands."""
         for document in self.configs:
             for key in ("model_type", "type"):
                 if isinstance(value := document.values.get(key), str):
-                    return str(_brief(value))
+                    return Found(str(_brief(value)), document.name, key)
         return None
 
     def names(self, family: Family) -> bool:
@@ -103,7 +124,11 @@ class Documents(NamedTuple):
 
     def find(self, spellings: Iterable[str], roots: Iterable[str]) -> Found | None:
         """The first value that one of the spellings has under one of the sections."""
-        spellings = tuple(spellings)
+        return next(self.find_all(spellings, roots), None)
+
+    def find_all(self, spellings: Iterable[str], roots: Iterable[str]) -> Iterator[Found]:
+        """Every value that a spelling has, in order of trust."""
+        spellings, roots = tuple(spellings), tuple(roots)
         for document in self.configs:
             for root in roots:
                 section = _section(document.values, root)
@@ -113,8 +138,7 @@ class Documents(NamedTuple):
                     value = read(section, spelling)
                     if value is not None:
                         where = ".".join(filter(None, (document.section, root)))
-                        return Found(_brief(value), document.name, place(where, spelling))
-        return None
+                        yield Found(_brief(value), document.name, place(where, spelling))
 
     def null_at(self, keys: Iterable[str], roots: Iterable[str]) -> str | None:
         """Where the first of some keys stands under one of the sections with null as its value."""
@@ -127,6 +151,22 @@ class Documents(NamedTuple):
                         return f"{document.name}: {place(root, key)}"
         return None
 
+    def said(self, name: str, spellings: Iterable[str], roots: Iterable[str]) -> list[Found]:
+        """All that is said of `role.name`, what counts first."""
+        said = [Found(self.given[name], GIVEN, name)] if name in self.given else []
+        said += filter(None, [self._certified(name)])
+        said += self.find_all(spellings, roots)
+        return self.ranked(said)
+
+    def has_set_aside(self, found: Found) -> bool:
+        """Whether the certificate says that this statement of a config does not count."""
+        aside = self.stamp.values.get(SET_ASIDE) if self.stamp else None
+        return isinstance(aside, dict) and found.place in aside and aside[found.place] == found.value
+
+    def ranked(self, said: Iterable[Found]) -> list[Found]:
+        """What the caller says first, then the trusted side, else in order."""
+        return sorted(said, key=lambda one: (one.side != "set", one.side != self.trust))
+
     def kind(self, role: str) -> str | None:
         """The kind of part that the stamp says is in a role."""
         parts = self.stamp.values.get("parts") if self.stamp else None
@@ -137,6 +177,10 @@ class Documents(NamedTuple):
         """What the caller or the stamp says of `role.dim`."""
         if name in self.given:
             return Found(self.given[name], GIVEN, name)
+        return self._certified(name)
+
+    def _certified(self, name: str) -> Found | None:
+        """What the stamp says of `role.dim`."""
         config = self.stamp.values.get("config") if self.stamp else None
         if not isinstance(config, dict) or config.get(name) is None:
             return None
@@ -145,13 +189,18 @@ class Documents(NamedTuple):
         where = self.stamp.name if self.stamp else STAMP
         return None if value is None else Found(_brief(value), where, f"config.{name}")
 
-    def names_kind(self, part: Part, roots: tuple[str, ...]) -> bool:
-        """Whether a config says that this is the kind of part, of several with the same tensors."""
-        if not part.facts.named_by:
-            return False
-        *keys, ending = part.facts.named_by
-        found = self.find(keys, roots)
-        return found is not None and str(found.value).endswith(ending)
+    def named_kinds(
+        self, parts: Iterable[Part], roots: tuple[str, ...]
+    ) -> tuple[tuple[Part, ...], Found | None]:
+        """Of several kinds of a part those that a config names, and where."""
+        found: list[tuple[int, Part, Found]] = []
+        for part in parts:
+            *keys, ending = part.facts.named_by or ("",)
+            said = self.find(keys, roots) if keys else None
+            if said is not None and str(said.value).endswith(ending):
+                found.append((len(ending), part, said))
+        longest = max((length for length, _, _ in found), default=0)  # `fused-gelu-mlp` is no `gelu-mlp`
+        return tuple(part for length, part, _ in found if length == longest), found[0][2] if found else None
 
 
 def read_documents(store: Store) -> Documents:

@@ -11,11 +11,11 @@ from dovetail.errors import listed
 from dovetail.explain import accounts as account
 from dovetail.explain.adapters import Found as FoundAdapter
 from dovetail.explain.adapters import without_adapter
-from dovetail.explain.certificate import certificate_findings
+from dovetail.explain.certificate import held_against
 from dovetail.explain.chunks import join_chunks
 from dovetail.explain.config import fill_config
 from dovetail.explain.detect import Detection, Explanation, detect, explain, without_wrapper
-from dovetail.explain.documents import Documents, read_documents
+from dovetail.explain.documents import Documents, Side, read_documents
 from dovetail.explain.name_groups import Inventory, take_inventory, top_modules
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
@@ -23,6 +23,7 @@ from dovetail.explain.settle import with_settled_kinds, with_settled_layout
 from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
 from dovetail.explain.tags import tag_findings
+from dovetail.explain.variant import VARIANT, variant_of
 from dovetail.report import (
     Accounting,
     Closest,
@@ -60,17 +61,19 @@ def examine(
     as_family: Family | None = None,
     as_layout: str | None = None,
     given: Mapping[str, Any] | None = None,
+    trust: Side | None = None,
     ignores_stamp: bool = False,
 ) -> Examination:
     """Says what a checkpoint is. `more_families` are asked only if none of `families` explains it.
 
     Both are functions, so that a family is imported only when its turn comes.
     `as_family` and `as_layout` hold the file against one family whatever it looks like. `given` are
-    values by `role.name`, for what no weight shows. `ignores_stamp` reads all documents but our own.
+    values by `role.name`, for what no weight shows; `trust` is the side that counts where weights, configs
+    and stamp contradict each other. `ignores_stamp` reads all documents but our own.
     """
     clock = _Clock(open=store.seconds)
     inventory, chunks = join_chunks(take_inventory(store.entries))
-    documents = read_documents(store)._replace(given=dict(given or {}))
+    documents = read_documents(store)._replace(given=dict(given or {}), trust=trust)
     if ignores_stamp:
         kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
         documents = documents._replace(stamp=None, findings=kept)
@@ -99,6 +102,8 @@ def examine(
     subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()), adapter, packing)
     inference = infer(detection.closest, entries) if is_known and detection.closest else None
     clock.lap("solve")
+    if inference and trust is not None and detection.claim is not None:
+        documents = held_against(documents, detection.claim, inference, store)[1]
     facts = subject.known(inference) if inference else subject.unknown()
     clock.lap("account")
     report = Report(
@@ -198,16 +203,16 @@ class _Subject(NamedTuple):
         assert one is not None
         is_claim = self.detection.claim is not None
         certified: list[Finding] = []
-        if documents.stamp and documents.node is None and is_claim:
-            certified = list(certificate_findings(documents.stamp, one, inference, store))
-        if any(finding.code == "other-certificate" for finding in certified):
-            documents = documents._replace(stamp=None)
+        if is_claim:
+            certified, documents = held_against(documents, one, inference, store)
         config, findings = fill_config(one, inference, documents=documents)
         if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
             findings = []  # a config of another family has no quarrel with the one that comes closest
         findings = certified + findings
+        variant = None
         if one.family.variants:
-            config = {"variant": self._variant(one.family), **config}
+            said, more = variant_of(one.family, documents)
+            config, findings, variant = {VARIANT: said, **config}, findings + more, said.value
         closest = None if is_claim else self._closest(one)
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, inference, one.inventory.entries, documents)
@@ -227,7 +232,7 @@ class _Subject(NamedTuple):
         return {
             "family": one.family.id if is_claim else None,
             "title": one.family.title if is_claim else None,
-            "variant": one.family.variants.get(documents.model_type or "") if is_claim else None,
+            "variant": variant if is_claim else None,
             "layout": one.layout if is_claim else None,
             "same_layouts": one.common_layouts[1:],
             "candidates": tuple(rival.family.id for rival in (one, *rivals)) if rivals else (),
@@ -344,16 +349,6 @@ class _Subject(NamedTuple):
                 message=f"a config names the model_type `{said}`, the tensors are {one.family.id}",
                 hint="the config may belong to another checkpoint",
             )
-
-    def _variant(self, family: Family) -> Value:
-        if stamped := self.documents.stamped("variant"):
-            return Value(stamped.value, "stamp", stamped.place)
-        said = self.documents.model_type
-        if said is not None and said in family.variants:
-            return Value(family.variants[said], "config", f"model_type = {said}")
-        return Value(
-            None, "undetermined", "every variant has the same tensors; a config's model_type decides"
-        )
 
 
 _EMPTY = Finding(

@@ -194,6 +194,9 @@ def as_of_node(
         finding
         for finding in findings
         if finding.code not in ("tie-flag", "same-layouts")
-        and not (finding.code.endswith("-conflict") and any(name in finding.message for name in names))
+        and not (
+            finding.code.endswith(("-conflict", "overruled"))
+            and any(name in finding.message for name in names)
+        )
     ]
     return values, [*kept, _node_note(node)]

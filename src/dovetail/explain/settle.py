@@ -22,7 +22,7 @@ def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], docum
         fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
         roots = one.family.config.roots.get(role, ("",))
         stamped = [part for part in fitting if part.id == documents.kind(role)]
-        named = stamped or [part for part in fitting if documents.names_kind(part, roots)]
+        named = stamped or documents.named_kinds(fitting, roots)[0]
         chosen = (named or fitting)[0]
         roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
         if named:

@@ -12,6 +12,7 @@ from dovetail.declare.family import Family
 from dovetail.declare.part import Part
 from dovetail.errors import UsageError, listed
 from dovetail.explain.documents import Documents
+from dovetail.explain.variant import VARIANT, variant_of
 from dovetail.report import Value
 
 
@@ -20,7 +21,6 @@ class Described(NamedTuple):
 
     plan: Blueprint
     config: Mapping[str, Value]
-    variant: str | None
 
 
 def family_of(documents: Documents, families: Iterable[Family], place: str) -> Family:
@@ -70,17 +70,16 @@ def described(
             name = f"{role}.{setting.name}"
             roots = family.config.roots.get(role, ("",))
             if found := documents.stamped(name) or documents.find(setting.spellings, roots):
-                config[name] = Value(found.value, "config", found.place)
+                config[name] = Value(found.value, found.source, found.place)
     plan = blueprint(family, _without_joined(family, sizes))
     for name, size in plan.sizes.items():
         config.setdefault(name, Value(size, "config", "what it is joined to"))
     for setting in family.settings:
         if found := documents.stamped(setting.name) or documents.find(setting.spellings, ("",)):
-            config[setting.name] = Value(found.value, "config", found.place)
-    variant = family.variants.get(documents.model_type or "")
-    if variant is not None:
-        config["variant"] = Value(variant, "config", f"model_type = {documents.model_type}")
-    return Described(plan, config, variant)
+            config[setting.name] = Value(found.value, found.source, found.place)
+    if family.variants:
+        config[VARIANT], _ = variant_of(family, documents)
+    return Described(plan, config)
 
 
 def _kind(
@@ -100,8 +99,15 @@ def _kind(
     if said := documents.given.get(role):
         return family.kind(role, str(said))
     roots = family.config.roots.get(role, ("",))
-    named = [part for part in family.parts[role] if documents.names_kind(part, roots)]
-    return (named or family.parts[role])[0]
+    named, _ = documents.named_kinds(family.parts[role], roots)
+    fitting = [part for part in named if _agrees(part, documents, roots)]
+    return (fitting or named or family.parts[role])[0]
+
+
+def _agrees(part: Part, documents: Documents, roots: tuple[str, ...]) -> bool:
+    """Whether a config says nothing else of what the kind of a part says by itself."""
+    said = {name: documents.find((name,), roots) for name in part.facts.constants}
+    return all(found is None or found.value == part.facts.constants[name] for name, found in said.items())
 
 
 def _size(
@@ -116,7 +122,7 @@ def _size(
 ) -> Value | None:
     name = f"{role}.{dim}"
     if given := documents.stamped(name):
-        return Value(_number(given.value, name, given.place), "config", given.place)
+        return Value(_number(given.value, name, given.place), given.source, given.place)
     if published and isinstance(size := published.get(name), int):
         return Value(size, "config", "the published size")
     roots = family.config.roots.get(role, ("",))

@@ -71,6 +71,12 @@ blocks.{block}.(forward_block|backward_block).dt_proj.bias     d_inner
 blocks.{block}.(forward_block|backward_block).out_proj.weight  hidden_dim d_inner
 """
 
+
+def _named(word: str) -> tuple[str, str]:
+    """Where configs say which resampler it is, and the word for it."""
+    return "resampler_type", word
+
+
 BIMAMBA = _resampler(
     "bimamba",
     """
@@ -82,6 +88,7 @@ blocks.{block}.norm.(weight|bias)    hidden_dim
 final_norm.(weight|bias)             hidden_dim
 output_proj.(weight|bias)            out_dim hidden_dim | out_dim
 """,
+    named_by=_named("bimamba"),
     counts={"block": "depth"},
     equations=("dt_rank = ceil(hidden_dim / 16)",),
     derived=(EXPAND,),
@@ -122,6 +129,7 @@ bert.encoder.layer.{layer}.output.LayerNorm.(weight|bias)                in_dim
 bert.pooler.dense.(weight|bias)                                          in_dim in_dim | in_dim
 proj.(weight|bias)                                                       out_dim in_dim | out_dim
 """,
+    named_by=_named("qformer"),
     open_dims={"heads": "in_dim"},
     conventions=(("heads", 8, "fixed in the legacy code, whatever its config says"),),
     spellings=parse_spellings("""
@@ -145,6 +153,7 @@ perceiver.layers.{layer}.1.3.weight                            in_dim d_ff      
 perceiver.norm.(weight|bias)                                   in_dim
 proj.(weight|bias)                                             out_dim in_dim | out_dim   if proj
 """,
+    named_by=_named("perceiver"),
     conventions=(("head_dim", 64, "flamingo convention"),),
     spellings=parse_spellings("""
     latents     num_latents | resampler_num_latents
@@ -168,6 +177,7 @@ final_norm.(weight|bias)                               hidden_dim
 readout.0.(weight|bias)                                out_dim hidden_dim | out_dim
 readout.2.(weight|bias)                                out_dim out_dim | out_dim          if readout
 """,
+    named_by=_named("c_abstractor"),
     counts={"block": "depth"},
     settings=(Setting("num_queries", ("num_queries",), None),),
     spellings=parse_spellings("hidden_dim  hidden_dim\ndepth  depth\nkernel  kernel_size"),
@@ -184,6 +194,7 @@ repeated_stages.{repeat}.{stage}.{block}.pwconv2.(weight|bias)  out_dim (4 out_d
 norm.(weight|bias)                                             out_dim
 head.(weight|bias)                                             out_dim out_dim | out_dim
 """,
+    named_by=_named("conv"),
 )
 
 
@@ -204,6 +215,7 @@ def _mlp(
         f"{id}_{depth}" if norm else f"{id}_{depth}_plain",
         table,
         constants={"depth": depth, "use_ln": norm},
+        named_by=_named("mlp") if id == "mlp" else (),
         settings=settings,
         spellings=parse_spellings("hidden_dim  hidden_dim | resampler_hidden_dim") if depth > 1 else {},
     )
@@ -298,7 +310,15 @@ SETTINGS = (
 
 
 def _panovlm(
-    id: str, note: str, *, vision: str, resampler: Mount, projector: Mount, text: Mount, head: Mount
+    id: str,
+    note: str,
+    *,
+    pipeline: str,
+    vision: str,
+    resampler: Mount,
+    projector: Mount,
+    text: Mount,
+    head: Mount,
 ) -> Layout:
     return layout(
         id,
@@ -314,6 +334,7 @@ def _panovlm(
         },
         container=LIGHTNING,
         note=note,
+        implies={"pipeline": pipeline},
     )
 
 
@@ -344,6 +365,7 @@ FAMILY = Family(
         _panovlm(
             "legacy",
             "panovlm: resampler and projector under two names",
+            pipeline="panovlm",
             vision="vision_backbone",
             resampler=Mount("resampler_module.resampler.", aliases=("resampler.",)),
             projector=Mount("projector.linear.", aliases=("vision_to_language_projection.",)),
@@ -353,6 +375,7 @@ FAMILY = Family(
         _panovlm(
             "cora",
             "CORA: resampler, projector and decoder under two names",
+            pipeline="cora",
             vision="vision_encoder",
             resampler=Mount("resampler_module.resampler.", aliases=("resampler.resampler.",)),
             projector=Mount("projector.linear.", aliases=("vision_to_language_projection.linear.",)),

@@ -56,7 +56,7 @@ LINEAR = Part(
         "notes": Naming("fc1.(weight|bias)  projection.(weight|bias)"),
     },
     optional=("bias",),
-    facts=Facts(settings=(_ARCH,)),
+    facts=Facts(settings=(_ARCH,), named_by=(*_ARCH.spellings, "linear")),
 )
 GELU_MLP = Part(
     id="gelu_mlp",
@@ -83,7 +83,7 @@ FUSED_GELU_MLP = Part(
         "native": Naming("(fc1|fc2|fc3).(weight|bias)  projector.(0|2|4).(weight|bias)"),
         "openvla": Naming("(fc1|fc2|fc3).(weight|bias)  (fc1|fc2|fc3).(weight|bias)"),
     },
-    facts=Facts(settings=(_ARCH,)),
+    facts=Facts(settings=(_ARCH,), named_by=(*_ARCH.spellings, "fused-gelu-mlp")),
 )
 AVGPOOL_MLP = Part(
     id="avgpool_mlp",

@@ -86,6 +86,8 @@ class PanoVlmInputs(LanguageInputs):
         self._stitch = fill(StitchConfig, values, stitch_interp="")
         self._pipeline = values.values["pipeline"].value
         self._said = {field: values.values[field].value for field in Pipeline._fields}
+        if values.unknown is not None and self._pipeline is None and None in self._said.values():
+            values.unknown["pipeline"] = values.values["pipeline"].evidence
 
     @cached_property
     def pipeline(self) -> Pipeline:

@@ -5,8 +5,9 @@ part, so that one function fills any of them. A value that nothing decides is an
 give it; a default is only ever one that the declaration labels as such.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dovetail.checkpoint import Checkpoint
@@ -18,6 +19,8 @@ from dovetail.families import family as family_of
 from dovetail.report import Value
 
 Config = TypeVar("Config")
+Built = TypeVar("Built")
+_STAND_INS: dict[Any, Any] = {int: 1, float: 1.0, bool: False, str: "", tuple: (), Mapping: {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,8 @@ class Values:
 
     A tied head is no role: `kinds` has only the parts with tensors of their own. `features` has the
     marked leaves of each role that are there (`qkv_bias`, `pool`). `lost` are heads that are not here and
-    are no token table either: of bare models (`Qwen2Model`).
+    are no token table either: of bare models (`Qwen2Model`). Values that are asked for and not known are an
+    error at once, or all of them are noted in `unknown`.
     """
 
     family: Family
@@ -34,6 +38,7 @@ class Values:
     features: Mapping[str, frozenset[str]]
     values: Mapping[str, Value]
     lost: frozenset[str] = frozenset()
+    unknown: dict[str, str] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
         """Itself: nothing of it ever changes."""
@@ -67,7 +72,7 @@ class Values:
         Raises:
             UsageError: nothing decides it, or it is none.
         """
-        number: int = _as_type(name, self._known(name), int)
+        number: int = _as_type(name, self._known(name, int), int)
         return number
 
     def text(self, name: str) -> str:
@@ -76,7 +81,7 @@ class Values:
         Raises:
             UsageError: nothing decides it, or it is none.
         """
-        word: str = _as_type(name, self._known(name), str)
+        word: str = _as_type(name, self._known(name, str), str)
         return word
 
     def unsaid(self, name: str) -> Value | None:
@@ -84,10 +89,14 @@ class Values:
         quiet = (one for one in self.family.settings if one.is_quiet and one.name == name)
         return next((Value(one.default, "default", one.why) for one in quiet), None)
 
-    def _known(self, name: str) -> Value:
+    def _known(self, name: str, wanted: type) -> Value:
         found = self.values.get(name)
         if found is None or found.value is None:
-            raise _undecided(self, {name: found.evidence if found else "nothing declares it"})
+            unknown = {name: found.evidence if found else "nothing declares it"}
+            if self.unknown is None:
+                raise _undecided(self, unknown)
+            self.unknown.update(unknown)
+            return Value(_STAND_INS[wanted], "undetermined", "stands in")
         return found
 
 
@@ -171,11 +180,32 @@ def fill(config: type[Config], values: Values, role: str = "", **more: Any) -> C
             continue
         if found is None or found.value is None:
             unknown[name] = found.evidence if found else "nothing declares it"
+            filled[field.name] = _STAND_INS.get(get_origin(hints[field.name]) or hints[field.name])
             continue
         filled[field.name] = _as_type(name, found, hints[field.name])
-    if unknown:
+    if unknown and values.unknown is None:
         raise _undecided(values, unknown)
+    if values.unknown is not None:
+        values.unknown.update(unknown)
     return config(**filled)
+
+
+def asking_at_once(build: Callable[[Values], Built], values: Values) -> Built:
+    """What `build` makes of values; whatever nothing decides is asked for in one error.
+
+    Raises:
+        UsageError: something is not known.
+    """
+    try:
+        return build(values)
+    except UsageError:
+        trial = replace(values, unknown={})
+        # with values that stand in for others anything may fail that `build` does with them
+        with suppress(Exception):
+            build(trial)
+        if trial.unknown:
+            raise _undecided(values, trial.unknown) from None
+        raise
 
 
 def _all_features(part: Part) -> frozenset[str]:
@@ -221,10 +251,11 @@ def _cast(value: Any, wanted: Any) -> Any:
 
 
 def _undecided(values: Values, unknown: Mapping[str, str]) -> UsageError:
-    first = next(iter(unknown))
+    keys = listed([f'"{name}": ...' for name in unknown], 3)
+    words = listed([f"--set {name}=VALUE" for name in unknown], 3)
     return UsageError(
         f"to run {values.family.id}, {listed(list(unknown))} must be known, and nothing says it",
         **dict(list(unknown.items())[:10]),
-        hint=f'put the model\'s config.json beside the weights, or give settings={{"{first}": ...}} '
-        f"(on the command line, --set {first}=VALUE)",
+        hint=f"put the model's config.json beside the weights, or give settings={{{keys}}} "
+        f"(on the command line, {words})",
     )

@@ -37,6 +37,7 @@ def load(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    trust: str | None = None,
     weights: Weights | None = None,
 ) -> nn.Module:
     """The model of a checkpoint, with every parameter from it.
@@ -54,7 +55,7 @@ def load(
         RemoteError: a server did not give what was asked for.
     """
     usable_device(device)
-    with opened(checkpoint, as_=as_, given=settings) as found:
+    with opened(checkpoint, as_=as_, given=settings, trust=trust) as found:
         model = load_opened(found, device=device, dtype=dtype)
     if weights is not None:
         choose_kernels(model, weights)

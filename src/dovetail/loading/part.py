@@ -22,6 +22,7 @@ def load_part(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    trust: str | None = None,
 ) -> nn.Module:
     """One part of a model (`vision`, `text`), or a range of the layers of its decoder.
 
@@ -32,7 +33,7 @@ def load_part(
         UsageError: the model, or the node, has no such part, or no such layers.
     """
     place = usable_device(device)
-    with no_collection(), opened(checkpoint, as_=as_, given=settings) as found:
+    with no_collection(), opened(checkpoint, as_=as_, given=settings, trust=trust) as found:
         if found.documents.node is not None:
             part = _of_node(found, role, layers, dtype)
         else:

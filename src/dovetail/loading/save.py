@@ -18,12 +18,13 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.dtypes import dtype_of
 from dovetail.edit.conversion import Conversion, writable_layout
 from dovetail.edit.convert import conversion_plan
-from dovetail.edit.set_values import check_given, resolved
+from dovetail.edit.set_values import check_given
 from dovetail.edit.write.destination import check_place
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD
 from dovetail.errors import UsageError, listed
 from dovetail.explain.documents import GIVEN
+from dovetail.explain.given import resolved
 from dovetail.inputs.values import Values
 from dovetail.store.store import Entry, Store
 from dovetail.weights.leaf import BLOCK, Leaf

@@ -41,6 +41,7 @@ def load_stage(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    trust: str | None = None,
     weights: Weights | None = None,
     max_tokens: int | None = None,
 ) -> Stage:
@@ -53,7 +54,7 @@ def load_stage(
         CheckpointError: the chunk has no certificate, which says what the other chunks hold.
     """
     place = usable_device(device)
-    with no_collection(), opened(source, as_=as_, given=settings) as checkpoint:
+    with no_collection(), opened(source, as_=as_, given=settings, trust=trust) as checkpoint:
         model = model_of_stage(checkpoint, layers, dtype=dtype)
     model = model.eval().to(place)
     if weights is not None:

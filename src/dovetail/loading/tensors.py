@@ -32,6 +32,7 @@ def tensors(
     without: Words = (),
     pad_vocab: int = 1,
     as_: str | None = None,
+    trust: str | None = None,
     set: Mapping[str, Any] | None = None,
     allow: Words = (),
 ) -> Iterator[tuple[str, Tensor]]:
@@ -55,7 +56,7 @@ def tensors(
     )
     with ExitStack() as stack:
         source = stack.enter_context(
-            opened(checkpoint, as_=as_, given=set, allow=asked.allow, to_be="changed")
+            opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed")
         )
         plan = conversion_plan(source, asked)
         for tensor in plan.tensors:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dovetail.declare.reference import referenced
 from dovetail.errors import UsageError
 from dovetail.families import all_families
-from dovetail.inputs.values import Values
+from dovetail.inputs.values import Values, asking_at_once
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,6 @@ def build(values: Values) -> "nn.Module":
         there = ", ".join(one.id for one in all_families() if one.model)
         raise UsageError(f"dovetail has no model of {family.id}", hint=f"it has: {there}")
     with torch.device("meta"):
-        model: nn.Module = referenced(family.model)(values)
+        model: nn.Module = asking_at_once(referenced(family.model), values)
     model.values = values  # type: ignore[assignment]
     return model

@@ -109,6 +109,8 @@ def _said(plan: Plan) -> Page:
         page.append(
             Line(f"assumed in the config, say better with --set: {listed(list(plan.assumed), 12)}", "warning")
         )
+    if plan.corrected:
+        page.append(Line(f"put right: {listed(list(plan.corrected), 6)}", "warning"))
     for finding in plan.findings:
         page.append(Line(f"let pass: {finding.message}", "warning"))
     tags: dict[str, list[str]] = {}

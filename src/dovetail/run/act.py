@@ -69,6 +69,7 @@ class Actor:
         dtype: Dtype | None = None,
         settings: Mapping[str, Any] | None = None,
         as_: str | None = None,
+        trust: str | None = None,
         weights: Weights = "stored",
     ) -> "Actor":
         """Loads a policy, with a tokenizer and statistics (norm_stats.json) from elsewhere if given.
@@ -80,7 +81,7 @@ class Actor:
             UsageError: the checkpoint is of a family that does not act.
             CheckpointError: it is not whole, or what lies beside it cannot be read.
         """
-        model = load(checkpoint, device=device, dtype=dtype, settings=settings, as_=as_)
+        model = load(checkpoint, device=device, dtype=dtype, settings=settings, as_=as_, trust=trust)
         if not isinstance(model, Policy):
             raise UsageError(
                 f"{type(model).__name__} does not act", hint="`dovetail generate` runs language models"
@@ -175,6 +176,7 @@ def act(
     weights: Weights = "stored",
     set: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    trust: str | None = None,
 ) -> Chunk:
     """The actions of a checkpoint for one view of the world; who acts often loads an `Actor` once.
 
@@ -192,6 +194,7 @@ def act(
         dtype=dtype,
         settings=set,
         as_=as_,
+        trust=trust,
         weights=weights,
     )
     return actor.act(cameras, instruction, state, num_steps=steps, noise=noise, seed=seed)

@@ -67,6 +67,7 @@ class Generator:
         dtype: Dtype | None = None,
         settings: Mapping[str, Any] | None = None,
         as_: str | None = None,
+        trust: str | None = None,
         weights: Weights | Literal["auto"] = "auto",
         new_tokens: int = 128,
     ) -> "Generator":
@@ -77,7 +78,7 @@ class Generator:
             UsageError: the checkpoint is of a family that does not speak.
             CheckpointError: it is not whole, or its tokenizer cannot be read.
         """
-        model = load(checkpoint, device=device, dtype=dtype, settings=settings, as_=as_)
+        model = load(checkpoint, device=device, dtype=dtype, settings=settings, as_=as_, trust=trust)
         if not isinstance(model, LanguageModel):
             raise UsageError(
                 f"{type(model).__name__} does not generate text", hint="`dovetail act` runs policies"
@@ -275,6 +276,7 @@ def generate(
     weights: Weights | Literal["auto"] = "auto",
     set: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    trust: str | None = None,
 ) -> Answer:
     """What a checkpoint answers to one prompt; who asks often loads a `Generator` once.
 
@@ -290,6 +292,7 @@ def generate(
         dtype=dtype,
         settings=set,
         as_=as_,
+        trust=trust,
         weights=weights,
         new_tokens=max_new_tokens,
     )

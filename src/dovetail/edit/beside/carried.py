@@ -13,7 +13,7 @@ from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.dtypes import DTYPES
-from dovetail.edit.beside.config_json import adapted, config_json, written_section
+from dovetail.edit.beside.config_json import adapted, config_json, corrected, written_section
 from dovetail.edit.beside.litgpt_config import decoder_of, litgpt_config
 from dovetail.edit.beside.rope_scaling import from_litgpt
 from dovetail.report import Value
@@ -53,6 +53,9 @@ def side_files(
     changes = _changes(source, leaves, vocab)
     plan = _blueprint(source, config)
     made = _made(source, layout)
+    for name in [name for name in texts if name not in made]:
+        if wrong := [one for one in source.corrections if one.found.document == name]:
+            texts[name] = corrected(texts[name], wrong)
     if CONFIG in texts and CONFIG not in made:
         texts[CONFIG] = adapted(texts[CONFIG], changes)
     elif plan is not None and CONFIG in made:

@@ -1,7 +1,7 @@
 """The config.json of a model, in the spellings that transformers reads, from its sizes and settings."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +9,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.declare.part import Setting
 from dovetail.declare.spelling import written
+from dovetail.explain.corrections import Correction
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -98,6 +99,17 @@ def put(config: dict[str, Any], dotted: str, value: Any, *, keep: bool = False) 
         config = config.setdefault(section, {})
     if not (keep and key in config):
         config[key] = value
+
+
+def corrected(text: bytes, corrections: Iterable[Correction]) -> bytes:
+    """A config with its wrong statements put right."""
+    try:
+        config = json.loads(text)
+    except ValueError:  # examining it has said so
+        return text
+    for one in corrections:
+        put(config, one.found.key, one.value)
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def adapted(text: bytes, changes: Mapping[str, Any]) -> bytes:

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint
-from dovetail.errors import CheckpointError, UsageError
+from dovetail.edit.beside.config_json import put
+from dovetail.errors import UsageError
 from dovetail.report import Value
 
 NAME = "checkpoint_metadata.json"
 _ROLE = "resampler"
-# The kinds that the project has a word for; of the others the tensors do not say which they are.
-_TYPES = ("bimamba", "qformer", "perceiver", "c_abstractor", "conv", "mlp")
 _MODEL = (
     "vision_name",
     "language_model_name",
@@ -39,20 +38,19 @@ def side_file(
 
     Raises:
         UsageError: the file that is there cannot be read, and may not be replaced.
-        CheckpointError: a field names another kind of resampler than the tensors are.
     """
-    made = checkpoint_metadata(source, values, parsed(existing, overwrite=overwrite))
+    fields = parsed(existing, overwrite=overwrite)
+    for one in source.corrections:
+        if one.found.document == NAME:
+            put(fields, one.found.key, one.value)
+    made = checkpoint_metadata(source, values, fields)
     return (json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def checkpoint_metadata(
     source: Checkpoint, values: Mapping[str, Value], existing: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The fields that are there, and what the weights and the checkpoint itself say of the model.
-
-    Raises:
-        CheckpointError: a field names another kind of resampler than the tensors are.
-    """
+    """The fields that are there, and what the weights and the checkpoint itself say of the model."""
     inside = source.store.metadata.get("torch")
     inside = inside if isinstance(inside, dict) else {}
     hyper = _dict(inside.get("hyper_parameters"))
@@ -63,7 +61,7 @@ def checkpoint_metadata(
     if hyper.get("model_overlap_ratio") is not None:
         model["overlap_ratio"] = hyper["model_overlap_ratio"]
     model |= _dict(existing.get("model_config"))
-    if kind := _kind(source, model):
+    if kind := _kind(source):
         model["resampler_type"] = kind
     for key, size in (("latent_dimension", "out_dim"), ("resampler_hidden_dim", "hidden_dim")):
         if size in sizes:
@@ -105,20 +103,10 @@ def parsed(text: bytes | None, *, overwrite: bool) -> dict[str, Any]:
     )
 
 
-def _kind(source: Checkpoint, model: Mapping[str, Any]) -> str | None:
-    """The project's word for the resampler."""
+def _kind(source: Checkpoint) -> str | None:
+    """The project's word for the resampler; of some the tensors do not say which they are."""
     match = source.explanation.roles.get(_ROLE)
-    if match is None:
-        return None
-    found = next((word for word in _TYPES if match.part.id.startswith(word)), None)
-    said = model.get("resampler_type")
-    if found and isinstance(said, str) and said in _TYPES and said != found:
-        raise CheckpointError(
-            f"the resampler is a {found} by its tensors (`{match.mount.prefix}*`) and a {said} in "
-            f"{NAME} or the hyper_parameters: resampler_type",
-            hint="the side file is of another checkpoint, or was written with defaults; correct or remove it",
-        )
-    return found
+    return match.part.facts.named_by[-1] if match and match.part.facts.named_by else None
 
 
 def _with(values: Mapping[str, Any], existing: Any) -> dict[str, Any]:

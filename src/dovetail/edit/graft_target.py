@@ -1,0 +1,65 @@
+"""The model that a graft makes: a config here or elsewhere, or a published size, and what is said of it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dovetail.declare.family import Family
+from dovetail.edit.settings import sorted_out
+from dovetail.errors import UsageError, suggestion
+from dovetail.explain.documents import Documents, config_documents
+from dovetail.explain.variant import VARIANT
+from dovetail.explain.wanted import family_of
+from dovetail.families import all_families, family
+from dovetail.store.open import located
+
+
+def target_of(
+    config: str, given: Mapping[str, Any]
+) -> tuple[Family, Documents, Mapping[str, int | str] | None]:
+    """The family to build, what is said about it, and its published sizes if these were asked for.
+
+    Raises:
+        UsageError: there is no such model, or what is given is nothing of it.
+        CheckpointError: its config cannot be read.
+        RemoteError: a server did not give it.
+    """
+    if is_place(config):
+        documents = config_documents(*located(config))
+        one = family_of(documents, all_families(), config)
+        return one, documents._replace(given=_said(one, given)), None
+    id, _, size = config.partition("/")
+    if id not in {one.id for one in all_families()}:
+        raise UsageError(
+            f"`{config}` is no file, and no family is called `{id}`",
+            hint="give a config.json, a folder with one, hf://owner/name, or FAMILY/SIZE as in qwen2_vl/2b",
+        )
+    one = family(id)
+    if size not in one.sizes:
+        raise UsageError(
+            f"`{config}` is no file, and "
+            + (f"{id} has no published size `{size}`" if size else f"it says no size of {id}"),
+            hint=suggestion(
+                config,
+                published := [f"{one.id}/{name}" for name in one.sizes],
+                f"published sizes: {', '.join(published)}",
+            ),
+        )
+    return one, Documents(given=_said(one, given)), one.sizes[size]
+
+
+def _said(one: Family, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of the new model, by full names.
+
+    Raises:
+        UsageError: the family has no such size, setting or variant.
+    """
+    told = sorted_out(one, given)
+    if told.dtype is not None:
+        raise UsageError("the dtype of a graft is no setting", hint=f"give --dtype {told.dtype}")
+    return {**told.sizes, **told.settings, **({VARIANT: told.variant} if told.variant else {})}
+
+
+def is_place(config: str) -> bool:
+    """Whether the target is a file or a folder, here or elsewhere, and no published size."""
+    return "://" in config or os.path.exists(config)

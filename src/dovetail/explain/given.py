@@ -1,0 +1,72 @@
+"""What a caller says of a checkpoint with `--set`, by names that may be short: which value is meant."""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from dovetail.errors import UsageError, listed
+from dovetail.explain.variant import VARIANT
+from dovetail.report import Value
+
+_WORDS = ("yes", "no", "on", "off", "y", "n", "TRUE", "FALSE")
+
+
+def resolved(
+    given: Mapping[str, Any], config: Mapping[str, Value], variants: Collection[str] = ()
+) -> dict[str, Any]:
+    """The same by full names: `norm_first` is `resampler.norm_first` where only one part has it.
+
+    `variants` are those of the family.
+
+    Raises:
+        UsageError: there is no such value, or several parts have one, or it is no value of its kind.
+    """
+    full = {}
+    for name, value in given.items():
+        found = _full_name(name, config)
+        if found == VARIANT:
+            check_variant(value, variants)
+        if isinstance(value, str) and value in _WORDS:
+            raise UsageError(f"`{value}` is no value of {found}", hint="write true or false")
+        default = config[found].value if config[found].source == "default" else None
+        if isinstance(default, bool | int | float) and not _is_alike(value, default):
+            raise UsageError(
+                f"{found} cannot be {value!r}", hint=f"a value of its kind is {str(default).lower()}"
+            )
+        full[found] = value
+    return full
+
+
+def check_variant(value: Any, variants: Collection[str]) -> None:
+    """Refuses what is no variant of a family.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if value not in variants:
+        known = listed(list(dict.fromkeys(variants)))
+        raise UsageError(f"there is no variant `{value}`", hint=f"it is one of: {known}")
+
+
+def _full_name(name: str, config: Mapping[str, Value]) -> str:
+    if name in config or (name.endswith("_used") and name.removesuffix("_used") in config):
+        return name
+    same = [full for full in config if full.endswith(f".{name}")]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise UsageError(f"several parts have a {name}", hint=f"say which: {listed(same, 6)}")
+    near = get_close_matches(name, [*config, *(full.rpartition(".")[2] for full in config)], 1)
+    still_open = [full for full, value in config.items() if value.source in ("default", "undetermined")]
+    own = [full for full in config if full.startswith(f"{name.partition('.')[0]}.")]
+    raise UsageError(
+        f"this model has no value `{name}`" + (f"; did you mean {near[0]}?" if near else ""),
+        hint=f"it has {listed(own, 40)}" if own else f"what no file says yet: {listed(still_open, 8)}",
+    )
+
+
+def _is_alike(value: Any, default: float) -> bool:
+    """Whether a value can stand where this default stands."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)
