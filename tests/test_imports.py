@@ -58,6 +58,7 @@ def folder(tmp_path: Path) -> Path:
         "validate whole --json",
         "validate whole --as siglip/hf",
         "validate whole --report out",
+        "ls whole",
         "families",
         "families --json",
         "make siglip new --sparse",

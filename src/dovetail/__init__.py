@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dovetail.run.act import Actor, act
     from dovetail.run.generate import Generator, generate
     from dovetail.store.open import open_checkpoint
+    from dovetail.tensor_list import TensorRow, ls
     from dovetail.verbs import families, inspect, validate
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ _HOMES = {
     "Finding": "dovetail.report",
     "Generator": "dovetail.run.generate",
     "Report": "dovetail.report",
+    "TensorRow": "dovetail.tensor_list",
     "act": "dovetail.run.act",
     "convert": "dovetail.edit.convert",
     "diff": "dovetail.compare.diff",
@@ -57,6 +59,7 @@ _HOMES = {
     "load_inputs": "dovetail.inputs.load",
     "load_part": "dovetail.loading.part",
     "load_stage": "dovetail.loading.stage",
+    "ls": "dovetail.tensor_list",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
     "open_checkpoint": "dovetail.store.open",
@@ -78,6 +81,7 @@ __all__ = [
     "Finding",
     "Generator",
     "Report",
+    "TensorRow",
     "act",
     "convert",
     "diff",
@@ -90,6 +94,7 @@ __all__ = [
     "load_inputs",
     "load_part",
     "load_stage",
+    "ls",
     "make",
     "merge",
     "open_checkpoint",

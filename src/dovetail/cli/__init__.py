@@ -39,6 +39,11 @@ VERBS = {
         "what a checkpoint is: family, layout, sizes with their evidence (headers only)",
         "dovetail inspect hf://Qwen/Qwen2-VL-2B-Instruct",
     ),
+    "ls": Verb(
+        KNOW,
+        "its tensors: name, canonical name, part, dtype, shape, file; --stats reads the values",
+        "dovetail ls CKPT '*.q_proj.weight'",
+    ),
     "families": Verb(
         KNOW,
         "what dovetail knows: families, their layouts, and which cannot be told apart",

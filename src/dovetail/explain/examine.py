@@ -51,6 +51,7 @@ class Examination(NamedTuple):
     explanation: Explanation | None
     inference: Inference | None
     documents: Documents
+    set_aside: Mapping[str, list[str]] = {}
 
 
 def examine(
@@ -118,7 +119,8 @@ def examine(
         quantisation=packing.quantisation if packing else None,
         adapter=adapter.adapter if adapter else None,
     )
-    return Examination(report, store, detection.closest if inference else None, inference, documents)
+    explanation = detection.closest if inference else None
+    return Examination(report, store, explanation, inference, documents, inventory.set_aside)
 
 
 def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:
