@@ -1,6 +1,7 @@
 """`dovetail inspect hf://…` and `http://…` as a user runs them: what comes out, and how little is moved."""
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,3 +190,59 @@ def test_offline_there_is_only_the_cache(hub: HubServer, tmp_path: Path) -> None
     assert answer.code == 1
     assert "HF_HUB_OFFLINE" in answer.err
     assert hub.seen == []
+
+
+@pytest.fixture
+def secret(hub: HubServer) -> Iterator[str]:
+    """The address of a small checkpoint with a password in it."""
+    sizes = {
+        "layers": 1,
+        "d_model": 32,
+        "q_heads": 2,
+        "kv_heads": 1,
+        "head_dim": 16,
+        "d_ff": 48,
+        "vocab": 499,
+    }
+    library.make("qwen3", hub.root / "small", set={f"text.{name}": size for name, size in sizes.items()})
+    yield hub.url.replace("http://", "http://me:geheim@") + "/files/small"
+    shutil.rmtree(hub.root / "small")
+
+
+def tell(hub: HubServer, home: Path, *words: str) -> None:
+    """Runs a command, which must not say what is secret."""
+    answer = ask(hub, *words, home=home)
+    assert (answer.code in (0, 1, 2), "geheim" in answer.out + answer.err) == (True, False), words
+
+
+def test_secrets_of_an_address_are_shown_nowhere(hub: HubServer, secret: str, tmp_path: Path) -> None:
+    """A password and a signed query: whoever sees a page, a report or a certificate could use them."""
+    address, folder = f"{secret}/model.safetensors?signature=geheim#geheim", f"{secret}/"
+    out, config = str(tmp_path / "out"), f"{secret}/config.json?signature=geheim"
+    for words in (
+        ("inspect", address),
+        ("inspect", f"{secret}/nothing?signature=geheim"),
+        ("inspect", "HTTPS://me:geheim@host/model?signature=geheim"),
+        ("inspect", "ftp://me:geheim@host/model"),
+        ("validate", address, "--report", out),
+        ("fingerprint", address, "--json"),
+        ("diff", address, folder, "--json"),
+        ("convert", address, out, "--dry-run", "--json"),
+        ("convert", address, str(tmp_path / "new")),
+        ("graft", address, out, "--config", config, "--dry-run", "--json"),
+        ("graft", address, out, "--config", config.replace("config", "other"), "--dry-run"),
+        ("stamp", address, "--out", out),
+    ):
+        tell(hub, tmp_path / "home", *words)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {*written} == {"report.json", "report.html", "dovetail.json"}
+    assert [name for name, text in written.items() if b"geheim" in text] == []
+
+
+@pytest.mark.slow
+def test_secrets_of_an_address_are_not_in_a_verification(hub: HubServer, secret: str, tmp_path: Path) -> None:
+    words = ("verify", f"{secret}/model.safetensors?signature=geheim", "--dtype", "float32", "--report")
+    tell(hub, tmp_path / "home", *words, str(tmp_path / "out"))
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert len(written) == 2
+    assert [name for name, text in written.items() if b"geheim" in text] == []

@@ -46,10 +46,11 @@ def run(options: argparse.Namespace) -> int:
     dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
     said = {"settings": assignments(options.given), "as_": options.as_, "trust": options.trust}
-    reference = load(options.checkpoint, dtype="float32", **said)
-    candidate = load(options.against, dtype="float32", **said) if options.against else None
+    reference: Any = load(options.checkpoint, dtype="float32", **said)
+    candidate: Any = load(options.against, dtype="float32", **said) if options.against else None
+    names = [one.report.path for one in (reference, candidate or reference)]
     if candidate is not None:
-        _check_alike(reference, candidate, options)
+        _check_alike(reference, candidate)
     with StageBar("stages") as progress:
         found = verify(
             reference,
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             against=candidate,
             inputs=_inputs(reference, options),
             dtype=dtype,
-            names=(options.checkpoint, options.against or options.checkpoint),
+            names=(names[0], names[1]),
             progress=progress,
         )
     values = found.as_json()
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if found.first_divergent is None else 1
 
 
-def _check_alike(reference: Any, candidate: Any, options: argparse.Namespace) -> None:
+def _check_alike(reference: Any, candidate: Any) -> None:
     """Two checkpoints are compared stage by stage only if they have the same stages.
 
     Raises:
@@ -87,8 +88,8 @@ def _check_alike(reference: Any, candidate: Any, options: argparse.Namespace) ->
     if families[0] != families[1]:
         raise UsageError(
             "the two checkpoints are of different families",
-            reference=f"{options.checkpoint}: {families[0]}",
-            candidate=f"{options.against}: {families[1]}",
+            reference=f"{reference.report.path}: {families[0]}",
+            candidate=f"{candidate.report.path}: {families[1]}",
             hint="`dovetail inspect` says what each is",
         )
     shapes, others = (
@@ -98,8 +99,8 @@ def _check_alike(reference: Any, candidate: Any, options: argparse.Namespace) ->
     if odd:
         raise UsageError(
             f"the two checkpoints have different sizes: {listed(odd, 3)}",
-            reference=f"{options.checkpoint}: {shapes.get(odd[0], 'not there')}",
-            candidate=f"{options.against}: {others.get(odd[0], 'not there')}",
+            reference=f"{reference.report.path}: {shapes.get(odd[0], 'not there')}",
+            candidate=f"{candidate.report.path}: {others.get(odd[0], 'not there')}",
             hint="`dovetail diff` compares them tensor by tensor",
         )
 

@@ -11,7 +11,7 @@ from dovetail.explain.documents import Documents, config_documents
 from dovetail.explain.variant import VARIANT
 from dovetail.explain.wanted import family_of
 from dovetail.families import all_families, family
-from dovetail.store.open import located
+from dovetail.store.open import located, shown_path
 
 
 def target_of(
@@ -26,7 +26,7 @@ def target_of(
     """
     if is_place(config):
         documents = config_documents(*located(config))
-        one = family_of(documents, all_families(), config)
+        one = family_of(documents, all_families(), shown_path(config))
         return one, documents._replace(given=_said(one, given)), None
     id, _, size = config.partition("/")
     if id not in {one.id for one in all_families()}:

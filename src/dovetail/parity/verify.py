@@ -10,7 +10,6 @@ Passes: `prefill` runs a prompt with an image, `decode` one more token with a ca
 actions with a cached prefix, `forward` a tower alone.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from dovetail.parity.backends.tolerances import CHAIN, TOLERANCES
 from dovetail.parity.example import example_inputs
 from dovetail.parity.measures import Distance, Tolerance, distance
 from dovetail.parity.stages import Call, Recorder, Run
+from dovetail.store.open import shown_path
 
 # Runs a model once, and tells the recorder when to look away.
 Walk = Callable[[nn.Module, Recorder], None]
@@ -171,7 +171,7 @@ def _float32(model: Path | nn.Module, settings: Mapping[str, Any] | None) -> nn.
 
 
 def _called(model: Path | nn.Module, otherwise: str) -> str:
-    return otherwise if isinstance(model, nn.Module) else os.fspath(model)
+    return otherwise if isinstance(model, nn.Module) else shown_path(model)
 
 
 def passes(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[str, Walk]]:

@@ -47,14 +47,29 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
 def _open(text: str) -> Store:
     if text.startswith(_REMOTE):
         folder, name = located(text)
-        return open_file(folder, name, text) if name else open_folder(folder, text)
+        shown = shown_path(text)
+        return open_file(folder, name, shown) if name else open_folder(folder, shown)
     if os.path.isdir(text):
         text = _chunks_folder(text)
         return _with_outer_folder(open_folder(LocalFolder(text), text), os.path.abspath(text))
     if not os.path.exists(text):
-        raise UsageError(f"there is no `{text}`", hint=_what_to_give(text))
+        raise UsageError(f"there is no `{shown_path(text)}`", hint=_what_to_give(text))
     store = open_file(LocalFolder(os.path.dirname(text) or "."), os.path.basename(text), text)
     return _with_outer_folder(store, os.path.dirname(os.path.abspath(text)))
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """What a checkpoint is called wherever it is named: an address without the secrets that it may hold.
+
+    >>> shown_path("https://me:secret@host/model.safetensors?signature=123")
+    'https://host/model.safetensors'
+    """
+    text = os.fspath(path)
+    if "://" not in text or text.startswith("hf://"):
+        return text
+    from dovetail.store.remote.request import shown_url
+
+    return shown_url(text)
 
 
 def located(text: str) -> tuple[Folder, str]:
