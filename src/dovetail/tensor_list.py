@@ -75,7 +75,7 @@ def ls(
         WriteError: NAME.npy cannot be written.
     """
     with opened(checkpoint, as_=as_, given=set) as found:
-        rows = [*_rows(found)]
+        rows = [*rows_of(found)]
         chosen = [one for one in rows if _is_meant(one, pattern)]
         if not chosen:
             names = [name for one in rows for name in (one.name, *one.canonical)]
@@ -95,7 +95,8 @@ def _is_meant(row: TensorRow, pattern: str) -> bool:
     return any(name == pattern or fnmatchcase(name, pattern) for name in (row.name, *row.canonical))
 
 
-def _rows(checkpoint: Checkpoint) -> Iterator[TensorRow]:
+def rows_of(checkpoint: Checkpoint) -> Iterator[TensorRow]:
+    """Every tensor of an opened checkpoint, in the order of its files."""
     store = checkpoint.store
     places = _places(checkpoint.explanation) if checkpoint.is_known else {}
     for rule, names in checkpoint.examination.set_aside.items():
@@ -171,7 +172,7 @@ def _save(checkpoint: Checkpoint, pattern: str, chosen: list[TensorRow], path: s
     except FileExistsError:
         raise WriteError(f"`{path}` is there already", hint="choose another name") from None
     except OSError as error:
-        raise WriteError(f"cannot write `{path}`: {error.strerror}") from error
+        raise WriteError(f"cannot write `{path}`: {error.strerror}", hint="choose another place") from error
 
 
 def _array(checkpoint: Checkpoint, leaf: str | None, name: str) -> Any:

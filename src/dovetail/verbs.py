@@ -55,12 +55,23 @@ def validate(
         RemoteError: a server did not give what was asked for.
     """
     with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
-        report = _with_values(found, progress) if values else found.report
-        if not forward:
-            return report
-        from dovetail.parity.forward import with_forward
+        return checked(found, values=values, forward=forward, progress=progress)
 
-        return with_forward(report, found)
+
+def checked(
+    checkpoint: Checkpoint,
+    *,
+    values: bool = False,
+    forward: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """The report of an opened checkpoint, with what `validate` is asked to look at beside the headers."""
+    report = _with_values(checkpoint, progress) if values else checkpoint.report
+    if not forward:
+        return report
+    from dovetail.parity.forward import with_forward
+
+    return with_forward(report, checkpoint)
 
 
 def _with_values(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None) -> Report:

@@ -21,19 +21,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "times its own (bfloat16 keeps about 0.002)",
     )
     add_reading_options(parser)
+    parser.add_argument(
+        "--report", metavar="DIR", help="write diff.json and a self-contained diff.html there"
+    )
     parser.add_argument("--json", action="store_true", help="the differences as JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints what differs; 1 if anything does."""
-    from dovetail.cli.output import ProgressBar, print_json
+    from dovetail.cli.output import ProgressBar, prepare_folder, print_json, say
     from dovetail.compare.diff import diff
 
     if not 0 <= options.tolerance < float("inf"):
         raise UsageError(f"--tolerance {options.tolerance} is no tolerance", hint="for example 0.002")
     if options.tolerance and not options.values:
         raise UsageError("--tolerance is about values", hint="give --values too")
+    if options.report:
+        prepare_folder(options.report)  # before what may take a while
     with ProgressBar("comparing") as progress:
         found = diff(
             options.a,
@@ -45,6 +50,12 @@ def run(options: argparse.Namespace) -> int:
             trust=options.trust,
             progress=progress,
         )
+    if options.report:
+        from dovetail.render.html_diff import write_difference
+
+        asked = f" --values --tolerance {options.tolerance:g}" if options.tolerance else " --values"
+        paths = write_difference(found, options.report, options=asked if options.values else "")
+        say(f"wrote {' and '.join(paths)}")
     if options.json:
         print_json(found.as_json())
     else:

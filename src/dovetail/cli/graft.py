@@ -10,6 +10,7 @@ from dovetail.cli.writing import (
     assignments,
     carry_out,
     foretell,
+    show_plan,
 )
 
 
@@ -57,7 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the account of both sides; writes the model unless something does not fit."""
-    from dovetail.cli.output import print_json
     from dovetail.edit.conversion import Conversion
     from dovetail.edit.graft import Filling, checked, opened_graft
     from dovetail.render.graft_page import graft_page
@@ -87,11 +87,8 @@ def run(options: argparse.Namespace) -> int:
         trust=options.trust,
     ) as graft:
         if options.dry_run:
-            if options.json:
-                print_json(graft.as_json())
-            else:
-                end = [] if graft.problems else [Line(""), needs(graft.plan)]
-                show([*graft_page(graft, options.out), *end])
+            end = [] if graft.problems else [Line(""), needs(graft.plan)]
+            show_plan([*graft_page(graft, options.out), *end], graft.as_json(), options)
             if not graft.problems:
                 foretell(graft.plan, options)
             return 1 if graft.problems else 0

@@ -54,6 +54,24 @@ def without_controls(text: str) -> str:
     return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def prepare_folder(path: str) -> None:
+    """Makes the folder of a report, or says why it cannot be.
+
+    Raises:
+        WriteError: the place cannot be written to.
+    """
+    import os
+
+    from dovetail.errors import WriteError
+
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"cannot make the folder `{path}`: {error.strerror}", hint="choose another place"
+        ) from error
+
+
 class ProgressBar:
     """A bar on stderr that appears when first told bytes done and bytes in all; a terminal only."""
 

@@ -25,45 +25,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def prepare_folder(path: str) -> None:
-    """Makes the report's folder, or says why it cannot be.
-
-    Raises:
-        WriteError: the place cannot be written to.
-    """
-    import os
-
-    from dovetail.errors import WriteError
-
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise WriteError(
-            f"cannot make the folder `{path}`: {error.strerror}", hint="choose another place"
-        ) from error
-
-
 def run(options: argparse.Namespace) -> int:
     """Prints what is wrong; 1 if anything is."""
-    from dovetail.cli.output import ProgressBar, print_json, say
-    from dovetail.verbs import validate
+    from dovetail.checkpoint import opened
+    from dovetail.cli.output import ProgressBar, prepare_folder, print_json, say
+    from dovetail.verbs import checked
 
     if options.report:
         prepare_folder(options.report)  # before what may take a while
-    with ProgressBar("reading values") as progress:
-        report = validate(
-            options.checkpoint,
-            as_=options.as_,
-            set=assignments(options.given),
-            trust=options.trust,
-            values=options.values,
-            forward=options.forward,
-            progress=progress,
-        )
+    with (
+        opened(
+            options.checkpoint, as_=options.as_, given=assignments(options.given), trust=options.trust
+        ) as found,
+        ProgressBar("reading values") as progress,
+    ):
+        report = checked(found, values=options.values, forward=options.forward, progress=progress)
     if options.report:
         from dovetail.render.html import write_report
+        from dovetail.tensor_list import rows_of
 
-        paths = write_report(report, options.report)
+        paths = write_report(report, options.report, tensors=[*rows_of(found)])
         say(f"wrote {' and '.join(paths)}")
     if options.json:
         print_json(report.as_json())

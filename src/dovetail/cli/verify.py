@@ -1,6 +1,8 @@
 """`dovetail verify CKPT --backend NAME`."""
 
 import argparse
+import shlex
+import sys
 from typing import Any
 
 from dovetail.cli.inspect import CHECKPOINT
@@ -65,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         from dovetail.render.html_verify import write_verification
 
-        say(f"wrote {' and '.join(write_verification(values, options.report))}")
+        command = shlex.join(["dovetail", *sys.argv[1:]])
+        say(f"wrote {' and '.join(write_verification(values, options.report, command=command))}")
     if options.json:
         print_json(values)
     else:

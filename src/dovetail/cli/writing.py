@@ -1,8 +1,9 @@
 """What the verbs that write have in common: their options, the plan they print, the bar and the end."""
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.sizes import assignment
@@ -10,6 +11,7 @@ from dovetail.errors import UsageError
 
 if TYPE_CHECKING:
     from dovetail.edit.plan import Plan
+    from dovetail.render.page import Page
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +52,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def add_writing_options(parser: argparse.ArgumentParser) -> None:
     """Options about how it is written."""
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument(
+        "--report", metavar="DIR", help="with --dry-run: write plan.json and a self-contained plan.html there"
+    )
     parser.add_argument("--json", action="store_true", help="the plan (with --dry-run) or the result as JSON")
     parser.add_argument("--resume", action="store_true", help="go on with what a run left that did not end")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT once the result is complete")
@@ -75,15 +80,15 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
     from dovetail.cli.output import ProgressBar, print_json
 
     if options.dry_run:
-        if options.json:
-            print_json(plan.as_json())
-        else:
-            from dovetail.render.plan_page import plan_page
-            from dovetail.render.terminal import show
+        from dovetail.render.plan_page import plan_page
 
-            show(plan_page(plan, options.out))
+        show_plan(plan_page(plan, options.out), plan.as_json(), options)
         foretell(plan, options)
         return 0
+    if options.report:
+        raise UsageError(
+            "--report is about a plan", hint="give --dry-run too; `validate --report` is about a result"
+        )
     from dovetail.edit.write.destination import check_place
     from dovetail.edit.write.execute import Writing, execute
     from dovetail.render.page import quantity
@@ -107,6 +112,22 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
 
         show(done_page(plan, done, is_resumed=options.resume))
     return 0
+
+
+def show_plan(page: "Page", values: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Prints a plan, and writes it as a page if that is asked for."""
+    from dovetail.cli.output import print_json, say
+    from dovetail.render.terminal import show
+
+    if options.report:
+        from dovetail.render.html_plan import write_plan
+
+        command = shlex.join(["dovetail", *sys.argv[1:]])
+        say(f"wrote {' and '.join(write_plan(page, values, options.report, command=command))}")
+    if options.json:
+        print_json(values)
+    else:
+        show(page)
 
 
 def foretell(plan: "Plan", options: argparse.Namespace) -> None:

@@ -34,7 +34,18 @@ class _Row(NamedTuple):
 
 def diff_page(found: Difference) -> Page:
     """What differs, what should be known, and one line that says it all."""
-    page: Page = [Line("diff", "title"), Line(f"A  {_side(found.a)}"), Line(f"B  {_side(found.b)}")]
+    page: Page = [Line("diff", "title"), Line(f"A  {side(found.a)}"), Line(f"B  {side(found.b)}")]
+    page += difference_tables(found)
+    page += setting_table(found)
+    if found.notes:
+        page += [Line(""), *(Line(f"note: {note}", "note") for note in found.notes)]
+    page += [Line(""), Line(found.verdict, "good" if found.is_same else "error")]
+    return page
+
+
+def difference_tables(found: Difference) -> Page:
+    """What differs by template: what is there, and what was measured."""
+    page: Page = []
     rows = list(_rows(found.groups))
     bare = tuple(_presence(row) for row in rows if row.furthest.distance is None)
     measured = tuple(_distance(row) for row in rows if row.furthest.distance is not None)
@@ -45,16 +56,17 @@ def diff_page(found: Difference) -> Page:
         page += [Line(""), Table(columns, measured)]
     if any(row.templates > 1 for row in rows):
         page.append(Line("--json names every tensor", "dim"))
-    if found.settings:
-        values = tuple((one.name, _value(one.a), _value(one.b)) for one in found.settings)
-        page += [Line(""), Table(("config", "A", "B"), values)]
-    if found.notes:
-        page += [Line(""), *(Line(f"note: {note}", "note") for note in found.notes)]
-    page += [Line(""), Line(found.verdict, "good" if found.is_same else "error")]
     return page
 
 
-def _side(report: Report) -> str:
+def setting_table(found: Difference) -> Page:
+    """What the configs say otherwise."""
+    values = tuple((one.name, _value(one.a), _value(one.b)) for one in found.settings)
+    return [Line(""), Table(("config", "A", "B"), values)] if values else []
+
+
+def side(report: Report) -> str:
+    """One of the two: its path, what it is, what it is made of."""
     layout = report.layout if isinstance(report.layout, str) else "mixed layouts"
     what = f"{report.family}/{layout}" if report.family else "no family is all here"
     return f"{report.path}  ({what}, {counted(report.tensors, 'tensor')} in {listed(report.files, 1)})"

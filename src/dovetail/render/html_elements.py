@@ -14,7 +14,7 @@ from dovetail.errors import printable
 # A segment with its separator; no line is longer than a phone is wide.
 _PIECES = re.compile(r"[^./]{0,31}[./]|[^./]{1,32}")
 
-VOID = frozenset({"meta", "link", "wbr"})
+VOID = frozenset({"meta", "link", "wbr", "input"})
 
 
 class Html(str):
@@ -98,14 +98,17 @@ def table(
     groups: Iterable[Group],
     total: Sequence[str] = (),
     *,
-    class_: str | None = None,
+    class_: str = "",
+    is_wide: bool = False,
 ) -> Html:
-    """A table; on a narrow screen each row is a small list with the heads as words."""
+    """A table. On a narrow screen each row is a small list with the heads as words, or if `is_wide` it stays
+    a table, which whatever holds it scrolls."""
+    look = " ".join(filter(None, ("wide" if is_wide else "card", class_)))
     heads = (element("th", column.title, scope="col", class_=column.kind) for column in columns)
     bodies = [_body(columns, group) for group in groups]
     if total:
         bodies.append(element("tfoot", _row(columns, total)))
-    return element("table", element("thead", element("tr", *heads)), *bodies, class_=class_)
+    return element("table", element("thead", element("tr", *heads)), *bodies, class_=look)
 
 
 def _body(columns: Sequence[Column], group: Group) -> Html:

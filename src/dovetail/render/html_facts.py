@@ -5,14 +5,12 @@ import shlex
 from collections import Counter
 from typing import Any
 
-import dovetail
 from dovetail.render.html_chart import Bar, Segment, chart, scale
 from dovetail.render.html_elements import (
     Column,
     Group,
     Html,
     breakable,
-    definitions,
     element,
     items,
     join,
@@ -159,19 +157,18 @@ def unchecked(report: Report) -> Html:
     return element("p", prose(said))
 
 
-def foot(report: Report) -> Html:
-    """What made this page, how long it took, and how to make it again."""
+def again(report: Report) -> str:
+    """The command that makes this page again."""
+    return (
+        f"dovetail validate {shlex.quote(report.path)}{' --forward' if report.forward else ''} --report OUT"
+    )
+
+
+def timing(report: Report) -> list[tuple[str, str]]:
+    """The schema of the data, and how long each step took."""
     steps = ", ".join(f"{step} {_time(seconds)}" for step, seconds in report.seconds.items())
     total = _time(sum(report.seconds.values()))
-    again = f"dovetail validate {shlex.quote(report.path)}" + (" --forward" if report.forward else "")
-    rows = [
-        ("dovetail", dovetail.__version__),
-        ("report schema", str(SCHEMA)),
-        ("time", f"{total} ({steps})" if steps else total),
-        ("again", element("code", breakable(again), class_="copy")),
-        ("as data", join((element("code", "report.json"), " beside this page has all of it, unabridged"))),
-    ]
-    return definitions(rows, "made")
+    return [("report schema", str(SCHEMA)), ("time", f"{total} ({steps})" if steps else total)]
 
 
 def _time(seconds: float) -> str:
