@@ -1,4 +1,4 @@
-"""`dovetail convert CKPT OUT --to LAYOUT`."""
+"""`dovetail convert CKPT OUT --for READER`, or `--to LAYOUT`."""
 
 import argparse
 
@@ -11,6 +11,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     parser.add_argument("out", metavar="OUT", help="the folder to write")
+    parser.add_argument(
+        "--for",
+        dest="reader",
+        metavar="READER",
+        help="the program that is to open it, such as transformers==4.57, vllm, litgpt, lerobot, openpi, "
+        "llava, timm: layout, container and configs follow",
+    )
     parser.add_argument("--to", metavar="LAYOUT", help="a layout of the family; its own by default")
     parser.add_argument(
         "--format", metavar="FORMAT", help="safetensors or pth, instead of what the layout's tools expect"
@@ -50,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         without=options.without,
         pad_vocab=options.pad_vocab,
         allow=options.allow,
+        reader=options.reader,
     )
     with opened(
         options.checkpoint,

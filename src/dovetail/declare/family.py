@@ -20,6 +20,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dovetail.declare.dialect import Dialect
 from dovetail.declare.part import Part, Setting
 from dovetail.declare.prompt import PLAIN, Prompt
 from dovetail.dims import Expression, parse_expression
@@ -68,8 +69,9 @@ class Layout(NamedTuple):
     A role may have several mounts, tried in order. A layout that a bug wrote is read and never
     written (`is_writable` false, `note` says whose). Roles in `optional` may be absent here even if
     the family needs them; roles without a mount do not exist in this layout.
-    `stores_ties` means that this layout has a tensor of its own for a tied head. `config` makes, for a
-    Blueprint, the config.json of this layout out of the family's. `implies` are settings of the family that
+    `stores_ties` means that this layout has a tensor of its own for a tied head. `dialect` is how its
+    config.json speaks, if not as transformers has it. `readers` are the programs that open it, each with
+    its versions (`transformers>=4.45,<6`). `implies` are settings of the family that
     only the tool has that writes the layout.
     """
 
@@ -80,7 +82,8 @@ class Layout(NamedTuple):
     optional: tuple[str, ...] = ()
     stores_ties: bool = False
     container: Container = SAFETENSORS
-    config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    dialect: Dialect | None = None
+    readers: tuple[str, ...] = ()
     implies: Mapping[str, Any] = _NONE
 
     def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
@@ -110,7 +113,8 @@ def layout(
     optional: tuple[str, ...] = (),
     stores_ties: bool = False,
     container: Container = SAFETENSORS,
-    config: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None,
+    dialect: Dialect | None = None,
+    readers: tuple[str, ...] = (),
     implies: Mapping[str, Any] = _NONE,
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
@@ -121,7 +125,7 @@ def layout(
         return (mount,) if isinstance(mount, Mount) else mount
 
     placed = {role: one(mount) for role, mount in mounts.items()}
-    return Layout(id, placed, writable, note, optional, stores_ties, container, config, implies)
+    return Layout(id, placed, writable, note, optional, stores_ties, container, dialect, readers, implies)
 
 
 class ConfigKeys(NamedTuple):
@@ -132,8 +136,9 @@ class ConfigKeys(NamedTuple):
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
     by dotted key, `write_roots` are sections where not the first root; both may be functions of the
-    Blueprint. `tie_flags` are the dotted keys that say whether the head is tied. `named_by` are a key and
-    the value by which other configs name the family where another one has the same tensors.
+    Blueprint. `named_by` are a key and the value by which other configs name the family where another one
+    has the same tensors. `litgpt` gives, for a Blueprint and what is known by name, the fields that a fork
+    of LitGPT has for the other parts.
     """
 
     model_types: tuple[str, ...] = ()
@@ -142,8 +147,8 @@ class ConfigKeys(NamedTuple):
     architecture: str = ""
     constants: Mapping[str, Any] = _NONE
     write_roots: Mapping[str, Any] = _NONE
-    tie_flags: tuple[str, ...] = ("tie_word_embeddings",)
     named_by: tuple[str, str] | None = None
+    litgpt: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 _NO_CONFIG = ConfigKeys()

@@ -196,7 +196,8 @@ class Setting(NamedTuple):
     `unsaid` is what a config.json of transformers means that says nothing, if that is something else: the
     files leave out what the config class has by itself. One that `is_quiet` is listed only where a file or
     the caller says it. `null` is what a config means that says null. `when` is another setting of the part:
-    without it this one means nothing, and is not asked for.
+    without it this one means nothing, and is not asked for. `means` gives the
+    value for what a config says, where projects have different words for it.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Setting(NamedTuple):
     default: Any = None
     why: str = "convention"
     unsaid: Any = None
+    means: Callable[[Any], Any] | None = None
     is_quiet: bool = False
     null: Any = None
     when: str = ""

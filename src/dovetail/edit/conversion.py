@@ -25,9 +25,10 @@ Words = str | Collection[str]
 class Conversion(NamedTuple):
     """What is asked for: by default the same layout, container and dtypes.
 
-    `format` overrides the layout's container; `dtypes` are `DTYPE` or `PATTERN=DTYPE`, the last that fits
-    wins, and numbers of tensors in `allow` may become infinite; `without` are parts to leave out;
-    `pad_vocab` is the multiple that token rows are filled up to.
+    `reader` is the program that is to open the result, `NAME` or `NAME==VERSION`; `format` overrides the
+    layout's container; `dtypes` are `DTYPE` or `PATTERN=DTYPE`, the last that fits wins, and numbers of
+    tensors in `allow` may become infinite; `without` are parts to leave out; `pad_vocab` is the multiple
+    that token rows are filled up to.
     """
 
     to: str | None = None
@@ -37,6 +38,7 @@ class Conversion(NamedTuple):
     without: Collection[str] = ()
     pad_vocab: int = 1
     allow: Collection[str] = ()
+    reader: str | None = None
 
 
 def words_of(words: Words) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout
-from dovetail.edit.beside.carried import assumptions, side_files
+from dovetail.edit.beside.carried import side_files, travelling
+from dovetail.edit.beside.config_files import assumptions
 from dovetail.edit.conversion import (
     Conversion,
     Words,
@@ -19,6 +20,7 @@ from dovetail.edit.conversion import (
     words_of,
 )
 from dovetail.edit.plan import Dropped, Lossy, Output, Plan
+from dovetail.edit.reading import Reading, check_reading, reading
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import UsageError
@@ -36,6 +38,7 @@ def convert(
     out: Path,
     *,
     to: str | None = None,
+    for_: str | None = None,
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
     dtype: Words = (),
@@ -52,8 +55,10 @@ def convert(
 ) -> Done:
     """Writes a checkpoint in another layout; the folder appears whole or not at all.
 
-    Without `to` the layout stays. `format` (`safetensors` or `pth`) overrides what the layout's tools
-    expect. `dtype` is `DTYPE` or `PATTERN=DTYPE`, or several of them of which the last that fits wins;
+    `for_` is the program that is to open the result (`transformers==4.57`): layout, container and configs
+    follow. `to` names a layout instead; without either it stays. `format` (`safetensors` or `pth`)
+    overrides what the layout's tools expect. `dtype` is `DTYPE` or `PATTERN=DTYPE`, or several of them of
+    which the last that fits wins;
     `without` are parts to leave out; `pad_vocab` is the multiple that token rows are filled up to. `set`
     are values that no file says (`{"text.kv_heads": 2}`), `allow` patterns of damaged tensors that may
     pass. `resume` goes on with what a killed run left, `overwrite` replaces what is there; without `sync`
@@ -66,7 +71,7 @@ def convert(
         WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
     asked = Conversion(
-        to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow)
+        to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow), for_
     )
     with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         plan = conversion_plan(source, asked)
@@ -77,6 +82,7 @@ def plan_convert(
     checkpoint: Path,
     *,
     to: str | None = None,
+    for_: str | None = None,
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
     dtype: Words = (),
@@ -94,7 +100,7 @@ def plan_convert(
         UsageError: the layout or an option does not fit the family.
     """
     asked = Conversion(
-        to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow)
+        to, format, max_shard_size, words_of(dtype), words_of(without), pad_vocab, words_of(allow), for_
     )
     with opened(checkpoint, as_=as_, given=set, trust=trust, allow=asked.allow, to_be="changed") as source:
         return conversion_plan(source, asked)
@@ -108,7 +114,7 @@ def conversion_plan(source: Checkpoint, asked: Conversion = _NO_CHANGES) -> Plan
     """
     if asked.pad_vocab < 1:
         raise UsageError(f"--pad-vocab {asked.pad_vocab} is no multiple", hint="for example --pad-vocab 64")
-    layout = target_layout(source, asked.to)
+    layout, chosen = _target(source, asked)
     leaves, dropped = kept_leaves(source, layout, asked.without)
     leaves = with_ties(source, layout, leaves)
     vocab = padded_vocab(source.parts, source.leaves, asked.pad_vocab) if asked.pad_vocab > 1 else None
@@ -125,12 +131,22 @@ def conversion_plan(source: Checkpoint, asked: Conversion = _NO_CHANGES) -> Plan
     return plan_of(
         "convert",
         source,
-        (Output(files, layout.id, side_files(source, layout, leaves, vocab)),),
-        assumed=assumptions(source, layout),
+        (Output(files, layout.id, side_files(source, layout, leaves, vocab, chosen)),),
+        assumed=assumptions(source, layout, travelling(source.store)),
         config=with_vocab(source.report.config, vocab),
         dropped=dropped,
         lossy=lossy,
     )
+
+
+def _target(source: Checkpoint, asked: Conversion) -> tuple[Layout, Reading | None]:
+    """The layout to write, and the reader that it is for if one is named."""
+    if asked.reader is None:
+        return target_layout(source, asked.to), None
+    to = target_layout(source, asked.to) if asked.to is not None else None
+    chosen = reading(source.family, asked.reader, to=to, format=format_of(asked.format))
+    check_reading(source, chosen, asked.without)
+    return chosen.layout, chosen
 
 
 def plan_of(

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.blueprint import PlannedLeaf
 from dovetail.declare.family import Family, Layout
-from dovetail.edit.beside.carried import CONFIG, travelling
+from dovetail.edit.beside.carried import travelling
+from dovetail.edit.beside.config_files import CONFIG
 from dovetail.edit.beside.config_json import adapted, config_json, corrected
 from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, words_of, writable_layout
 from dovetail.edit.graft_target import is_place, target_of

@@ -97,7 +97,10 @@ def part_settings(
 def _setting(
     setting: Setting, name: str, documents: Documents, roots: tuple[str, ...], findings: list[Finding] | None
 ) -> Value:
-    said = documents.said(name, setting.spellings, roots)
+    said = [
+        one._replace(value=setting.means(one.value)) if setting.means and one.source == "config" else one
+        for one in documents.said(name, setting.spellings, roots)
+    ]
     if findings is not None:
         others = {one.side: one for one in reversed(said[1:]) if one.side != said[0].side}
         findings += [

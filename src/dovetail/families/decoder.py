@@ -156,16 +156,22 @@ def _settings(
     activation: str,
     why: str,
     activation_keys: tuple[str, ...] = ("hidden_act",),
+    reach: int,
     unsaid_theta: float | None = None,
     unsaid_eps: float | None = None,
+    unsaid_reach: int | None = None,
 ) -> tuple[Setting, ...]:
-    """What the published models have and, where it differs, the defaults of transformers' config class."""
+    """What the published models have and, where it differs, the defaults of transformers' config class.
+
+    `reach` is the longest sequence.
+    """
     rope = ("rope_theta", "rope_parameters.rope_theta", "rope_base")
     return (
         Setting("rope_theta", rope, theta, why, unsaid_theta),
         Setting("rope_scaling", ("rope_scaling", "rope_parameters"), {}, why),
         Setting("norm_eps", ("rms_norm_eps", "norm_eps"), eps, why, unsaid_eps),
         Setting("activation", activation_keys, activation, why),
+        Setting("max_positions", ("max_position_embeddings", "block_size"), reach, why, unsaid_reach),
     )
 
 
@@ -209,19 +215,36 @@ _GEMMA = _settings(
     activation="gelu_pytorch_tanh",
     activation_keys=("hidden_activation", "hidden_act"),
     why="gemma convention",
+    reach=8192,
 )
 
-_LAYER_TYPES = Setting("layer_types", ("layer_types",), [], "every layer alike", when="sliding_window")
+
+def _kinds(said: Any) -> Any:
+    """The kinds of layers, which LitGPT marks with 0 and 1."""
+    words = {0: "full_attention", 1: "sliding_attention"}
+    return [words.get(one, one) for one in said] if isinstance(said, list) else said
+
+
+_LAYER_TYPES = Setting(
+    "layer_types",
+    ("layer_types", "sliding_window_indices"),
+    [],
+    "every layer alike",
+    when="sliding_window",
+    means=_kinds,
+)
+_IS_USED = ("use_sliding_window", "sliding_window_size")  # LitGPT says the size and nothing else
 
 
 def _window(unsaid: int, why: str, when: str = "") -> Setting:
     """How many tokens a layer looks at, 0 for all; configs say null for all."""
-    return Setting("sliding_window", ("sliding_window",), 0, why, unsaid, null=0, when=when)
+    names = ("sliding_window", "sliding_window_size")
+    return Setting("sliding_window", names, 0, why, unsaid, null=0, when=when)
 
 
 # transformers@5.23.0 configuration_qwen2.py: a window is only used where the first of these says so.
 _WINDOWS = (
-    Setting("use_sliding_window", ("use_sliding_window",), False, "qwen convention"),
+    Setting("use_sliding_window", _IS_USED, False, "qwen convention", means=bool),
     _window(4096, "qwen convention", "use_sliding_window"),
     Setting("max_window_layers", ("max_window_layers",), 28, "qwen convention", when="use_sliding_window"),
     _LAYER_TYPES._replace(when="use_sliding_window"),
@@ -235,7 +258,13 @@ LLAMA = decoder(
     head_dim=128,
     dialect="llama",
     settings=_settings(
-        theta=10_000.0, eps=1e-5, activation="silu", why="llama 2 convention", unsaid_eps=1e-6
+        theta=10_000.0,
+        eps=1e-5,
+        activation="silu",
+        why="llama 2 convention",
+        reach=4096,
+        unsaid_eps=1e-6,
+        unsaid_reach=2048,
     ),
 )
 
@@ -247,8 +276,10 @@ def _mistral(id: str, *more: Setting) -> Part:
         eps=1e-5,
         activation="silu",
         why="mistral convention",
+        reach=32_768,
         unsaid_theta=10_000.0,
         unsaid_eps=1e-6,
+        unsaid_reach=131_072,
     )
     return decoder(
         id,
@@ -278,11 +309,12 @@ SMOLLM3 = decoder(
             eps=1e-6,
             activation="silu",
             why="smollm3 convention",
+            reach=32_768,
             unsaid_theta=2_000_000.0,
         ),
         Setting("no_rope_layers", ("no_rope_layers",), [], "as no_rope_layer_interval says"),
         Setting("no_rope_layer_interval", ("no_rope_layer_interval",), 4, "smollm3 convention"),
-        Setting("use_sliding_window", ("use_sliding_window",), False, "smollm3 convention"),
+        Setting("use_sliding_window", _IS_USED, False, "smollm3 convention", means=bool),
         _window(0, "smollm3 convention", "use_sliding_window"),
         _LAYER_TYPES._replace(when="use_sliding_window"),
     ),
@@ -296,6 +328,7 @@ def _qwen2(*, unsaid_theta: float | None = None, unsaid_eps: float | None = None
         eps=1e-6,
         activation="silu",
         why="qwen2 convention",
+        reach=32_768,
         unsaid_theta=unsaid_theta,
         unsaid_eps=unsaid_eps,
     )
@@ -316,8 +349,10 @@ QWEN2 = _qwen2(unsaid_theta=10_000.0)
 QWEN2_OF_VL = _qwen2(unsaid_eps=1e-5)  # as Qwen2VLConfig has it
 
 
-def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
-    settings = _settings(theta=theta, eps=1e-6, activation="silu", why=why, unsaid_theta=unsaid_theta)
+def _qwen3(*more: Setting, theta: float, why: str, reach: int, unsaid_theta: float) -> Part:
+    settings = _settings(
+        theta=theta, eps=1e-6, activation="silu", why=why, reach=reach, unsaid_theta=unsaid_theta
+    )
     return decoder(
         "qwen3",
         "embed",
@@ -331,9 +366,9 @@ def _qwen3(*more: Setting, theta: float, why: str, unsaid_theta: float) -> Part:
     )
 
 
-QWEN3 = _qwen3(*_WINDOWS, theta=1_000_000.0, why="qwen3 convention", unsaid_theta=10_000.0)
+QWEN3 = _qwen3(*_WINDOWS, theta=1_000_000.0, why="qwen3 convention", reach=32_768, unsaid_theta=10_000.0)
 # transformers 4.57 takes 5,000,000 where a config is silent, 5.0-5.24 take 500,000.
-QWEN3_OF_VL = _qwen3(theta=5_000_000.0, why="qwen3_vl convention", unsaid_theta=500_000.0)
+QWEN3_OF_VL = _qwen3(theta=5_000_000.0, why="qwen3_vl convention", reach=128_000, unsaid_theta=500_000.0)
 
 
 def _gemma(id: str, *features: str, sizes: Mapping[str, Mapping[str, int]], dead_head: bool = False) -> Part:

@@ -9,6 +9,7 @@ Sources: timm@1.0.31 `vision_transformer.py` (`vit_large_patch14_reg4_dinov2`); 
 
 from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.families import timm
 from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, IMAGENET_PIXELS, TIMM_BLOCKS, image_settings
 
 LEAVES = (
@@ -52,7 +53,9 @@ DINOV2 = Part(
     namings={"timm": TIMM, "openvla": OPENVLA},
     optional=("registers",),
     facts=Facts(
-        spellings=parse_spellings("d_vision  embed_dim\nheads  num_attention_heads | num_heads"),
+        spellings=parse_spellings(
+            "d_vision  embed_dim\nheads  num_attention_heads | num_heads | model_args.num_heads"
+        ),
         open_dims={"heads": "d_vision"},
         settings=(
             Setting("norm_eps", ("layer_norm_eps",), 1e-6, "dinov2 convention"),
@@ -71,7 +74,15 @@ FAMILY = Family(
     parts={"vision": (DINOV2,)},
     is_component=True,
     pipeline=Pipeline(("vision",), ("vision.norm",)),
-    layouts=(layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated, LayerScale as `gamma`"),),
+    layouts=(
+        layout(
+            "timm",
+            {"vision": Mount("", "timm")},
+            note="qkv concatenated, LayerScale as `gamma`",
+            dialect=timm.DINOV2,
+            readers=("timm>=1.0,<2",),
+        ),
+    ),
     config=ConfigKeys(roots={"vision": ("",)}),
     sizes={name: {"vision": "dinov2+registers", **scoped("vision", size)} for name, size in SIZES.items()},
     settings=image_settings(*IMAGENET_PIXELS, "imagenet convention", do_center_crop=True),

@@ -8,6 +8,13 @@ towers. Saved and read back in six versions each.
 from dovetail.declare.family import LITGPT, Layout, Mount, Placed, layout
 
 IN_MEMORY = "in memory since transformers 4.52: torch.save, FSDP, DeepSpeed, merged adapters"
+VLLM = "vllm>=0.32,<1"
+NEW_READERS = ("transformers>=5.23,<6",)  # which reads the names of every version before it
+
+
+def hub_readers(since: str) -> tuple[str, ...]:
+    """Who opens what is on the hub; `since` is the first version of transformers that has the family."""
+    return f"transformers>={since},<6", VLLM
 
 
 def llava_layouts(
@@ -32,12 +39,14 @@ def llava_layouts(
             "hf",
             placed("vision_tower.vision_model.", "", "language_model.model.", "language_model.lm_head."),
             note=f"{hub}; save_pretrained of transformers {since}-5.0",
+            readers=hub_readers("4.45"),  # the first that was measured
         ),
         *others,
         layout(
             "hf-4.52",
             placed("model.vision_tower.vision_model.", "model.", "model.language_model.", "lm_head."),
             note="in memory in transformers 4.52-5.5",
+            readers=NEW_READERS,
         ),
         layout(
             "hf-5.5.4",
@@ -54,18 +63,20 @@ def llava_layouts(
             "hf-5.23",
             placed("vision_tower.", "", "language_model.model.", "language_model.lm_head."),
             note="save_pretrained of transformers 5.23 for a model not loaded from an older file",
+            readers=NEW_READERS,
         ),
         layout(
             "hf-5.23-mem",
             placed("model.vision_tower.", "model.", "model.language_model.", "lm_head."),
             note="in memory in transformers 5.23",
+            readers=NEW_READERS,
         ),
     )
 
 
-def qwen_vl_layouts(*, saved: str, bug: str) -> tuple[Layout, ...]:
+def qwen_vl_layouts(*, saved: str, bug: str, since: str) -> tuple[Layout, ...]:
     """The layouts of Qwen2-VL and Qwen2.5-VL. `saved` are the versions that write the first of them, `bug`
-    those that mix prefixes."""
+    those that mix prefixes, `since` the first that reads it."""
 
     def placed(vision: str, text: str) -> Placed:
         return {"vision": vision, "merger": f"{vision}merger.", "text": text, "head": "lm_head."}
@@ -75,8 +86,14 @@ def qwen_vl_layouts(*, saved: str, bug: str) -> tuple[Layout, ...]:
             "hf",
             placed("visual.", "model."),
             note=f"the hub; save_pretrained of transformers {saved}",
+            readers=hub_readers(since),
         ),
-        layout("hf-4.52", placed("model.visual.", "model.language_model."), note=IN_MEMORY),
+        layout(
+            "hf-4.52",
+            placed("model.visual.", "model.language_model."),
+            note=IN_MEMORY,
+            readers=NEW_READERS,
+        ),
         layout(
             "hf-5.5.4",
             placed("model.visual.", "model."),

@@ -7,24 +7,29 @@ Sources: transformers 4.45.2-5.23.0 `modeling_llava.py`, saved and read back in 
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.dialect import Dialect
 from dovetail.declare.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.declare.part import Setting
 from dovetail.families.clip import CLIP
 from dovetail.families.clip import SIZES as CLIP_SIZES
 from dovetail.families.decoder import HEAD, LLAMA, LLAMA_SIZES
 from dovetail.families.history import llava_layouts
-from dovetail.families.llava_onevision import PROJECTOR
+from dovetail.families.llava_onevision import PROJECTOR, at_the_top, tower_by_name, tower_limit
 from dovetail.families.siglip import CLIP_PIXELS, image_settings
 
 _WHY = "llava 1.5 convention"
 _SELECT = ("vision_feature_select_strategy", "mm_vision_select_feature")
+_SELECTED = {"patch": "default", "cls_patch": "full"}  # LLaVA's words and those of transformers
+_TOWER = ("openai/clip-vit-large-patch14-336", CLIP_SIZES["large-patch14-336"])
 
 SETTINGS = (
     Setting("image_token", ("image_token_index", "image_token_id"), 32000, _WHY),
     Setting("feature_layer", ("vision_feature_layer", "mm_vision_select_layer"), -2, _WHY),
-    Setting("feature_select", _SELECT, "default", _WHY),
+    Setting("feature_select", _SELECT, "default", _WHY, means=lambda said: _SELECTED.get(str(said), said)),
     *image_settings(*CLIP_PIXELS, "clip convention", do_center_crop=True),
 )
 
@@ -33,6 +38,31 @@ def image_size(plan: Blueprint) -> int:
     """The edge in pixels that the positions of the tower cover, but for that of the class."""
     return math.isqrt(plan.sizes["vision.positions"] - 1) * plan.sizes["vision.patch"]
 
+
+def llava_config(plan: Blueprint, config: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as LLaVA's `LlavaConfig` has it: Llama's keys at the top, `mm_*` for the rest.
+
+    Source: haotian-liu/LLaVA `llava/model/language_model/llava_llama.py`, `llava_arch.py`.
+    """
+    words = {ours: word for word, ours in _SELECTED.items()}
+    return at_the_top(
+        config,
+        model_type="llava_llama",
+        architectures=["LlavaLlamaForCausalLM"],
+        **tower_by_name(plan, *_TOWER),
+        mm_hidden_size=plan.dims("projector")["d_in"],
+        mm_projector_type="mlp2x_gelu",
+        mm_vision_select_layer=config["vision_feature_layer"],
+        mm_vision_select_feature=words[config["vision_feature_select_strategy"]],
+        image_aspect_ratio="pad",
+    )
+
+
+LLAVA = Dialect(
+    lambda config: config.get("model_type") == "llava_llama" or "mm_projector_type" in config,
+    llava_config,
+    lambda plan: tower_limit(plan, *_TOWER),
+)
 
 FAMILY = Family(
     id="llava",
@@ -57,6 +87,8 @@ FAMILY = Family(
                 },
                 optional=("vision",),
                 note="haotian-liu/LLaVA; no vision if the tower was frozen",
+                dialect=LLAVA,
+                readers=("llava",),
             ),
         ),
     ),

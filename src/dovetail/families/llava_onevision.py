@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dovetail.declare.blueprint import Blueprint
+from dovetail.declare.dialect import Dialect
 from dovetail.declare.family import ConfigKeys, Family, Mount, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2, QWEN2_SIZES
@@ -63,31 +64,51 @@ SETTINGS = (
 )
 
 
-def lmms_config(plan: Blueprint, config: Mapping[str, Any]) -> dict[str, Any]:
+def lmms_config(plan: Blueprint, config: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
     """The config as LLaVA-NeXT's `LlavaQwenConfig` has it: Qwen2's keys at the top, `mm_*` for the rest.
-
-    Its tower is loaded by name, which is only written where the sizes are those of the published one.
 
     Source: LLaVA-NeXT `llava/model/language_model/llava_qwen.py`, `llava_arch.py`.
     """
-    vision = plan.dims("vision")
-    is_published = all(
-        vision[dim] == size for dim, size in SIGLIP_SIZES["so400m-patch14-378"].items() if dim != "layers"
+    return at_the_top(
+        config,
+        model_type="llava_qwen",
+        architectures=["LlavaQwenForCausalLM"],
+        **tower_by_name(plan, *_TOWER),
+        mm_hidden_size=plan.dims("projector")["d_in"],
+        mm_projector_type="mlp2x_gelu",
+        mm_patch_merge_type="spatial_unpad",
+        mm_vision_select_layer=-2,
+        mm_vision_select_feature="patch",
+        image_aspect_ratio=config["vision_aspect_ratio"],
     )
-    tower = {"mm_vision_tower": "google/siglip-so400m-patch14-384"} if is_published else {}
-    return {
-        **{key: value for key, value in config.items() if key != "text_config"},
-        **config["text_config"],
-        "model_type": "llava_qwen",
-        "architectures": ["LlavaQwenForCausalLM"],
-        **tower,
-        "mm_hidden_size": vision["d_vision"],
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_patch_merge_type": "spatial_unpad",
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "image_aspect_ratio": "anyres_max_9",
-    }
+
+
+def at_the_top(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A config with the keys of its text at the top, as the LLaVA projects have it."""
+    kept = {key: value for key, value in config.items() if key != "text_config"}
+    return {**kept, **config["text_config"], **more}
+
+
+def tower_by_name(plan: Blueprint, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The tower, which the LLaVA projects load by name; none where it is of other sizes."""
+    is_other = "vision" in plan.kinds and tower_limit(plan, name, sizes)
+    return {} if is_other else {"mm_vision_tower": name}
+
+
+def tower_limit(plan: Blueprint, name: str, sizes: Mapping[str, int]) -> str | None:
+    """What keeps a LLaVA project from building the tower: it loads one by name and knows no sizes."""
+    tower = plan.dims("vision") if "vision" in plan.kinds else {}
+    if all(tower.get(dim, size) == size for dim, size in sizes.items() if dim != "layers"):
+        return None
+    return f"its tower is loaded by name, {name}, and this one has other sizes"
+
+
+_TOWER = ("google/siglip-so400m-patch14-384", SIGLIP_SIZES["so400m-patch14-378"])
+LLAVA_NEXT = Dialect(
+    lambda config: str(config.get("model_type")).startswith("llava_qwen"),
+    lmms_config,
+    lambda plan: tower_limit(plan, *_TOWER),
+)
 
 
 FAMILY = Family(
@@ -126,7 +147,8 @@ FAMILY = Family(
                     "head": "lm_head.",
                 },
                 note="LLaVA-NeXT and its forks (lmms-lab on the hub)",
-                config=lmms_config,
+                dialect=LLAVA_NEXT,
+                readers=("llava",),
             ),
         ),
     ),

@@ -14,7 +14,9 @@ from dovetail.declare.family import ConfigKeys, Family, Layout, Mount, Pipeline,
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEMMA_EXPERT_SIZES, GEMMA_SIZES
+from dovetail.families.history import NEW_READERS
 from dovetail.families.paligemma import LINEAR
+from dovetail.families.pi0_dialects import LEROBOT, OPENPI, TRANSFORMERS
 from dovetail.families.siglip import SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
@@ -149,22 +151,44 @@ def _fresh_transformers() -> Placed:
     }
 
 
-_OPENPI = layout("openpi", _openpi(""), note="openpi's converter and the hub; the token table is `lm_head`")
-_LEROBOT = layout("lerobot", _openpi("model."), note="lerobot 0.4 and later")
-_LEROBOT_OLD = layout("lerobot-0.3", _old_lerobot(), note="lerobot 0.1-0.3, with normalisation buffers")
+_OPENPI = layout(
+    "openpi",
+    _openpi(""),
+    note="openpi's converter and the hub; the token table is `lm_head`",
+    dialect=OPENPI,
+    readers=("openpi",),
+)
+_LEROBOT = layout(
+    "lerobot",
+    _openpi("model."),
+    note="lerobot 0.4 and later",
+    dialect=LEROBOT,
+    readers=("lerobot>=0.4,<0.5",),
+)
+_LEROBOT_OLD = layout(
+    "lerobot-0.3",
+    _old_lerobot(),
+    note="lerobot 0.1-0.3, with normalisation buffers",
+    dialect=LEROBOT,
+)
 
 PI0_LAYOUTS: tuple[Layout, ...] = (
     _OPENPI,
     _LEROBOT,
     _LEROBOT_OLD,
     layout(
-        "transformers", _transformers(), note="in memory in transformers 5.23 (PI0ForConditionalGeneration)"
+        "transformers",
+        _transformers(),
+        note="in memory in transformers 5.23 (PI0ForConditionalGeneration)",
+        dialect=TRANSFORMERS,
+        readers=NEW_READERS,
     ),
     layout(
         "transformers-5.23",
         _fresh_transformers(),
         writable=False,
         note="save_pretrained of transformers 5.23 for a model not loaded from a file: mixed prefixes",
+        dialect=TRANSFORMERS,
     ),
 )
 PI05_LAYOUTS: tuple[Layout, ...] = (

@@ -113,7 +113,7 @@ FAMILY = Family(
     """,
     tied_heads={"head": "text"},
     layouts=(
-        *qwen_vl_layouts(saved="4.57-5.3 and 5.6-5.24", bug="5.4.0-5.5.4"),
+        *qwen_vl_layouts(saved="4.57-5.3 and 5.6-5.24", bug="5.4.0-5.5.4", since="4.57"),
         litgpt_layout("litgpt", HUB_VISION),
     ),
     config=ConfigKeys(

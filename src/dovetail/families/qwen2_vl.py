@@ -8,6 +8,9 @@ transformers#45357 for the save bug that `hf-5.5.3-bug` stands for; a fork of MD
 arXiv:2409.12191.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Family, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
@@ -99,6 +102,21 @@ def mrope(plan: Blueprint) -> dict[str, object]:
     return {"type": "mrope", "mrope_section": [half - 2 * side, side, side]}
 
 
+def mdi_fields(plan: Blueprint, known: Mapping[str, Any]) -> dict[str, object]:
+    """What a fork of MDI-LLM adds to LitGPT's config for the vision tower and its tokens."""
+    vision = plan.dims("vision")
+    return {
+        "vision_encoder_embed_dim": vision["d_vision"],
+        "vision_encoder_depth": vision["layers"],
+        "vision_encoder_num_heads": vision["heads"],
+        "vision_patch_size": vision["patch"],
+        "vision_start_token_id": known["vision_start_token"],
+        "vision_end_token_id": known["vision_end_token"],
+        "image_token_id": known["image_token"],
+        "use_mrope": True,
+    }
+
+
 _WHY = "qwen2_vl convention"
 
 
@@ -112,8 +130,10 @@ def mrope_keys(key: str) -> tuple[str, ...]:
 
 
 def token_settings(why: str) -> tuple[Setting, ...]:
-    """The tokens that stand for an image and for a video, the same in all Qwen-VL families."""
+    """The tokens that stand for an image and a video or around one, the same in all Qwen-VL families."""
     return (
+        Setting("vision_start_token", ("vision_start_token_id",), 151652, why),
+        Setting("vision_end_token", ("vision_end_token_id",), 151653, why),
         Setting("image_token", ("image_token_id",), 151655, why),
         Setting("video_token", ("video_token_id",), 151656, why),
     )
@@ -146,7 +166,7 @@ FAMILY = Family(
     """,
     tied_heads={"head": "text"},
     layouts=(
-        *qwen_vl_layouts(saved="4.45-5.3 and 5.6-5.23", bug="5.4.0-5.5.4"),
+        *qwen_vl_layouts(saved="4.45-5.3 and 5.6-5.23", bug="5.4.0-5.5.4", since="4.45"),
         layout(
             "hf-5.5.3-bug",
             {
@@ -173,6 +193,7 @@ FAMILY = Family(
             "video_token_id": 151656,
             "rope_scaling": mrope,
         },
+        litgpt=mdi_fields,
         roots={
             "text": ("text_config", ""),
             "head": ("text_config", ""),

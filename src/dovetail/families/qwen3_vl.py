@@ -16,7 +16,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Family, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN3_OF_VL, QWEN3_SIZES
-from dovetail.families.history import bare_qwen_vl, litgpt_layout
+from dovetail.families.history import bare_qwen_vl, hub_readers, litgpt_layout
 from dovetail.families.qwen2_vl import mrope_keys, pixel_settings, token_settings
 from dovetail.families.siglip import HALF_PIXELS, image_settings
 
@@ -175,6 +175,7 @@ FAMILY = Family(
             "hf",
             {**_VISION, **_DEEPSTACK, "text": "model.language_model.", "head": "lm_head."},
             note="the hub; transformers 4.57-5.24, on disk and in memory",
+            readers=hub_readers("4.57"),
         ),
         bare_qwen_vl(vision="visual.", merger="visual.merger.", deepstack="visual.deepstack_merger_list."),
         litgpt_layout("litgpt", {**_VISION, **_DEEPSTACK}),
@@ -192,8 +193,6 @@ FAMILY = Family(
             "vision_config.model_type": "qwen3_vl",
             "vision_config.deepstack_visual_indexes": vision_layers,
         },
-        # transformers 4.57 reads the flag from the text's section, 5.x from the top
-        tie_flags=("tie_word_embeddings", "text_config.tie_word_embeddings"),
         roots={
             "text": ("text_config",),
             "head": ("text_config",),

@@ -13,6 +13,8 @@ arXiv:2303.15343, arXiv:2502.14786.
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
+from dovetail.families import timm
+from dovetail.families.history import NEW_READERS
 
 BLOCKS = """
 blocks.{layer}.norm1.(weight|bias)           d_vision
@@ -102,7 +104,7 @@ pool.mlp.(fc1|fc2).(weight|bias)             attn_pool.mlp.(fc1|fc2).(weight|bia
 SPELLINGS = parse_spellings("""
 d_vision    hidden_size | vision_embed_dim
 layers      num_hidden_layers | vision_num_hidden_layers
-heads       num_attention_heads
+heads       num_attention_heads | model_args.num_heads
 d_ff        intermediate_size
 patch       patch_size
 channels    num_channels
@@ -129,9 +131,10 @@ SETTINGS = (
     Setting("norm_eps", ("layer_norm_eps",), 1e-6, "siglip convention"),
     Setting(
         "activation",
-        ("hidden_act",),
+        ("hidden_act", "model_args.act_layer", "architecture"),
         "gelu_pytorch_tanh",
         "as transformers runs it; timm runs the same weights with the exact gelu",
+        means=timm.activation,
     ),
     Setting("antialias", (), False, "as transformers interpolates positions; timm antialiases"),
     IMAGE_SIZE,
@@ -163,8 +166,8 @@ def image_settings(
         "crop_size": {},
     }
     return (
-        Setting("image_mean", ("image_mean",), mean, why),
-        Setting("image_std", ("image_std",), std, why),
+        Setting("image_mean", ("image_mean", timm.MEAN), mean, why),
+        Setting("image_std", ("image_std", timm.STD), std, why),
         *(Setting(name, (name,), value, why, is_quiet=True) for name, value in quiet.items()),
     )
 
@@ -268,11 +271,21 @@ FAMILY = Family(
             "hf",
             {"vision": "vision_model.", "text": "text_model.", "contrast": ""},
             note="the hub; transformers up to 5.5",
+            readers=("transformers>=4.45,<6",),
         ),
         layout(
-            "hf-5.23", {"vision": ""}, note="a tower saved alone by transformers 5.23: no `vision_model.`"
+            "hf-5.23",
+            {"vision": ""},
+            note="a tower saved alone by transformers 5.23: no `vision_model.`",
+            readers=NEW_READERS,
         ),
-        layout("timm", {"vision": Mount("", "timm")}, note="qkv concatenated; with or without attn_pool"),
+        layout(
+            "timm",
+            {"vision": Mount("", "timm")},
+            note="qkv concatenated; with or without attn_pool",
+            dialect=timm.SIGLIP,
+            readers=("timm>=1.0,<2",),
+        ),
     ),
     config=ConfigKeys(
         model_types=("siglip_vision_model", "siglip", "siglip2", "siglip2_vision_model"),

@@ -21,19 +21,32 @@ from dovetail.families.decoder import (
     SMOLLM3,
     SMOLLM3_SIZES,
 )
+from dovetail.families.history import hub_readers
 
-HF_LAYOUTS = (
-    layout("hf", {"text": "model.", "head": "lm_head."}, note="the hub; transformers, all versions"),
-    layout("hf-base", {"text": ""}, note="the bare model that transformers saves (`Qwen2Model`): no head"),
-)
-LAYOUTS = (
-    *HF_LAYOUTS,
+
+def hf_layouts(since: str) -> tuple[Layout, ...]:
+    """Where transformers puts a text model; `since` is the first version that has it, of those measured."""
+    return (
+        layout(
+            "hf",
+            {"text": "model.", "head": "lm_head."},
+            note="the hub; transformers, all versions",
+            readers=hub_readers(since),
+        ),
+        layout(
+            "hf-base", {"text": ""}, note="the bare model that transformers saves (`Qwen2Model`): no head"
+        ),
+    )
+
+
+LITGPT_LAYOUTS = (
     layout(
         "litgpt",
         {"text": Mount("transformer.", "litgpt"), "head": "lm_head."},
         stores_ties=True,
         container=LITGPT,
         note="LitGPT >= 0.5: attn.qkv = q | k | v",
+        readers=("litgpt>=0.5,<1",),
     ),
     layout(
         "litgpt-legacy",
@@ -58,7 +71,8 @@ def _family(
     *parts: Part,
     sizes: dict[str, dict[str, int]],
     named_by: tuple[str, str] | None = None,
-    layouts: tuple[Layout, ...] = LAYOUTS,
+    since: str = "4.45",
+    litgpt: tuple[Layout, ...] = LITGPT_LAYOUTS,
 ) -> Family:
     return Family(
         id=id,
@@ -66,7 +80,7 @@ def _family(
         parts={"text": parts, "head": (HEAD,)},
         tied_heads={"head": "text"},
         is_component=True,
-        layouts=layouts,
+        layouts=(*hf_layouts(since), *litgpt),
         config=ConfigKeys(
             model_types=tuple(part.id for part in parts),
             roots={"text": ("", "text_config"), "head": ("", "text_config")},
@@ -86,9 +100,11 @@ def _family(
 
 # The class of the MLP tells Gemma from Llama in a LitGPT config (litgpt@0.5.13 `litgpt/config.py`).
 LLAMA_FAMILY = _family("llama", "Llama", LLAMA, sizes=LLAMA_SIZES, named_by=("mlp_class_name", "LLaMAMLP"))
-MISTRAL_FAMILY = _family("mistral", "Mistral / Ministral / Devstral", MISTRAL, MINISTRAL, sizes=MISTRAL_SIZES)
+MISTRAL_FAMILY = _family(
+    "mistral", "Mistral / Ministral / Devstral", MISTRAL, MINISTRAL, sizes=MISTRAL_SIZES, since="4.57"
+)
 # LitGPT has no layers without positions.
-SMOLLM3_FAMILY = _family("smollm3", "SmolLM3", SMOLLM3, sizes=SMOLLM3_SIZES, layouts=HF_LAYOUTS)
+SMOLLM3_FAMILY = _family("smollm3", "SmolLM3", SMOLLM3, sizes=SMOLLM3_SIZES, since="4.57", litgpt=())
 QWEN2_FAMILY = _family("qwen2", "Qwen2 / Qwen2.5", QWEN2, sizes=QWEN2_SIZES)
-QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, sizes=QWEN3_SIZES)
+QWEN3_FAMILY = _family("qwen3", "Qwen3", QWEN3, sizes=QWEN3_SIZES, since="4.57")
 GEMMA_FAMILY = _family("gemma", "Gemma", GEMMA, sizes=GEMMA_SIZES, named_by=("mlp_class_name", "GemmaMLP"))

@@ -12,6 +12,7 @@ from dovetail.declare.spelling import written
 from dovetail.explain.corrections import Correction
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
+_TIED, _TEXT_SECTIONS = "tie_word_embeddings", ("text_config", "llm_config")
 
 
 def config_json(
@@ -20,21 +21,27 @@ def config_json(
     dtype: str,
     is_tied: bool | None,
     settings: Mapping[str, Any] = _NONE,
+    extra: Mapping[str, Any] = _NONE,
     layout: Layout | None = None,
 ) -> dict[str, Any]:
     """The config, flat or nested as the files of the family and layout are; empty if the family has none.
 
-    `settings` are values by `role.name` or `name` that take the place of the family's defaults.
+    `settings` are values by `role.name` or `name` that take the place of the family's defaults, `extra`
+    values by dotted key.
     """
     keys = plan.family.config
+    dialect = layout.dialect if layout is not None else None
     config: dict[str, Any] = {}
-    if not keys.model_types:
+    if not keys.model_types and dialect is None:
         return config
     if keys.architecture:
         config["architectures"] = [keys.architecture]
-    config["model_type"] = keys.model_types[0]
+    if keys.model_types:
+        config["model_type"] = keys.model_types[0]
+    absent = _sections_of_absent_parts(plan)
     for dotted, value in keys.constants.items():
-        put(config, dotted, value(plan) if callable(value) else value)
+        if dotted.partition(".")[0] not in absent:
+            put(config, dotted, value(plan) if callable(value) else value)
     for role, part in plan.kinds.items():
         section = written_section(plan, role)
         dims = plan.dims(role)
@@ -54,18 +61,36 @@ def config_json(
             said = settings.get(f"{role}.{setting.name}")
             if setting.spellings and said not in (None, {}):
                 put(config, _dotted(section, setting.spellings[0]), setting.spelled(said))
-            elif setting.spellings and not setting.when and setting.default not in (None, {}):
+            elif setting.spellings and not setting.when and setting.default not in (None, {}, []):
                 value = setting.spelled(setting.default)
                 put(config, _dotted(section, setting.spellings[0]), value, keep=True)
     for setting in plan.family.settings:
         for dotted in _places(config, setting) if setting.name in settings else ():
             put(config, dotted, settings[setting.name])
-    for dotted in () if is_tied is None else keys.tie_flags:
-        put(config, dotted, is_tied)
+    if is_tied is not None:
+        config = with_tie_flags(config, is_tied, always=True)
+    for dotted, value in extra.items():
+        put(config, dotted, value)
     config["torch_dtype"] = dtype
-    if layout is not None and layout.config is not None:
-        return layout.config(plan, config)
-    return config
+    return config if dialect is None else dialect.write(plan, config, settings)
+
+
+def with_tie_flags(config: Mapping[str, Any], is_tied: bool, *, always: bool = False) -> dict[str, Any]:
+    """A config that says at the top and for the text whether the head is tied, if it says so at all.
+
+    transformers reads the flag in one place or the other, by version and family.
+    """
+    sections = [key for key in _TEXT_SECTIONS if isinstance(config.get(key), dict)]
+    if not always and not any(_TIED in one for one in (config, *(config[key] for key in sections))):
+        return dict(config)
+    return {**config, **{key: {**config[key], _TIED: is_tied} for key in sections}, _TIED: is_tied}
+
+
+def _sections_of_absent_parts(plan: Blueprint) -> set[str]:
+    """The sections that are only about parts which this model does not have, such as a frozen tower."""
+    roots = plan.family.config.roots
+    here = {section for role in plan.kinds for section in roots.get(role, ())}
+    return {section for role in plan.family.parts for section in roots.get(role, ())} - here - {""}
 
 
 def written_section(plan: Blueprint, role: str) -> str:

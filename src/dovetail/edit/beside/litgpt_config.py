@@ -9,6 +9,7 @@ from typing import Any
 
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.part import Part
+from dovetail.edit.beside import sliding_window
 from dovetail.edit.beside.rope_scaling import to_litgpt
 from dovetail.report import Value
 
@@ -23,6 +24,7 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
     """The text of the file for the part that is a decoder.
 
     `padded_vocab_size` is the number of rows, `vocab_size` the number of tokens where a config says it.
+    What a fork of LitGPT wants to know of other parts is added where they are there.
 
     Raises:
         UsageError: LitGPT cannot compute what the config says.
@@ -41,7 +43,7 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
     values: dict[str, Any] = {
         "name": re.sub(re.escape(word), word, name, flags=re.IGNORECASE),
         "hf_config": {},
-        "block_size": said("max_positions", 4096),
+        "block_size": said("max_positions", None),
         "vocab_size": said("vocab_used", dims["vocab"]),
         "padded_vocab_size": dims["vocab"],
         "n_layer": dims["layers"],
@@ -63,4 +65,7 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
         **special,
     }
     values |= to_litgpt(said("rope_scaling", {}), values["block_size"])
+    values |= sliding_window.to_litgpt(config, role, dims["layers"])
+    if plan.family.config.litgpt is not None and len(plan.kinds) > len({role, *plan.family.ties}):
+        values |= plan.family.config.litgpt(plan, {name: value.value for name, value in config.items()})
     return yaml.safe_dump(values, sort_keys=False)

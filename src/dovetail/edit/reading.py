@@ -1,0 +1,115 @@
+"""`--for READER`: which layout of a family a program reads, and whether it can build the model at all."""
+
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from dovetail.checkpoint import Checkpoint
+from dovetail.declare.family import Family, Layout
+from dovetail.declare.reader import Asked, Reader, Version, is_read_by, name_of, parse_asked, parse_version
+from dovetail.edit.beside.config_files import CONFIG, planned
+from dovetail.errors import UsageError, listed
+from dovetail.families.readers import READERS
+
+
+class Reading(NamedTuple):
+    """A program in one version, None where it has none, and the layout that it reads."""
+
+    reader: Reader
+    version: Version | None
+    layout: Layout
+
+    @property
+    def title(self) -> str:
+        """`transformers 4.57`."""
+        return " ".join([self.reader.name, *([".".join(map(str, self.version))] if self.version else [])])
+
+
+def reading(family: Family, text: str, *, to: Layout | None = None, format: str | None = None) -> Reading:
+    """The layout that the reader of `transformers==4.57` reads, in the newest version if none is said.
+
+    `to` is the layout that is to be it, `format` the kind of container.
+
+    Raises:
+        UsageError: there is no such reader, it reads no layout of the family, or not this one.
+    """
+    asked = parse_asked(text)
+    known = {reader.name: reader for reader in READERS}
+    if asked.name not in known:
+        near = get_close_matches(asked.name, known, 1)
+        raise UsageError(
+            f"no reader is called `{asked.name}`" + (f"; did you mean {near[0]}?" if near else ""),
+            hint=f"readers: {', '.join(known)}",
+        )
+    reader = known[asked.name]
+    if asked.version is None and reader.versions:
+        asked = Asked(asked.name, parse_version(reader.versions[-1]))
+    found = [one for one in family.layouts if one.is_writable and _reads(one, asked)]
+    if to is not None and found and to.id not in {one.id for one in found}:
+        raise UsageError(
+            f"{_spoken(asked)} does not read layout {to.id} of {family.id}",
+            hint=f"it reads {listed([one.id for one in found])}: leave --to out",
+        )
+    if not found:
+        raise UsageError(f"{family.id} has no layout that {_spoken(asked)} reads", hint=_offers(family))
+    layout = to or found[0]
+    if format is not None and format not in reader.formats:
+        raise UsageError(
+            f"{reader.name} does not read {format} files", hint=f"it reads {listed(reader.formats)}"
+        )
+    return Reading(reader, asked.version, layout)
+
+
+def check_reading(source: Checkpoint, chosen: Reading, without: Collection[str]) -> None:
+    """Refuses a model that the reader would not build whole.
+
+    Raises:
+        UsageError: a part would begin at random, or the reader builds no model of this kind or size.
+    """
+    family, title = source.family, chosen.title
+    optional = {*family.optional, *chosen.layout.optional}
+    missing = [role for role in family.parts if role not in {*source.kinds, *optional}]
+    if lost := [*missing, *(role for role in without if role not in optional)]:
+        raise UsageError(
+            f"{title} would begin {listed(lost)} at random: this checkpoint has no such part",
+            hint="graft it from a donor first, or name the layout with --to instead of a reader",
+        )
+    variant = family.variants.get(source.documents.model_type or "", "base")
+    if variant != "base" and chosen.layout.dialect is None:
+        raise UsageError(
+            f"{title} does not compute the variant `{variant}` of {family.id}",
+            hint=_offers(family),
+        )
+    dialect = chosen.layout.dialect
+    if dialect is not None and (why := dialect.limit(planned(source, source.report.config, CONFIG))):
+        raise UsageError(
+            f"{title} cannot build this model: {why}",
+            hint=f"--to {chosen.layout.id} writes it all the same, for dovetail",
+        )
+
+
+def _reads(layout: Layout, asked: Asked) -> bool:
+    return any(is_read_by(one, asked) for one in layout.readers)
+
+
+def _spoken(asked: Asked) -> str:
+    return " ".join([asked.name, *([".".join(map(str, asked.version))] if asked.version else [])])
+
+
+def _offers(family: Family) -> str:
+    offers = [f"{reader} ({layout})" for reader, layout in _first_of_each(family)]
+    return (
+        f"{family.id} can be written for {listed(offers, 8)}"
+        if offers
+        else f"no reader of {family.id} is known"
+    )
+
+
+def _first_of_each(family: Family) -> Iterator[tuple[str, str]]:
+    """Each reader once, as its layout names it."""
+    seen = set()
+    for layout in family.layouts:
+        for one in layout.readers if layout.is_writable else ():
+            if name_of(one) not in seen:
+                seen.add(name_of(one))
+                yield one, layout.id
