@@ -47,10 +47,10 @@ def config_texts(
     if not _is_made(source, layout, there):
         texts[CONFIG] = _carried(source, layout, there[CONFIG], changes)
     elif source.family.config.model_types or layout.dialect is not None:
-        plan = planned(source, values, CONFIG)
+        plan = planned(source, values, CONFIG, leaves)
         texts[CONFIG] = _dumped(_written(source, layout, plan, changes))
     if layout.container.has_litgpt_config:
-        plan = planned(source, values, LITGPT_CONFIG)
+        plan = planned(source, values, LITGPT_CONFIG, leaves)
         texts[LITGPT_CONFIG] = litgpt_config(plan, _for_litgpt(source, values), _name(source)).encode()
     return texts
 
@@ -74,14 +74,22 @@ def assumptions(source: Checkpoint, layout: Layout, there: Mapping[str, bytes]) 
     )
 
 
-def planned(source: Checkpoint, values: Mapping[str, Value], wanted_by: str) -> Blueprint:
-    """The model as numbers.
+def planned(
+    source: Checkpoint,
+    values: Mapping[str, Value],
+    wanted_by: str,
+    leaves: Sequence[Leaf] | None = None,
+) -> Blueprint:
+    """The model as numbers, without the parts that have no leaf where leaves are given.
 
     Raises:
         UsageError: a size is open; `wanted_by` is the file that has to say it.
     """
     sizes, kinds, features, subsets, still_open = {}, {}, {}, {}, []
+    here = source.kinds.keys() if leaves is None else {leaf.role for leaf in leaves}
     for role, match in source.explanation.roles.items():
+        if role not in here:
+            continue
         kinds[role], features[role] = match.part, match.features
         for dim in _dims(match.part, match.features):
             value = values.get(f"{role}.{dim}")
@@ -154,6 +162,7 @@ def _written(
     source: Checkpoint, layout: Layout, plan: Blueprint, changes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A new config, in the dialect of the layout's readers."""
+    _check_window(source)
     settings = _settings(source)
     written = config_json(
         plan,
@@ -164,6 +173,18 @@ def _written(
         layout=layout,
     )
     return with_both_spellings(written) if layout.dialect is None else written
+
+
+def _check_window(source: Checkpoint) -> None:
+    """Refuses a window that LitGPT's config has and the family has no word for: it would be lost."""
+    role = decoder_of(source.kinds)
+    said = source.documents.find(("sliding_window_size",), ("",))
+    if role and said and f"{role}.sliding_window" not in source.report.config:
+        raise UsageError(
+            f"{said.place} = {said.value}, and {source.family.id} has no sliding window",
+            checkpoint=source.report.path,
+            hint="say what it is: --as mistral",
+        )
 
 
 def _of_decoder(source: Checkpoint, plan: Blueprint) -> dict[str, Any]:
