@@ -54,16 +54,16 @@ WRONG: dict[str, tuple[str, int, str]] = {
         2,
         "qwen2_vl has no size or setting `text.depth`\n\n"
         "hint: text has layers, vocab, d_model, head_dim, q_heads, kv_heads, d_ff, rope_theta, rope_scaling, "
-        "norm_eps, activation, use_sliding_window",
+        "norm_eps, activation, max_positions, use_sliding_window, sliding_window, max_window_layers, layer_types",
     ),
     "unknown part": (
         "make qwen2_vl OUT --set ears=2",
         2,
         "qwen2_vl has no size or setting `ears`\n\n"
-        "hint: parts: vision, merger, text, head; settings: image_token, video_token, mrope_section, "
+        "hint: parts: vision, merger, text, head; settings: vision_start_token, "
+        "vision_end_token, image_token, video_token, mrope_section, "
         "min_pixels, max_pixels, image_mean, image_std, resample, rescale_factor, do_resize, do_rescale, do_normalize, "
-        "do_center_crop, do_pad, size, crop_size, vision.norm_eps, vision.activation, text.rope_theta, text.rope_scaling "
-        "and 3 more",
+        "do_center_crop, do_pad, size, crop_size, vision.norm_eps, vision.activation and 9 more",
     ),
     "no number": (
         "make qwen2_vl OUT --set text.layers=two",

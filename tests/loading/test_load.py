@@ -208,7 +208,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda f: dovetail.load(f, as_="qwen2_vl/hf", settings={"text.heads": 2}),
         "this model has no value `text.heads`; did you mean text.q_heads?\n\nhint: it has text.layers, text.vocab, text.d_model, "
         "text.head_dim, text.q_heads, text.kv_heads, text.d_ff, text.rope_theta, text.rope_scaling, "
-        "text.norm_eps, text.activation, text.use_sliding_window",
+        "text.norm_eps, text.activation, text.max_positions, text.use_sliding_window",
     ),
     "no dtype": (
         lambda f: dovetail.load(f, dtype="int8"),
