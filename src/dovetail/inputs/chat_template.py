@@ -1,18 +1,34 @@
 """A chat template: messages as the text that a model was taught to answer.
 
-Rendered as transformers renders it: sandboxed, `trim_blocks`, `lstrip_blocks`, with `raise_exception`,
-`strftime_now`, and the tag `generation`, which marks what an assistant said and prints it as it is.
-
-Source: transformers@5.23.0 `utils/chat_template_utils.py`.
+A template comes with a checkpoint and is a program: it may loop for ever or ask for all memory there is. It
+is rendered by a process of its own (`renderer.py`), one for all templates, which is ended when it takes
+longer than a template may and started anew for the next.
 """
 
+import atexit
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from selectors import EVENT_READ, DefaultSelector
+from time import monotonic
 from typing import Any
 
 from dovetail.errors import UsageError
 
+SECONDS = 10  # published templates take milliseconds
+MEMORY = 512 << 20
+_HINT = "--raw gives the model your text as it is"
+
 Message = Mapping[str, Any]
+
+
+class TakesTextOnly(UsageError):
+    """The template adds the pieces of a message to a text, as one does that knows of no images."""
 
 
 class ChatTemplate:
@@ -22,59 +38,146 @@ class ChatTemplate:
         self.source = source
         self._specials = specials
 
+    def prepare(self) -> None:
+        """Gets ready to render, while others go on.
+
+        Raises:
+            UsageError: what renders cannot be started.
+        """
+        _RENDERER.start()
+
     def render(self, messages: Sequence[Message]) -> str:
         """The messages, up to where the model is to answer.
 
         Raises:
-            UsageError: the template cannot be read, or it refuses the messages.
+            TakesTextOnly: it cannot take pieces.
+            UsageError: the template cannot be read, refuses the messages, or takes too long.
         """
-        from jinja2 import TemplateError
-
+        request = {
+            **self._specials,
+            "source": self.source,
+            "messages": messages,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": True,
+        }
         try:
-            return str(
-                _environment()
-                .from_string(self.source)
-                .render(
-                    messages=messages,
-                    tools=None,
-                    documents=None,
-                    add_generation_prompt=True,
-                    **self._specials,
+            line = json.dumps(request).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a message is no JSON: {error}") from None
+        answer = _RENDERER.ask(line)
+        if "text" in answer:
+            return answer["text"]
+        kind = TakesTextOnly if answer["kind"] == "TypeError" else UsageError
+        raise kind(f"the chat template refuses the messages: {answer['error']}", hint=_HINT)
+
+
+class _Renderer:
+    """The process that renders, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def start(self) -> None:
+        """Starts the process, unless it runs; it gets ready while others go on.
+
+        Raises:
+            UsageError: it cannot be started.
+        """
+        with self._lock:
+            if self._owner == os.getpid() and self._process is not None and self._process.poll() is None:
+                return
+            self.stop()
+            places = [_folder_of(name) for name in ("jinja2", "markupsafe")]
+            words = [sys.executable, "-I", "-S", "-X", "utf8", _SCRIPT, str(SECONDS), str(MEMORY), *places]
+            try:
+                self._process = subprocess.Popen(
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
                 )
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            raise UsageError(
-                f"the chat template refuses the messages: {error}",
-                hint="--raw gives the model your text as it is",
-            ) from error
+            except (OSError, ValueError) as error:
+                raise UsageError(
+                    f"the process that renders chat templates cannot be started: {error}", hint=_HINT
+                ) from None
+            self._owner = os.getpid()
+
+    def ask(self, line: bytes) -> dict[str, str]:
+        """The answer to a request.
+
+        Raises:
+            UsageError: there is none in time, or the process ended over it.
+        """
+        with self._lock:
+            self.start()
+            assert self._process is not None
+            try:
+                return _exchanged(self._process, line)
+            except _NoAnswer as error:
+                self.stop()
+                raise UsageError(f"the chat template {error}", hint=_HINT) from None
+            except BaseException:  # Ctrl-C: an answer that comes later would be taken for another
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Ends the process, if it runs."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is None:
+                return
+            if self._owner == os.getpid():  # not a copy of it in a process that was forked
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):  # what was not sent any more
+                    pipe.close()  # type: ignore[union-attr]
 
 
-def _environment() -> Any:
-    from datetime import datetime
-
-    from jinja2 import TemplateError, nodes
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        tags = {"generation"}  # noqa: RUF012 - as jinja wants it
-
-        def parse(self, parser: Any) -> nodes.Scope:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.filters["tojson"] = _tojson
-    return environment
+class _NoAnswer(Exception):
+    """What a template did instead of becoming a text."""
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators)
+def _exchanged(process: "subprocess.Popen[bytes]", line: bytes) -> dict[str, str]:
+    """Sends a line and reads one, without waiting longer than a template may take.
+
+    Raises:
+        _NoAnswer: there is none.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+    except OSError:
+        raise _NoAnswer("cannot be rendered: the process that would do it has ended") from None
+    end = monotonic() + SECONDS
+    found = bytearray()
+    with DefaultSelector() as selector:
+        selector.register(process.stdout, EVENT_READ)
+        while not found.endswith(b"\n"):
+            if not selector.select(max(0.0, end - monotonic())):
+                raise _NoAnswer(f"is not done after {SECONDS} seconds")
+            piece = os.read(process.stdout.fileno(), 1 << 20)
+            if not piece:
+                raise _NoAnswer("ends the process that renders it")
+            found += piece
+    answer: dict[str, str] = json.loads(found)
+    return answer
+
+
+def _folder_of(package: str) -> str:
+    """The folder that a package is imported from.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise UsageError(f"chat templates need {package}", hint="pip install 'dovetail-weights[torch]'")
+    return os.path.dirname(os.path.dirname(found.origin))
+
+
+_SCRIPT = os.path.join(os.path.dirname(__file__), "renderer.py")
+_RENDERER = _Renderer()
+atexit.register(_RENDERER.stop)

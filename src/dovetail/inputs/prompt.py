@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from dovetail.errors import UsageError
-from dovetail.inputs.chat_template import ChatTemplate, Message
+from dovetail.inputs.chat_template import ChatTemplate, Message, TakesTextOnly
 from dovetail.inputs.framed import framed_tokens
 from dovetail.inputs.language import LanguageInputs, no_images
 from dovetail.inputs.tokenizer import Tokenizer
@@ -109,9 +109,7 @@ def _in_pieces(template: ChatTemplate, prompt: str, num_images: int) -> str | No
     pieces: list[Message] = [*[{"type": "image"}] * num_images, {"type": "text", "text": prompt}]
     try:
         text = template.render([{"role": "user", "content": pieces}])
-    except UsageError as error:
-        if isinstance(error.__cause__, TypeError):  # it adds the list to a text
-            return None
-        raise
+    except TakesTextOnly:
+        return None
     has_both = prompt.strip() in text and "'type': 'text'" not in text
     return text if has_both else None

@@ -15,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.inputs.chat_template import ChatTemplate
+from dovetail.inputs.tokenizer_rules import bounded, guarded
 from dovetail.store.folder import Folder, LocalFolder
 
 _FILE = "tokenizer.json"
@@ -36,12 +37,25 @@ class Tokenizer:
         return 1 + max(self._fast.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, with_specials: bool = False) -> list[int]:
-        """The token ids of a text; `with_specials` adds those that the tokenizer puts around it."""
-        return list(self._fast.encode(text, add_special_tokens=with_specials).ids)
+        """The token ids of a text; `with_specials` adds those that the tokenizer puts around it.
+
+        Raises:
+            UsageError: it is no text.
+            CheckpointError: the tokenizer breaks over it.
+        """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError("the text holds halves of characters", hint="give it in UTF-8")
+        with guarded(_FILE):
+            return list(self._fast.encode(text, add_special_tokens=with_specials).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
-        return str(self._fast.decode(list(ids), skip_special_tokens=True))
+        """The text of token ids, special tokens left out.
+
+        Raises:
+            CheckpointError: the tokenizer breaks over them.
+        """
+        with guarded(_FILE):
+            return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
     def stream(self) -> "TextStream":
         """The text of tokens that come one after the other."""
@@ -60,7 +74,8 @@ class Tokenizer:
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens that are put before and behind a text."""
         ids = self.encode("", with_specials=True)
-        marks = self._fast.encode("x", add_special_tokens=True).special_tokens_mask
+        with guarded(_FILE):
+            marks = self._fast.encode("x", add_special_tokens=True).special_tokens_mask
         before = marks.index(0) if 0 in marks else len(ids)
         return ids[:before], ids[before:]
 
@@ -82,7 +97,8 @@ class TextStream:
     def push(self, token: int) -> str:
         """The text that is settled by one more token; may be empty."""
         self._tokens.append(token)
-        piece = self._stream.step(self._fast, token) or ""
+        with guarded(_FILE):
+            piece = self._stream.step(self._fast, token) or ""
         self._text += piece
         return piece
 
@@ -137,14 +153,8 @@ def read_tokenizer(store: SideFiles, values: SideValues) -> Tokenizer | None:
     """
     raw = store.side_file(_FILE, _LIMIT)
     if raw is not None:
-        try:
-            fast = Fast.from_buffer(raw)
-        except Exception as error:  # noqa: BLE001 - the library raises no type of its own
-            raise CheckpointError(
-                f"the tokenizer cannot be read: {error}",
-                file=_FILE,
-                hint="fetch tokenizer.json again, or give token ids: --tokens 1,2,3",
-            ) from None
+        with guarded(_FILE, "read"):
+            fast = bounded(Fast.from_buffer(raw), _FILE)
     else:
         found = _through_transformers(store)
         if found is None:
@@ -187,7 +197,7 @@ def _through_transformers(store: SideFiles) -> Fast | None:
             hint="pip install transformers sentencepiece",
         ) from None
     try:
-        return AutoTokenizer.from_pretrained(store.folder.name, use_fast=True).backend_tokenizer
+        found = AutoTokenizer.from_pretrained(store.folder.name, use_fast=True).backend_tokenizer
     except Exception as error:  # noqa: BLE001 - of whatever type
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
@@ -195,6 +205,7 @@ def _through_transformers(store: SideFiles) -> Fast | None:
             folder=store.folder.name,
             hint="put a tokenizer.json beside it, as the tokenizer's save_pretrained writes it",
         ) from None
+    return bounded(found, there[0])
 
 
 def _template(store: SideFiles, config: Mapping[str, Any]) -> str | None:

@@ -78,6 +78,11 @@ class Generator:
             UsageError: the checkpoint is of a family that does not speak.
             CheckpointError: it is not whole, or its tokenizer cannot be read.
         """
+        with open_checkpoint(checkpoint) as store:
+            values = read_side_values(store)
+            tokenizer = read_tokenizer(store, values)
+        if tokenizer is not None and tokenizer.template is not None:
+            tokenizer.template.prepare()  # what renders it starts while the model is loaded
         model = load(checkpoint, device=device, dtype=dtype, settings=settings, as_=as_, trust=trust)
         if not isinstance(model, LanguageModel):
             raise UsageError(
@@ -86,9 +91,7 @@ class Generator:
         if weights == "auto":
             weights = "packed" if is_worth_packing(model, new_tokens) else "stored"
         choose_kernels(model, weights)
-        with open_checkpoint(checkpoint) as store:
-            values = read_side_values(store)
-            return cls(model, read_tokenizer(store, values), values)
+        return cls(model, tokenizer, values)
 
     @property
     def vocab_used(self) -> int | None:
