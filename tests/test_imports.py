@@ -59,6 +59,7 @@ def folder(tmp_path: Path) -> Path:
         "validate whole --as siglip/hf",
         "validate whole --report out",
         "ls whole",
+        "inspect whole --memory --nodes 2",
         "families",
         "families --json",
         "make siglip new --sparse",

@@ -196,6 +196,47 @@ class Adapter(NamedTuple):
         }
 
 
+class NodeMemory(NamedTuple):
+    """What one node takes: its weights by dtype, and what it keeps of the sequences, in bytes."""
+
+    layers: range
+    weights: Mapping[str, int]
+    cache: int | None
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return sum(self.weights.values()) + (self.cache or 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """The node as plain JSON values."""
+        return {
+            "layers": [self.layers.start, self.layers.stop - 1] if self.layers else None,
+            "weights": dict(self.weights),
+            "cache": self.cache,
+            "bytes": self.bytes,
+        }
+
+
+class Memory(NamedTuple):
+    """What a model takes that runs `batch` sequences of `context` tokens.
+
+    `per_token` are the bytes that all layers keep of a token, as `cache_dtype`; where they are not known,
+    `why_not` says why.
+    """
+
+    context: int
+    batch: int
+    per_token: int | None
+    cache_dtype: str | None
+    why_not: str | None
+    nodes: tuple[NodeMemory, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The memory as plain JSON values."""
+        return {**self._asdict(), "nodes": [node.as_json() for node in self.nodes]}
+
+
 class Closest(NamedTuple):
     """The family that comes closest where none fits, and the parts that were recognised anywhere."""
 
@@ -248,6 +289,7 @@ class Report:
         forward: tuple[Mapping[str, Any], ...] | None = None,
         quantisation: Quantisation | None = None,
         adapter: Adapter | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.path = path
         self.format = format
@@ -275,6 +317,7 @@ class Report:
         self.forward = forward
         self.quantisation = quantisation
         self.adapter = adapter
+        self.memory = memory
 
     @property
     def is_whole(self) -> bool:
@@ -364,6 +407,7 @@ class Report:
             "forward": None if self.forward is None else [dict(stage) for stage in self.forward],
             "quantisation": self.quantisation.as_json() if self.quantisation else None,
             "adapter": self.adapter.as_json() if self.adapter else None,
+            "memory": self.memory.as_json() if self.memory else None,
         }
 
 

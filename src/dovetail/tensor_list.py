@@ -59,6 +59,7 @@ def ls(
     save: Path | None = None,
     as_: str | None = None,
     set: Mapping[str, Any] | None = None,
+    trust: str | None = None,
 ) -> list[TensorRow]:
     """The tensors of a checkpoint, in the order of its files; headers only.
 
@@ -74,7 +75,7 @@ def ls(
         UsageError: there is nothing to open, no tensor matches, or more than one is to be saved.
         WriteError: NAME.npy cannot be written.
     """
-    with opened(checkpoint, as_=as_, given=set) as found:
+    with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
         rows = [*rows_of(found)]
         chosen = [one for one in rows if _is_meant(one, pattern)]
         if not chosen:

@@ -16,20 +16,29 @@ def inspect(
     as_: str | None = None,
     set: Mapping[str, Any] | None = None,
     trust: str | None = None,
+    memory: bool = False,
+    context: int = 4096,
+    batch: int = 1,
+    nodes: int = 1,
 ) -> Report:
     """What a checkpoint is: family, layout, sizes with their evidence, and what is wrong by its header.
 
     Moves headers only; takes milliseconds. `as_` (`family` or `family/layout`) asserts what it must be, `set`
     are values that no file says (`{"text.kv_heads": 2}`), `trust` is the side that counts where `weights`,
-    `config` and `stamp` contradict each other.
+    `config` and `stamp` contradict each other. `memory` adds what it takes to run `batch` sequences of
+    `context` tokens on so many `nodes`: weights by dtype, keys and values.
 
     Raises:
-        UsageError: there is nothing to open.
+        UsageError: there is nothing to open, or its memory cannot be told.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
     with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
-        return found.report
+        if not memory:
+            return found.report
+        from dovetail.memory_to_run import memory_of
+
+        return found.report.replace(memory=memory_of(found, context=context, batch=batch, nodes=nodes))
 
 
 def validate(

@@ -36,7 +36,7 @@ REPORT = [
         "accounting",
         "findings",
     ),
-    *("whole", "closest", "unchecked", "seconds", "forward", "quantisation", "adapter"),
+    *("whole", "closest", "unchecked", "seconds", "forward", "quantisation", "adapter", "memory"),
 ]
 PART = [
     *(

@@ -12,6 +12,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     add_reading_options(parser)
     parser.add_argument(
+        "--memory", action="store_true", help="what it takes to run: weights by dtype, KV cache"
+    )
+    parser.add_argument("--context", metavar="N", type=int, help="with --memory: tokens a sequence (4096)")
+    parser.add_argument("--batch", metavar="N", type=int, help="with --memory: sequences at once (1)")
+    parser.add_argument(
+        "--nodes", metavar="N", type=int, help="with --memory: as `split --nodes N` deals it out"
+    )
+    parser.add_argument(
         "--json", action="store_true", help="the report as JSON (schema in docs/reference/report.md)"
     )
     parser.set_defaults(run=run)
@@ -22,7 +30,16 @@ def run(options: argparse.Namespace) -> int:
     from dovetail.verbs import inspect
 
     given = assignments(options.given)
-    report = inspect(options.checkpoint, as_=options.as_, set=given, trust=options.trust)
+    asked = {name: getattr(options, name) for name in ("context", "batch", "nodes")}
+    asked = {name: number for name, number in asked.items() if number is not None}
+    report = inspect(
+        options.checkpoint,
+        as_=options.as_,
+        set=given,
+        trust=options.trust,
+        memory=options.memory or bool(asked),
+        **asked,
+    )
     if options.json:
         from dovetail.cli.output import print_json
 

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         save=options.save,
         as_=options.as_,
         set=assignments(options.given),
+        trust=options.trust,
     )
     if options.json:
         from dovetail.cli.output import print_json

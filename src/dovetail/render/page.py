@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dovetail.report import Finding, PartReport, Report, Severity, counted
+from dovetail.report import Finding, Memory, PartReport, Report, Severity, counted
 
 
 class Line(NamedTuple):
@@ -53,9 +53,33 @@ def inspect_page(report: Report, *, all_dims: bool = True) -> Page:
     if report.config and all_dims:
         page += [Line(""), _dims_table(report)]
     page += _ties(report)
+    if report.memory is not None:
+        page += [Line(""), *memory_lines(report.memory)]
     page += _findings(report.findings)
     page += _unchecked(report)
     return page
+
+
+def memory_lines(memory: Memory) -> Page:
+    """What it takes, per node and together."""
+    is_one = len(memory.nodes) == 1
+    rows = tuple(
+        (
+            "all of it" if is_one else f"node {i}, layers {node.layers.start} to {node.layers.stop - 1}",
+            " + ".join(f"{quantity(size, 'B')} {dtype}" for dtype, size in node.weights.items()),
+            "" if node.cache is None else quantity(node.cache, "B"),
+            quantity(node.bytes, "B"),
+        )
+        for i, node in enumerate(memory.nodes)
+    )
+    if memory.per_token is None:
+        said = f"KV cache: {memory.why_not}"
+    else:
+        tokens = f"{counted(memory.batch, 'sequence')} of {counted(memory.context, 'token')}"
+        said = f"KV cache: {quantity(memory.per_token, 'B')} a token as {memory.cache_dtype}, for {tokens}"
+        if memory.cache_dtype in ("BF16", "F16"):
+            said += "; twice as much on a CPU, where it is kept as F32"
+    return [Table(("memory", ">weights", ">KV cache", ">together"), rows), Line(said, "dim")]
 
 
 def validate_page(report: Report) -> Page:
