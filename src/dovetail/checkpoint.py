@@ -213,8 +213,9 @@ class Checkpoint:
         # what nodes lack explains whatever else is missing
         refused = [finding for finding in refused if finding.code == "nodes"] or refused
         if refused or (errors and not causes) or not self.is_known:
+            said = _said(refused or errors)
             raise CheckpointError(
-                f"this checkpoint cannot be {to_be} as it is: " + _said(refused or errors),
+                f"this checkpoint cannot be {to_be} as it is: {said}" if self.report.family else said,
                 checkpoint=self.report.path,
                 hint=_way_out(refused, to_be),
             )

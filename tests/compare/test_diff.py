@@ -77,7 +77,7 @@ def test_what_is_on_one_side_only_is_named(tmp_path: Path) -> None:
         "only in B": ["model.layers.1.mlp.extra.weight"],
     }
     assert found.verdict == "different: 1 tensor only in A, 1 tensor only in B"
-    assert any("B is damaged" in note for note in found.notes)
+    assert any("B has errors" in note for note in found.notes)
 
 
 def test_shapes_and_dtypes_that_differ_are_named(tmp_path: Path) -> None:

@@ -160,11 +160,19 @@ def test_the_variant_of_the_same_tensors_is_in_the_config_only(tmp_path: Path) -
         assert (report.variant, report.config["variant"].evidence) == (variant, f"model_type = {model_type}")
 
 
-def test_a_config_of_another_family_is_a_warning(tmp_path: Path) -> None:
-    report = report_on(tmp_path, qwen2(), config={"model_type": "mistral"})
-    assert [(f.severity, f.message) for f in report.findings] == [
-        ("warning", "a config names the model_type `mistral`, the tensors are qwen2")
+def test_a_decoder_that_a_config_calls_something_else_is_not_claimed(tmp_path: Path) -> None:
+    """Many models have the tensors of Qwen2 and compute something else."""
+    report = report_on(tmp_path, qwen2(), config={"model_type": "seed_oss"})
+    assert (report.family, report.is_whole) == (None, False)
+    assert [(f.severity, f.code, f.message) for f in report.findings] == [
+        (
+            "error",
+            "unknown-family",
+            "config.json says `seed_oss`, which dovetail does not know; every tensor has its place in qwen2, "
+            "but names and shapes do not show whether it computes the same",
+        )
     ]
+    assert report.findings[0].hint == "if it does, `--as qwen2` reads it as that"
 
 
 def test_a_config_that_cannot_be_read_is_a_finding_and_the_rest_goes_on(tmp_path: Path) -> None:

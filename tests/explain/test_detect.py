@@ -237,18 +237,33 @@ def test_a_component_beside_something_else_is_a_larger_model(tmp_path: Path) -> 
     assert report.family is None
     assert report.closest is not None
     assert (report.closest.family, report.closest.missing, report.closest.unexplained) == ("qwen2", 0, 1)
-    assert [f.code for f in report.findings if f.severity == "error"] == ["unexpected", "larger-model"]
-
-
-def test_a_component_with_an_addition_inside_is_itself(tmp_path: Path) -> None:
-    header = header_of(plan_of("qwen2", MODELS["qwen2"][0]), "hf")
-    report = dovetail.inspect(
-        write_listing(tmp_path / "x.json", {**header, "model.layers.0.mlp.extra.weight": ["BF16", [3]]})
-    )
-    assert report.family == "qwen2"
-    assert [f.message for f in report.findings if f.severity == "error"] == [
-        "`model.layers.0.mlp.extra.weight` fits nothing in qwen2"
+    assert [(f.code, f.message) for f in report.findings if f.severity == "error"] == [
+        (
+            "larger-model",
+            "all of qwen2/hf is here, and 1 tensor beside it fits nothing in it: "
+            "another model, or one with additions",
+        ),
+        ("unexpected", "`visual.patch.weight` fits nothing in qwen2"),
     ]
+
+
+def test_a_component_with_an_addition_inside_is_itself_if_a_config_says_so(tmp_path: Path) -> None:
+    """Weights alone cannot tell an addition from another architecture: Gemma 3 has the tensors of Qwen3, and
+    two norms more in each layer."""
+    header = header_of(plan_of("qwen2", MODELS["qwen2"][0]), "hf")
+    path = write_listing(tmp_path / "x.json", {**header, "model.layers.0.mlp.extra.weight": ["BF16", [3]]})
+    unexpected = "`model.layers.0.mlp.extra.weight` fits nothing in qwen2"
+    alone = dovetail.inspect(path)
+    assert alone.family is None
+    assert [f.message for f in alone.findings if f.severity == "error"] == [
+        "all of qwen2/hf is here, and 1 tensor inside its layers fits nothing in it: "
+        "another model, or one with additions",
+        unexpected,
+    ]
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    report = dovetail.inspect(path)
+    assert (report.family, report.title) == ("qwen2", "Qwen2 / Qwen2.5, 1 tensor fits nothing in it")
+    assert [f.message for f in report.findings if f.severity == "error"] == [unexpected]
 
 
 def test_an_unknown_file_says_which_known_parts_it_holds(tmp_path: Path) -> None:

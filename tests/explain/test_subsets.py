@@ -328,16 +328,24 @@ def test_two_spellings_of_one_tensor_are_both_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("model_type", "codes"), [("qwen2", {"config-conflict"}), ("phi3_v", set())])
-def test_only_a_config_of_its_own_family_is_held_against_what_comes_closest(
-    model_type: str, codes: set[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("model_type", "family", "codes"),
+    [
+        ("qwen2", "qwen2", ["incomplete", "config-conflict", "missing"]),
+        ("phi3_v", None, ["unknown-family"]),
+        ("", None, ["incomplete", "config-conflict", "missing"]),
+    ],
+)
+def test_whether_something_is_missing_depends_on_what_a_config_says(
+    model_type: str, family: str | None, codes: list[str], tmp_path: Path
 ) -> None:
     tensors = header("qwen2", "hf")
     del tensors["model.norm.weight"]
-    write_listing(tmp_path / "config.json", {"model_type": model_type, "hidden_size": 64})
+    config = {"model_type": model_type} if model_type else {}
+    write_listing(tmp_path / "config.json", {**config, "hidden_size": 64})
     report = look(tmp_path, tensors)
-    assert report.family is None
-    assert {f.code for f in report.findings} == {"incomplete", "missing", *codes}
+    assert (report.family, report.is_whole) == (family, False)
+    assert [f.code for f in report.findings] == codes
 
 
 def test_a_model_that_holds_all_of_llava_and_more_is_not_llava(tmp_path: Path) -> None:

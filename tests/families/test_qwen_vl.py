@@ -26,7 +26,7 @@ def test_a_wrong_model_type_does_not_change_what_the_tensors_are(id: str, tmp_pa
         write_listing(tmp_path / "config.json", {"model_type": other})
         report = dovetail.inspect(path)
         assert (report.family, report.layout) == (id, "hf")
-        expected = [f"a config names the model_type `{other}`, the tensors are {id}"]
+        expected = [f"config.json says `{other}`, and all tensors are those of {id}/hf: it is read as that"]
         assert [f.message for f in report.findings] == ([] if other == id else expected)
 
 

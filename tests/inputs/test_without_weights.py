@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dovetail
-from dovetail.errors import UsageError
+from dovetail.errors import CheckpointError
 from dovetail.families import family
 from files import MODELS, header_of, plan_of, write_listing
 from inputs.every_family import CASES, LANGUAGE, TEXT, arrays_of, inputs_for, values_for
@@ -103,7 +103,7 @@ def test_a_header_is_enough(tmp_path: Path) -> None:
     inputs = dovetail.load_inputs(listing, settings={"image_token": 7})
     assert inputs.image_token == 7
     assert inputs.expanded([5, 7], [(20, 30)]) == [5, *[7] * 49]
-    with pytest.raises(UsageError, match="no family claims the checkpoint"):
+    with pytest.raises(CheckpointError, match="no family that dovetail knows: nothing known fits"):
         dovetail.load_inputs(write_listing(tmp_path / "other.json", {"a.weight": ["BF16", [3, 5]]}))
 
 

@@ -169,8 +169,9 @@ def test_stages_one_after_the_other_are_the_decoder(whole: Path, cuts: list[int]
 REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a tensor is missing": (
         lambda f: dovetail.load(changed(f, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))),
-        "the checkpoint is not whole: 1 of 38 tensors of text is missing: `model.layers.1.mlp.up_proj.weight`\n"
-        "  file  FOLDER\n\nhint: a loader would leave this random; find the file that has it",
+        "the checkpoint is not whole: Qwen2-VL, 1 of 69 tensors missing (config.json says `qwen2_vl`)\n"
+        "  file    FOLDER\n"
+        "  also 2  1 of 38 tensors of text is missing: `model.layers.1.mlp.up_proj.weight`\n\nhint: a loader would leave this random; find the file that has it",
     ),
     "a tensor is not known": (
         lambda f: dovetail.load(changed(f, lambda t: t.update({"model.layers.1.x": torch.zeros(3)}))),

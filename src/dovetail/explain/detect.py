@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.part import Part
+from dovetail.explain.foreign import inside
 from dovetail.explain.match import PartMatch, match_part
 from dovetail.explain.name_groups import Inventory
+from dovetail.explain.named import NOTHING_SAID, Named
 from dovetail.explain.strays import Sighting, places_of
 
 # Lightning calls the wrapped network `model`; so does Hugging Face. Taken off only if that explains more.
@@ -74,22 +76,40 @@ class Explanation(NamedTuple):
         return tuple(id for id in sets[0] if all(id in ids for ids in sets)) if sets else ()
 
     @property
-    def is_inside(self) -> bool:
-        """Whether every unexplained tensor lies in a stack or module that the family owns.
+    def num_missing(self) -> int:
+        """How many required tensors are not there; of a part that is not there at all, at least so many."""
+        return sum(match.num_missing for match in self.roles.values()) + sum(self.absent.values())
 
-        A component with something beside it is a larger model; with something inside it, it is itself
-        with an addition.
-        """
+    @property
+    def num_claimed(self) -> int:
+        """How many tensors the parts claim."""
+        return sum(match.num_claimed for match in self.roles.values())
+
+    @property
+    def foreign_inside(self) -> tuple[str, ...]:
+        """The groups of names that nothing explains and that lie in layers or modules of the parts."""
+        rows = [row for match in self.roles.values() for row in match.rows]
+        rows += [lack.row for match in self.roles.values() for lack in match.lacks]
+        return tuple(inside(rows, self._unexplained_groups()))
+
+    @property
+    def foreign_beside(self) -> tuple[str, ...]:
+        """The groups of names that nothing explains and that lie in modules of their own."""
+        inner = set(self.foreign_inside)
+        return tuple(key for key in self._unexplained_groups() if key not in inner)
+
+    def _unexplained_groups(self) -> list[str]:
         if not self.num_unexplained:
-            return True
-        owned = {owner for match in self.roles.values() for owner in _modules(match)}
-        return all(_parent(name) in owned or _grandparent(name) in owned for name in self.unexplained)
+            return []
+        claimed = _claimed(self.roles)
+        return [key for key, group in self.inventory.groups.items() if not claimed.issuperset(group.names)]
 
 
 class Detection(NamedTuple):
     """What a file is (`claim`), and what comes closest where nothing fits.
 
-    `rivals` are other families that explain the file equally well.
+    A claim is of a family that is all there, or of one that is named beside the weights and of which nearly
+    all is there. `rivals` are other families that explain the file equally well.
     """
 
     claim: Explanation | None
@@ -102,13 +122,13 @@ def detect(
     inventory: Inventory,
     families: Iterable[Family],
     *,
-    model_type: str | None = None,
-    is_named: Callable[[Family], bool] = lambda family: False,
+    named: Named = NOTHING_SAID,
+    is_preferred: Callable[[Family], bool] = lambda family: False,
 ) -> Detection:
     """Finds the family and layout of a file.
 
-    Whether a family `is_named` beside the weights and, after it, the `model_type` of a config settle ties
-    only.
+    `named` is how the model is called beside the weights. Of families that explain a file equally well, one
+    that `is_preferred` comes first, then one that is named.
 
     A family of several parts that explains every tensor ends the search: no two such families write the
     same names (`lookalikes.same_families`, checked for all of them by the tests).
@@ -125,18 +145,54 @@ def detect(
     ranked = sorted((one for one in candidates if one.roles), key=lambda one: one.cost)
     if not ranked:
         return Detection(None, None, (), inventory)
+    called = [one for one in ranked if named.is_of(one.family)]
     if not ranked[0].is_whole:
         ranked = sorted(ranked[:_CLOSE], key=_cost_with_moves)
     best = [one for one in ranked if one.cost == ranked[0].cost]
-    named = [one for one in best if is_named(one.family)]
-    named = named or [one for one in best if model_type in one.family.config.model_types]
-    closest = (named or best)[0]
-    others = {} if named else {one.family.id: one for one in reversed(best)}
+    chosen = [one for one in best if is_preferred(one.family)]
+    chosen = chosen or [one for one in best if named.is_of(one.family)]
+    closest = (chosen or best)[0]
+    others = {} if chosen else {one.family.id: one for one in reversed(best)}
     rivals = tuple(
         one for one in best if one is others.get(one.family.id) and one.family is not closest.family
     )
-    is_claim = closest.is_whole and not rivals and (not closest.family.is_component or closest.is_inside)
-    return Detection(closest if is_claim else None, closest, rivals, closest.inventory)
+    if not rivals and _is_shown(closest, named):
+        return Detection(closest, closest, (), closest.inventory)
+    if called and is_it(said := min(called, key=_cost_with_moves)):
+        return Detection(said, said, (), said.inventory)
+    if called and said.is_whole:
+        closest, rivals = said, ()
+    return Detection(None, closest, rivals, closest.inventory)
+
+
+def _is_shown(one: Explanation, named: Named) -> bool:
+    """Whether the tensors alone show the family: all of it, with nothing of another one inside.
+
+    A component is part of many models, and models of other names have its tensors: it is shown by a file
+    that holds nothing else, and not against a config that calls it something else.
+    """
+    if not one.is_whole:
+        return False
+    if not one.num_unexplained and not one.family.is_component:
+        return True
+    if named.is_against(one.family):
+        return False
+    is_alone = not one.family.is_component or not one.foreign_beside
+    return is_alone and (named.is_of(one.family) or not one.foreign_inside)
+
+
+def is_it(one: Explanation) -> bool:
+    """Whether a family that is named beside the weights is what they are, damaged or not.
+
+    So it is where nothing is foreign, however much is missing. Something foreign (a name off by a letter, a
+    bias too many) is damage as long as nearly everything else is there.
+    """
+    foreign = unexplained(one)
+    missing = sum(match.num_missing for match in one.roles.values())
+    if one.family.is_component and one.foreign_beside and len(foreign) > missing:
+        return False  # more than a name that is off: a larger model
+    moved = sum(place.match.num_claimed for place in whole_elsewhere(one).values())
+    return not foreign or (missing + len(foreign)) * 2 <= one.num_claimed + moved
 
 
 def without_wrapper(inventory: Inventory) -> Inventory | None:
@@ -147,15 +203,28 @@ def without_wrapper(inventory: Inventory) -> Inventory | None:
 def _cost_with_moves(one: Explanation) -> tuple[int, int]:
     """The cost if a part that is whole under an unknown prefix counts as one mistake, not as a lost part."""
     rows, tensors = one.cost
-    left = set(one.unexplained)
-    for role in one.absent:
-        for place in _elsewhere(one, role):
-            claimed = set(place.match.claimed())
-            if claimed <= left:
-                rows -= len({row.text for row in place.match.rows})
-                tensors -= len(claimed)
-                break
+    for place in whole_elsewhere(one).values():
+        rows -= len({row.text for row in place.match.rows})
+        tensors -= place.match.num_claimed
     return rows, tensors
+
+
+def unexplained(one: Explanation) -> list[str]:
+    """The names that nothing explains and that are of no part under an unknown prefix."""
+    moved = {name for place in whole_elsewhere(one).values() for name in place.match.claimed()}
+    return [name for name in one.unexplained if name not in moved]
+
+
+def whole_elsewhere(one: Explanation) -> dict[str, Sighting]:
+    """For each role that is not in its place: where all of its part is, if it is anywhere."""
+    left = set(one.unexplained) if one.absent else set()
+    found = {}
+    for role in one.absent if left else ():
+        for place in _elsewhere(one, role):
+            if left.issuperset(place.match.claimed()):
+                found[role] = place
+                break
+    return found
 
 
 def _elsewhere(one: Explanation, role: str) -> Iterator[Sighting]:

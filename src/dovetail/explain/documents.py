@@ -15,6 +15,7 @@ from dovetail.declare.family import Family
 from dovetail.declare.part import Part
 from dovetail.declare.spelling import MAX_NUMBER, place, read
 from dovetail.errors import CheckpointError
+from dovetail.explain.named import Named
 from dovetail.explain.nodes import Node, joined_certificate, node_findings, read_nodes
 from dovetail.report import Finding
 from dovetail.store.folder import Folder
@@ -111,6 +112,19 @@ class Documents(NamedTuple):
                 if isinstance(value := document.values.get(key), str):
                     return Found(str(_brief(value)), document.name, key)
         return None
+
+    @property
+    def named(self) -> Named:
+        """How the model is called: by the stamp, and by the first config that says it."""
+        stamped = self.stamp.values.get("family") if self.stamp else None
+        stamped = stamped if isinstance(stamped, str) else None
+        if (said := self.type_named) is not None:
+            return Named(said.value, said.document, stamped=stamped)
+        for document in self.configs:
+            classes = document.values.get("architectures")
+            if isinstance(classes, list) and classes and isinstance(classes[0], str):
+                return Named(str(_brief(classes[0])), document.name, is_class=True, stamped=stamped)
+        return Named(stamped=stamped)
 
     def names(self, family: Family) -> bool:
         """Whether the stamp is of this family or, without a stamp, a config has a value that names it."""

@@ -1,22 +1,21 @@
 """From an opened store to a report: group, detect, solve, account. Headers only."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypedDict
 
 from dovetail.declare.family import Family
-from dovetail.errors import listed
 from dovetail.explain import accounts as account
 from dovetail.explain.adapters import Found as FoundAdapter
 from dovetail.explain.adapters import without_adapter
 from dovetail.explain.certificate import held_against
 from dovetail.explain.chunks import join_chunks
 from dovetail.explain.config import fill_config
-from dovetail.explain.detect import Detection, Explanation, detect, explain, without_wrapper
+from dovetail.explain.detect import Detection, Explanation, detect, explain, is_it, without_wrapper
 from dovetail.explain.documents import Documents, Side, read_documents
-from dovetail.explain.name_groups import Inventory, take_inventory, top_modules
+from dovetail.explain.name_groups import Inventory, take_inventory
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
 from dovetail.explain.settle import with_settled_kinds, with_settled_layout
@@ -24,6 +23,7 @@ from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
 from dovetail.explain.tags import tag_findings
 from dovetail.explain.variant import VARIANT, variant_of
+from dovetail.explain.verdict import EMPTY, Verdict
 from dovetail.report import (
     Accounting,
     Closest,
@@ -32,7 +32,6 @@ from dovetail.report import (
     Report,
     Tie,
     Value,
-    counted,
     sort_findings,
 )
 from dovetail.store.store import Store, total_bytes, total_elements
@@ -87,9 +86,10 @@ def examine(
         layout = as_family.layout(as_layout) if as_layout else None
         views = filter(None, (inventory, without_wrapper(inventory)))
         one = min((explain(view, as_family, layout) for view in views), key=lambda one: one.cost)
-        detection = Detection(one if one.is_whole else None, one, (), one.inventory)
+        is_claim = one.is_whole or is_it(one)
+        detection = Detection(one if is_claim else None, one, (), one.inventory)
     else:
-        find = partial(detect, inventory, model_type=documents.model_type, is_named=documents.names)
+        find = partial(detect, inventory, named=documents.named, is_preferred=documents.names)
         detection = find(families())
         if detection.claim is None and (extra := tuple(more_families())):
             detection = find((*families(), *extra))
@@ -99,8 +99,11 @@ def examine(
     detection = with_settled_kinds(detection, entries, documents)
     if as_layout is None:
         detection = with_settled_layout(detection, entries)
-    is_known = as_family is not None or _is_close(detection)
-    subject = _Subject(store, detection, documents, lambda: (*families(), *more_families()), adapter, packing)
+    verdict = Verdict(
+        detection, documents, lambda: (*families(), *more_families()), is_asserted=as_family is not None
+    )
+    is_known = verdict.is_close
+    subject = _Subject(store, detection, documents, verdict, adapter, packing)
     inference = infer(detection.closest, entries) if is_known and detection.closest else None
     clock.lap("solve")
     if inference and trust is not None and detection.claim is not None:
@@ -159,20 +162,6 @@ class _Clock:
         self._last = now
 
 
-def _is_close(detection: Detection) -> bool:
-    """Whether the closest family explains enough of the file to be worth naming."""
-    one = detection.closest
-    if one is None or detection.claim is not None:
-        return one is not None
-    total = one.inventory.size
-    claimed = sum(match.num_claimed for match in one.roles.values())
-    missing = sum(match.num_missing for match in one.roles.values())
-    whole = sum(match.is_complete for match in one.roles.values())
-    is_most = claimed * 2 >= total
-    is_most_parts = whole * 2 > len(one.roles) + len(one.absent) and claimed * 5 >= total
-    return missing * 2 <= claimed and (is_most or is_most_parts)
-
-
 class _Facts(TypedDict):
     family: str | None
     title: str | None
@@ -195,7 +184,7 @@ class _Subject(NamedTuple):
     store: Store
     detection: Detection
     documents: Documents
-    families: Families
+    verdict: Verdict
     adapter: FoundAdapter | None
     packing: Packing | None
 
@@ -215,7 +204,7 @@ class _Subject(NamedTuple):
         if one.family.variants:
             said, more = variant_of(one.family, documents)
             config, findings, variant = {VARIANT: said, **config}, findings + more, said.value
-        closest = None if is_claim else self._closest(one)
+        closest = self.verdict.closest()
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, inference, one.inventory.entries, documents)
         findings += tag_findings(documents)
@@ -226,18 +215,15 @@ class _Subject(NamedTuple):
         if documents.node is not None:
             config, findings = as_of_node(config, findings, one, documents.node)
             parts = {role: part for role, part in parts.items() if part.tied_to is None}
-        findings += self._family_findings(one)
-        if closest is not None and not one.is_whole:
-            findings.insert(0, self._incomplete(closest))
+        findings = [*self.verdict.damage(closest), *self.verdict.of_families(), *findings]
         findings = self._first(one.family.title if is_claim else None, findings)
-        rivals = self.detection.rivals
         return {
             "family": one.family.id if is_claim else None,
-            "title": one.family.title if is_claim else None,
+            "title": self.verdict.title(),
             "variant": variant if is_claim else None,
             "layout": one.layout if is_claim else None,
             "same_layouts": one.common_layouts[1:],
-            "candidates": tuple(rival.family.id for rival in (one, *rivals)) if rivals else (),
+            "candidates": self.verdict.candidates,
             "wrappers": one.inventory.wrappers,
             "parts": parts,
             "config": config,
@@ -250,20 +236,15 @@ class _Subject(NamedTuple):
     def unknown(self) -> _Facts:
         """The facts of a file that no family comes close to."""
         inventory = self.detection.inventory
-        sightings = find_parts(inventory, self.families())
-        fits = tuple(sighting.text for sighting in sightings)
-        explained = {name for sighting in sightings for name in sighting.match.claimed()}
-        rest = {
-            key: group for key, group in inventory.groups.items() if not explained.issuperset(group.names)
-        }
-        findings = [self._no_family(fits, Inventory(rest)) if inventory.groups else _EMPTY]
+        fits = find_parts(inventory, self.verdict.families())
+        findings = [self.verdict.unknown(fits) if inventory.groups else EMPTY]
         if self.adapter and self.adapter.adapter.is_alone:
             findings = []
         findings += [*self.store.findings, *self.documents.findings]
         findings = self._first(None, findings)
         return {
             "family": None,
-            "title": None,
+            "title": self.verdict.title(),
             "variant": None,
             "layout": None,
             "same_layouts": (),
@@ -274,7 +255,7 @@ class _Subject(NamedTuple):
             "ties": (),
             "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), inventory.size),
             "findings": sort_findings(findings),
-            "closest": Closest(None, None, 0, inventory.size, fits),
+            "closest": Closest(None, None, 0, inventory.size, tuple(one.text for one in fits)),
         }
 
     def _first(self, title: str | None, findings: list[Finding]) -> list[Finding]:
@@ -285,80 +266,6 @@ class _Subject(NamedTuple):
             first += self.packing.findings(title or (f"`{said}`" if said else None))
             findings = [one for one in findings if not self.packing.is_about_packing(one)]
         return [*first, *findings]
-
-    def _closest(self, one: Explanation) -> Closest:
-        missing = sum(match.num_missing for match in one.roles.values()) + sum(one.absent.values())
-        fits = tuple(sighting.text for sighting in find_parts(one.inventory, self.families()))
-        layout = one.layout if isinstance(one.layout, str) else None
-        return Closest(one.family.id, layout, missing, one.num_unexplained, fits)
-
-    def _incomplete(self, closest: Closest) -> Finding:
-        name = closest.family if closest.layout is None else f"{closest.family}/{closest.layout}"
-        lost, foreign = closest.missing, closest.unexplained
-        least = "at least " if self.detection.closest and self.detection.closest.absent else ""
-        numbers = [f"{least}{counted(lost, 'tensor')} missing"] if lost else []
-        numbers += [f"{foreign} fit{'s' if foreign == 1 else ''} nothing in it"] if foreign else []
-        numbers += [f"whole in this file: {listed(closest.fits, 3)}"] if closest.fits else []
-        if self.documents.model_type:
-            numbers.append(f"a config names the model_type `{self.documents.model_type}`")
-        return Finding(
-            code="incomplete",
-            severity="error",
-            message=f"not all of {name} is here: {'; '.join(numbers)}",
-            hint="the findings below say what is missing and what does not fit",
-        )
-
-    def _no_family(self, fits: tuple[str, ...], rest: Inventory) -> Finding:
-        modules = top_modules(rest.groups)
-        foreign = [
-            f"{counted(module.size, 'tensor')} under `{module.prefix}`, first `{module.first}`"
-            for module in modules
-        ]
-        holds = f"it holds {listed(fits, 4)}; " if fits else ""
-        said = f" (a config names the model_type `{self.documents.model_type}`)" * bool(
-            self.documents.model_type
-        )
-        return Finding(
-            code="unknown-family",
-            severity="error",
-            message=f"no family that dovetail knows{said}: {holds}nothing known fits {listed(foreign, 3)}",
-            tensors=tuple(module.first for module in modules),
-            hint="`dovetail families` lists what is known; docs/guides/family.md shows how to add one",
-        )
-
-    def _family_findings(self, one: Explanation) -> Iterator[Finding]:
-        rivals, said = self.detection.rivals, self.documents.model_type
-        if rivals:
-            ids = [one.family.id, *(rival.family.id for rival in rivals)]
-            yield Finding(
-                code="same-families",
-                severity="error",
-                message=f"names and shapes fit {' and '.join(ids)} alike",
-                hint=f"put its config.json beside it (model_type decides), or give `validate --as {ids[0]}`",
-            )
-        elif self.detection.claim is None and one.is_whole and one.num_unexplained:
-            yield Finding(
-                code="larger-model",
-                severity="error",
-                message=f"all of {one.family.id} is here, in a larger model: see what fits nothing",
-                hint=f"`dovetail validate --as {one.family.id}` holds it against {one.family.id} alone",
-            )
-        known = one.family.config.model_types
-        if self.detection.claim and known and said is not None and said not in known:
-            yield Finding(
-                code="config-family",
-                severity="warning",
-                message=f"a config names the model_type `{said}`, the tensors are {one.family.id}",
-                hint="the config may belong to another checkpoint",
-            )
-
-
-_EMPTY = Finding(
-    code="empty",
-    severity="error",
-    message="there is not one tensor in it",
-    hint="this is a placeholder, not a checkpoint",
-)
 
 
 def _counts(set_aside: Mapping[str, list[str]]) -> dict[str, int]:

@@ -23,7 +23,7 @@ def load_inputs(
 
     Raises:
         UsageError: there is nothing to open, its family has no inputs, or nothing decides a value.
-        CheckpointError: a file breaks its format.
+        CheckpointError: a file breaks its format, or no family claims the checkpoint.
         RemoteError: a server did not give what was asked for.
     """
     with opened(checkpoint, as_=as_, given=settings, trust=trust) as found:

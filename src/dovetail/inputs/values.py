@@ -14,7 +14,7 @@ from dovetail.checkpoint import Checkpoint
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
-from dovetail.errors import UsageError, listed
+from dovetail.errors import CheckpointError, UsageError, listed
 from dovetail.families import family as family_of
 from dovetail.report import Value
 
@@ -121,10 +121,11 @@ def values_of(checkpoint: Checkpoint) -> Values:
     """The values of an opened checkpoint.
 
     Raises:
-        UsageError: no family claims the checkpoint.
+        CheckpointError: no family claims the checkpoint.
     """
     if checkpoint.report.family is None:
-        raise UsageError("no family claims the checkpoint", hint="`dovetail inspect` says what it is")
+        first = checkpoint.report.findings[0]  # a file that no family claims has an error that says so
+        raise CheckpointError(first.message, checkpoint=checkpoint.report.path, hint=first.hint)
     return Values(
         family=checkpoint.family,
         kinds=checkpoint.kinds,

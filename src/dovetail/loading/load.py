@@ -137,17 +137,16 @@ def _check_no_node(checkpoint: Checkpoint) -> None:
 
 def _not_whole(report: Report) -> CheckpointError:
     errors = [finding for finding in report.findings if finding.severity == "error"]
-    if errors[0].code == "incomplete":  # which sums up the others
-        errors = errors[1:] or errors
     first = errors[0]
+    cause = errors[1] if first.code == "incomplete" and len(errors) > 1 else first  # which it sums up
     rest = {f"also {i}": finding.message for i, finding in enumerate(errors[1:6], 2)}
     more = {"and": f"{len(errors) - 6} more"} if len(errors) > 6 else {}
     return CheckpointError(
-        f"the checkpoint is not whole: {first.message}",
+        f"the checkpoint is not whole: {first.message}" if report.family else first.message,
         file=report.path,
         **rest,
         **more,
-        hint=first.hint or "`dovetail validate` says everything about it",
+        hint=cause.hint or "`dovetail validate` says everything about it",
     )
 
 

@@ -72,13 +72,8 @@ def _title(report: Report) -> str:
     if report.family is not None:
         variant = f" ({report.variant})" if report.variant not in (None, "base") else ""
         return f"{report.title or report.family}{variant}"
-    if report.candidates:
-        return " or ".join(report.candidates)
-    return (
-        f"Closest to {_closest(report.closest)}"
-        if report.closest and report.closest.family
-        else "Unknown model"
-    )
+    title = report.title or "unknown model"
+    return title[0].upper() + title[1:]
 
 
 def _closest(one: Closest) -> str:

@@ -140,15 +140,11 @@ def _head(report: Report) -> Page:
         variant = f" ({report.variant})" if report.variant not in (None, "base") else ""
         packed = f", {report.quantisation.text}" if report.quantisation else ""
         title = f"{report.title}{variant}{packed}: family {report.family}, layout {_layout(report)}"
-    elif report.candidates:
-        title = f"{' or '.join(report.candidates)}: names and shapes cannot tell"
-    elif report.closest and report.closest.family:
-        name = report.closest.family + (f"/{report.closest.layout}" if report.closest.layout else "")
-        title = f"no family is all here; {name} comes closest"
     elif report.adapter and report.adapter.is_alone:
         title = report.adapter.text
     else:
-        title = f"unknown, {report.quantisation.text}" if report.quantisation else "unknown"
+        packed = f", {report.quantisation.text}" if report.quantisation else ""
+        title = f"{report.title or 'unknown'}{packed}"
     head: Page = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
     if report.wrappers:
         head.append(Line(f"taken off every name: {', '.join(f'`{wrapper}`' for wrapper in report.wrappers)}"))
