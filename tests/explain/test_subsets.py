@@ -218,7 +218,7 @@ def test_what_is_missing_does_not_speak_for_a_layout(tmp_path: Path) -> None:
     report = look(tmp_path, tower)
     assert report.closest is not None
     assert (report.closest.family, report.closest.layout) == ("qwen2_vl", "hf")
-    assert report.same_layouts == ("litgpt", "litgpt-legacy", "litgpt-fork")
+    assert report.same_layouts == ("hf-base", "litgpt", "litgpt-legacy", "litgpt-fork")
 
 
 def test_a_decoder_cut_out_of_a_larger_model_is_that_decoder(tmp_path: Path) -> None:

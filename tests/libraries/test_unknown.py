@@ -42,7 +42,7 @@ UNKNOWN: dict[str, tuple[Build, str]] = {
         ": seen: 3 layers under `model.layers`, norms on q and k (`k_norm`), norms behind attention or MLP "
         f"(`post_feedforward_layernorm`); nothing known fits {TIED.format(39)}",
     ),
-    "granite": (decoder("Granite"), "; " + SAME.format("llama or gemma")),
+    "granite": (decoder("Granite"), "; " + SAME.format("llama, mistral, smollm3 or gemma")),
     "seed_oss": (decoder("SeedOss", head_dim=8), "; " + SAME.format("qwen2")),
     "olmo": (
         decoder("Olmo"),

@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
         if self.is_asserted and self.detection.closest:
             return f"not {_id(self.detection.closest)}: {', '.join(shortfall(self.detection.closest))}"
         if self.detection.rivals and self.is_close:
-            return f"{' or '.join(self.candidates)}: names and shapes cannot tell"
+            return f"{_either(self.candidates)}: names and shapes cannot tell"
         if self.is_close and (one := self.detection.closest):
             is_larger = one.is_whole and one.num_unexplained
             return _more_than(one) if is_larger else f"nothing names it; {_id(one)} comes closest"
@@ -180,7 +180,7 @@ class Verdict(NamedTuple):
         )
 
     def _all_explained(self, lead: str, one: Explanation) -> Finding:
-        ids = " or ".join(dict.fromkeys((one.family.id, *(each.family.id for each in self.detection.rivals))))
+        ids = _either(dict.fromkeys((one.family.id, *(each.family.id for each in self.detection.rivals))))
         return Finding(
             code="unknown-family",
             severity="error",
@@ -204,6 +204,12 @@ def shortfall(one: Explanation) -> list[str]:
         *(f"{role} under an unknown prefix" for role in moved),
         *([f"{counted(foreign, 'tensor')} {fit} nothing in it"] if foreign else []),
     ]
+
+
+def _either(words: Iterable[str]) -> str:
+    """`llama, mistral or gemma`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _more_than(one: Explanation) -> str:
