@@ -62,6 +62,13 @@ class Checkpoint:
         return self.examination.explanation is not None and self.examination.inference is not None
 
     @property
+    def is_piece(self) -> bool:
+        """Whether it is a node of a split or a chunk of LitGPT's by itself, and values may be of the rest."""
+        names = [os.path.basename(name) for name in self.store.files]
+        is_chunk = len(names) == 1 and names[0].startswith(("model_starter.", "model_secondary"))
+        return is_chunk or self.documents.node is not None
+
+    @property
     def explanation(self) -> Explanation:
         """Its tensors as the parts of its family."""
         assert self.examination.explanation is not None
@@ -270,7 +277,7 @@ def examined(
     checkpoint = look(given={})
     if not given:
         return checkpoint
-    if checkpoint.is_known and checkpoint.documents.node is None:
+    if checkpoint.is_known and not checkpoint.is_piece:
         config, variants = checkpoint.report.config, checkpoint.family.variants.values()
         given = resolved(given, config, variants)
     return look(given=given)

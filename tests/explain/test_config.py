@@ -309,3 +309,21 @@ def test_mixed_dtypes_within_a_stack_are_a_warning(tmp_path: Path) -> None:
     assert [(f.code, f.severity, f.message) for f in report_on(tmp_path, header).findings] == [
         ("dtype-mix", "warning", "`model.layers.2.mlp.up_proj.weight` is F32, the others like it are 2 BF16")
     ]
+
+
+def test_heads_that_a_published_model_of_these_sizes_does_not_have_are_a_warning(tmp_path: Path) -> None:
+    """No weight shows them: 8 heads of a tower that has 16 fit all tensors, and give other features."""
+    dovetail.make("siglip", tmp_path / "it", sparse=True, set={"vision.layers": 2})
+    config = tmp_path / "it" / "config.json"
+    said = json.loads(config.read_text())
+    assert dovetail.inspect(tmp_path / "it").findings == ()
+    config.write_text(json.dumps({**said, "num_attention_heads": 8}))
+    (found,) = dovetail.inspect(tmp_path / "it").findings
+    assert (found.code, found.severity) == ("other-heads", "warning")
+    assert found.message.startswith(
+        "vision.heads is 8 in config.json: num_attention_heads, and 16 in so400m-patch14-"
+    )
+    config.write_text(json.dumps({**said, "num_attention_heads": 5}))
+    assert errors(dovetail.inspect(tmp_path / "it")) == [
+        "vision.heads cannot be 5 as config.json: num_attention_heads says; the weights say vision.d_vision = 1152"
+    ]

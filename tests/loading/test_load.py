@@ -189,9 +189,11 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda f: dovetail.load(
             changed(f, lambda t: t.update({name: one.to(torch.int8) for name, one in t.items()}))
         ),
-        "values of dtype I8 are not weights that a model runs with\n"
-        "  tensor  model.embed_tokens.weight\n\n"
-        "hint: the checkpoint is quantised; load the one that it was made from",
+        "the checkpoint is not whole: `visual.patch_embed.proj.weight` and 68 more are I8: weights are "
+        "floating-point numbers\n"
+        "  file  FOLDER\n\n"
+        "hint: a tool changed their type, or quantised them in a way that is not known here; find the file that "
+        "it was made from",
     ),
     "no config": (
         lambda f: dovetail.load(without(f, "config.json")),

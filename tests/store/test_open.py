@@ -213,7 +213,37 @@ def test_safetensors_win_over_torch_files_and_the_usual_name_over_others(tmp_pat
         },
     )
     assert findings(folder) == [
-        ("other-files", "note", "only model.safetensors is read; beside it: adapter.safetensors")
+        (
+            "other-files",
+            "note",
+            "only model.safetensors is read; beside it: adapter.safetensors, pytorch_model.bin",
+        )
+    ]
+
+
+def test_shards_that_an_index_does_not_name_are_named(tmp_path: Path) -> None:
+    """What is left of another download; a second container of the same model is usual."""
+    shards = {f"model-{i:05d}-of-00002.safetensors": safetensors_bytes(one) for i, one in ((1, A), (2, B))}
+    index = index_of(
+        {name: f"model-{i:05d}-of-00002.safetensors" for i, one in ((1, A), (2, B)) for name in one}
+    )
+    files = {"model.safetensors.index.json": index, **shards}
+    assert findings(folder_with(tmp_path / "whole", files)) == []
+    left = {
+        "model-00003-of-00003.safetensors": safetensors_bytes(A),
+        "pytorch_model-00001-of-00001.bin": b"x",
+    }
+    message = "only the files that model.safetensors.index.json names are read; beside them: "
+    assert findings(folder_with(tmp_path / "left", {**files, **left})) == [
+        (
+            "other-files",
+            "warning",
+            message + "model-00003-of-00003.safetensors, pytorch_model-00001-of-00001.bin",
+        )
+    ]
+    torch_too = {**files, "pytorch_model.bin": b"x"}
+    assert findings(folder_with(tmp_path / "torch", torch_too)) == [
+        ("other-files", "note", f"{message}pytorch_model.bin")
     ]
 
 

@@ -12,12 +12,12 @@ from dovetail.declare.part import Part
 from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Documents, Found
-from dovetail.explain.match import PartMatch, RowMatch
-from dovetail.explain.name_groups import top_modules
+from dovetail.explain.match import PartMatch
+from dovetail.explain.name_groups import SECOND_SET, top_modules
 from dovetail.explain.sizes import Inference, vote_shape
 from dovetail.explain.strays import Sighting, places_of
 from dovetail.explain.trust import judged
-from dovetail.report import Accounting, Finding, PartReport, Tie, counted, more
+from dovetail.report import Accounting, Finding, PartReport, Tie, counted
 from dovetail.store.store import Entry, Kinds, Store, kinds_of, total_bytes, total_elements
 
 
@@ -115,6 +115,7 @@ def findings(
         yield _absent(one, role, rows, renamed)
     yield from _unexplained(one, renamed)
     yield from _layout_findings(one)
+    yield from _second_sets(one)
     yield from _notes(one, inference.kinds, entries)
     yield from _tie_findings(one, documents)
 
@@ -238,6 +239,22 @@ def _as_others_know_it(family: Family) -> str:
     return f"write it as they know it: `dovetail convert CKPT OUT --to {usual}`"
 
 
+def _second_sets(one: Explanation) -> Iterator[Finding]:
+    """Weights that are there twice, mostly as trained and as averaged over time: which are used."""
+    wrappers = "".join(one.inventory.wrappers)
+    used = f"those under `{wrappers}`" if wrappers else "the others"
+    for rule, names in one.inventory.set_aside.items():
+        if rule.startswith(SECOND_SET):
+            yield Finding(
+                code="second-set",
+                severity="warning",
+                message=f"{rule} is not used, {counted(len(names), 'tensor')}, first `{names[0]}`; used are "
+                f"{used}",
+                tensors=tuple(names),
+                hint="to use it, save it by itself",
+            )
+
+
 def _layout_findings(one: Explanation) -> Iterator[Finding]:
     if not one.roles:
         return
@@ -311,25 +328,6 @@ def _notes(one: Explanation, kinds: Mapping[str, Kinds], entries: Mapping[str, E
                 part=role,
                 message=f"{role} may be {ids}: their tensors are the same; it is read as {match.part.id}",
             )
-        for row in match.rows:
-            yield from _dtype_mix(role, row, kinds[row.text], entries)
-
-
-def _dtype_mix(role: str, row: RowMatch, kinds: Kinds, entries: Mapping[str, Entry]) -> Iterator[Finding]:
-    found: Counter[str] = Counter()
-    for (dtype, _), count in kinds.items():
-        found[dtype] += count
-    if len(found) > 1:
-        rare = min(found, key=lambda dtype: found[dtype])
-        names = tuple(name for name in row.tensors.values() if entries[name].dtype == rare)
-        rest = ", ".join(f"{count} {dtype}" for dtype, count in found.items() if dtype != rare)
-        yield Finding(
-            code="dtype-mix",
-            severity="warning",
-            part=role,
-            message=f"`{names[0]}`{more(len(names) - 1)} is {rare}, the others like it are {rest}",
-            tensors=names,
-        )
 
 
 def _bare_model(one: Explanation, role: str, documents: Documents) -> str | None:

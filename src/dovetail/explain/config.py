@@ -43,6 +43,7 @@ def fill_config(
         )
         part.check_equations()
         part.check_layers()
+        part.check_published()
         part.check_kind(one.family.parts[part.role])
         findings += part.findings
     is_cut_out = len(one.roles) == 1 < len(one.family.parts) - len(one.family.optional)
@@ -183,6 +184,7 @@ class _PartConfig:
             for found in self.said(dim) if self.size(dim) is None else ():
                 if self._assign(dim, found.value, found.source, found.place):
                     break
+                self.said_before.add((self.solver.root(f"{self.role}.{dim}"), found.place))
                 self.findings.append(self._impossible(dim, found))
 
     def assume(self) -> None:
@@ -305,6 +307,24 @@ class _PartConfig:
                     )
                 )
 
+    def check_published(self) -> None:
+        """What a config says of heads, where all sizes are those of a published model that has others."""
+        alike = {name: size for name, size in self.part.facts.sizes.items() if self._is_like(size)}
+        for dim in self.part.dims:
+            size = self.size(dim)
+            usual = {one[dim]: name for name, one in alike.items() if dim in one}
+            if size and size.source in ("config", "stamp") and usual and size.value not in usual:
+                value, name = next(iter(usual.items()))
+                finding = Finding(
+                    code="other-heads",
+                    severity="warning",
+                    part=self.role,
+                    message=f"{self.role}.{dim} is {size.value} in {size.evidence[0]}, and {value} in "
+                    f"{name}, whose sizes these are",
+                    hint="no weight shows it, and with another number a model computes something else",
+                )
+                self.findings.append(finding)
+
     def check_layers(self) -> None:
         """Every layer is of one kind, the one that a config says."""
         members = {name: value.value for name, value in self.subsets().items()}
@@ -417,7 +437,9 @@ class _PartConfig:
         return self._judged(finding, found)
 
     def _impossible(self, dim: str, found: Found) -> Finding:
-        known = self._known_product(dim)
+        whole = self.size(self.part.facts.open_dims.get(dim, ""))
+        divides = f"{self.role}.{self.part.facts.open_dims[dim]} = {whole.value}" if whole else ""
+        known = self._known_product(dim) or divides
         but = f"; the weights say {known}" if known else ""
         finding = Finding(
             code=f"{found.side}-conflict",

@@ -15,6 +15,7 @@ from dovetail.explain.chunks import join_chunks
 from dovetail.explain.config import fill_config
 from dovetail.explain.detect import Detection, Explanation, detect, explain, is_it, without_wrapper
 from dovetail.explain.documents import Documents, Side, read_documents
+from dovetail.explain.element_types import dtype_findings
 from dovetail.explain.name_groups import Inventory, take_inventory
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
@@ -207,6 +208,8 @@ class _Subject(NamedTuple):
         closest = self.verdict.closest()
         findings += [*store.findings, *documents.findings, *inference.findings]
         findings += account.findings(one, inference, one.inventory.entries, documents)
+        packed = self.packing.rows if self.packing else ()
+        findings += dtype_findings(one, inference.kinds, one.inventory.entries, packed)
         findings += tag_findings(documents)
         tied = account.ties(one, documents) if documents.node is None else ()
         parts = account.part_reports(one, inference.kinds, store, tied)

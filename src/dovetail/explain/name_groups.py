@@ -4,6 +4,7 @@ Everything after grouping costs by the number of groups, not by the number of te
 what training tools put around a model's names: they are taken off the stars and reported.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -31,9 +32,11 @@ TRAINING_STATE = (
     "loops",
     "callbacks",
     "scheduler",
-    "ema",
     "rng_state",
 )
+# A moving average of the weights is called so: `ema`, `model_ema`, `ema_state_dict`.
+_EMA = re.compile(r"(\w+_)?ema(_\w+)?")
+SECOND_SET = "a second set of weights"
 
 
 class Group:
@@ -115,24 +118,50 @@ def take_inventory(names: Iterable[str]) -> Inventory:
         for wrapper in _LEADING:
             if unwrapped := inventory.without(wrapper):
                 inventory, changed = unwrapped, True
-    return _without_inner(inventory)
+    return _without_inner(_without_average(inventory))
+
+
+def _without_average(inventory: Inventory) -> Inventory:
+    """Sets a module aside that is a moving average of all others, or of one beside it."""
+    modules: dict[str, set[str]] = {}
+    for key in inventory.groups:
+        first, _, rest = key.partition(".")
+        modules.setdefault(first, set()).add(rest)
+    for first in [one for one in modules if _EMA.fullmatch(one)]:
+        others = {key: group for key, group in inventory.groups.items() if key.partition(".")[0] != first}
+        beside = [modules[one] for one in modules if one != first]
+        if modules[first] == set(others) or modules[first] in beside:
+            names = [
+                name for key, group in inventory.groups.items() if key not in others for name in group.names
+            ]
+            aside = {**inventory.set_aside, f"{SECOND_SET} `{first}`": names}
+            inventory = inventory._replace(groups=others, set_aside=aside)
+    return inventory
+
+
+def _is_beside(level: str) -> bool:
+    """Whether a level of a training checkpoint may stand beside the weights."""
+    return level in TRAINING_STATE or _EMA.fullmatch(level) is not None
 
 
 def _choose_level(inventory: Inventory) -> Inventory:
-    """Picks the weights out of a nested training checkpoint."""
+    """Picks the weights out of a nested training checkpoint: not their average, if both are there."""
     keys = [key for key in inventory.groups if "/" in key]
     if not keys:
         return inventory
-    for level in _LEVELS:
+    averages = dict.fromkeys(f"{key.split('/')[0]}/" for key in keys if _EMA.fullmatch(key.split("/")[0]))
+    for level in (*_LEVELS, *averages):
         inside = {key: group for key, group in inventory.groups.items() if key.startswith(level)}
         if not inside:
             continue
         outside = {key: group for key, group in inventory.groups.items() if key not in inside}
-        if not all(key.split("/")[0] in TRAINING_STATE for key in outside):
+        if not all(_is_beside(key.split("/")[0]) for key in outside):
             continue
         aside = dict(inventory.set_aside)
         for key, group in outside.items():
-            aside.setdefault(f"training state `{key.split('/')[0]}`", []).extend(group.names)
+            first = key.split("/")[0]
+            kind = SECOND_SET if _EMA.fullmatch(first) else "training state"
+            aside.setdefault(f"{kind} `{first}`", []).extend(group.names)
         groups = {key[len(level) :]: group for key, group in inside.items()}
         wrappers = (*inventory.wrappers, level)
         return _choose_level(inventory._replace(groups=groups, wrappers=wrappers, set_aside=aside))

@@ -9,7 +9,6 @@ comes before the first layer, the last one all that comes after the last; a head
 a matrix of its own in a last stage that is not the first.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -93,8 +92,7 @@ def model_of_stage(
 
 def _check_no_chunk(checkpoint: Checkpoint) -> None:
     """Refuses a chunk that does not say what it is of."""
-    name = os.path.basename(checkpoint.store.files[0])
-    if name.startswith(("model_starter.", "model_secondary")) and len(checkpoint.store.files) == 1:
+    if checkpoint.is_piece:
         raise CheckpointError(
             "a chunk by itself does not say which layers it has",
             file=checkpoint.report.path,

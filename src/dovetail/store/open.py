@@ -156,10 +156,11 @@ def open_folder(folder: Folder, path: str) -> Store:
     here = [name for name in files if "/" not in name]
     for suffix in (".safetensors.index.json", ".bin.index.json", ".index.json"):
         if indexes := [name for name in here if name.endswith(suffix)]:
-            return _open_index(folder, _only(indexes, path), path, is_folder=True)
+            index = _only(indexes, path)
+            return _beside(_open_index(folder, index, path, is_folder=True), here, index)
     for suffixes in ((".safetensors",), _TORCH):
         if weights := [name for name in here if name.endswith(suffixes)]:
-            return _open_weights(folder, weights, path)
+            return _beside(_open_weights(folder, weights, path), here)
     if nested := [name for name in files if name.endswith(_WEIGHTS)]:
         if all(_NODE.match(name) for name in nested):
             return _open_nodes(folder, nested, path)
@@ -184,9 +185,7 @@ def _open_weights(folder: Folder, weights: list[str], path: str) -> Store:
         return _open_shards(folder, weights, path, int(whole.pop()))
     for usual in ("model.safetensors", "consolidated.safetensors", "pytorch_model.bin", "lit_model.pth"):
         if usual in weights:
-            store = open_file(folder, usual, path)
-            store.findings.append(_others([name for name in weights if name != usual], usual))
-            return store
+            return open_file(folder, usual, path)
     raise UsageError(
         "this folder holds several weights files and no index says how they belong together",
         folder=path,
@@ -195,9 +194,24 @@ def _open_weights(folder: Folder, weights: list[str], path: str) -> Store:
     )
 
 
-def _others(names: list[str], usual: str) -> Finding:
-    message = f"only {usual} is read; beside it: {listed(names, 4)}"
-    return Finding(code="other-files", severity="note", message=message, tensors=())
+def _beside(store: Store, here: list[str], index: str = "") -> Store:
+    """The same with the weights files of the folder that are not read: shards that nothing names matter."""
+    if store.format == "index":
+        return store
+    others = [name for name in here if name.endswith(_WEIGHTS) and name not in store.files]
+    ending = os.path.splitext(store.files[0])[1]
+    shards = [name for name in others if _SHARD.fullmatch(name) and name.endswith(ending)]
+    if len(store.files) == 1:
+        only, them = f"{store.files[0]} is", "it"
+    else:
+        only, them = f"the files that {index} names are" if index else "the numbered shards are", "them"
+    message = f"only {only} read; beside {them}: {listed(others, 4)}"
+    if shards:
+        why = "they may be left of another download, or the index lacks them; give one by name to look at it"
+        store.findings.append(Finding(code="other-files", severity="warning", message=message, hint=why))
+    elif others:
+        store.findings.append(Finding(code="other-files", severity="note", message=message))
+    return store
 
 
 def _only(names: list[str], path: str) -> str:

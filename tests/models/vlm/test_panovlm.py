@@ -14,6 +14,7 @@ from dovetail.errors import UsageError
 from dovetail.families import family
 from dovetail.inputs.images import HALF, LANCZOS, normalize, resize
 from dovetail.inputs.panorama import anyres, perspective, sliding
+from dovetail.inputs.panovlm import PIPELINES
 from dovetail.inputs.values import values_from
 from dovetail.loading.load import load
 from dovetail.models import build
@@ -168,12 +169,12 @@ def test_where_a_panorama_goes(tmp_path: Path) -> None:
         cubes.prepare([[5]], [[PANORAMA]])
 
 
-def test_whose_pipeline_it_is_must_be_known(tmp_path: Path) -> None:
+def test_whose_pipeline_it_is_the_names_say_unless_a_config_does(tmp_path: Path) -> None:
     file = Original(has_norm=False).save(tmp_path / "last.ckpt", "cora")
     model = load(file, settings=GIVEN)
     assert model(**model.prepare([[5, 6]])).shape == (1, 2, 97)
-    with pytest.raises(UsageError, match="nothing says which code"):
-        model.prepare([[5]], [[PANORAMA]])
+    assert model.inputs.pipeline == PIPELINES["cora"]
+    model.prepare([[5]], [[PANORAMA]])
     (tmp_path / "config.yaml").write_text("models:\n  use_projection_positional_encoding: false\n")
     assert load(file, settings={**GIVEN, "pipeline": "cora"}).inputs.pipeline.has_positions is False
     with pytest.raises(UsageError, match="no pipeline is called `pano`"):
