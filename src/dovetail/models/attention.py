@@ -51,8 +51,8 @@ def attend(
     """Scaled dot-product attention; each key head serves `h / g` query heads. `mask` is true where a query
     may look, with `is_causal` it looks at the keys up to its own.
 
-    A single query is two small products in float32, the query heads that share a key head being rows of
-    one: torch@2.13's CPU kernel takes 3 to 5 times as long in 16 bits.
+    A single query is in float32, the query heads that share a key head being rows of one: torch@2.13's CPU
+    kernel takes 3 to 5 times as long in 16 bits.
     """
     if mask is None and q.device.type == "cpu" and k.shape[2] < _FEW_KEYS:
         mask, is_causal = written_out(Sight(None, is_causal), q.shape[2], k.shape[2], q.device), False
@@ -76,16 +76,10 @@ def _attend_once(
 ) -> Float[Tensor, "b h 1 c"]:
     """The same for one query; keys and values may be wider than it."""
     b, h, _, c = q.shape
-    if k.dtype.itemsize == 2:
-        k, v = k.float(), v.float()
     rows = q.reshape(b, k.shape[1], -1, c)  # b g r c
-    if rows.dtype != k.dtype:
-        rows = rows.to(k.dtype)
-    scores = torch.matmul(rows * c**-0.5, k.transpose(2, 3))
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    found = torch.matmul(scores.softmax(dim=-1), v).reshape(b, h, 1, c)
-    return found if found.dtype == q.dtype else found.to(q.dtype)
+    kind = torch.promote_types(k.dtype, torch.float32)
+    found = F.scaled_dot_product_attention(rows.to(kind), k.to(kind), v.to(kind), attn_mask=mask)
+    return found.reshape(b, h, 1, c).to(q.dtype)
 
 
 def seen(q: Queries, k: Keys, v: Keys, sight: Sight) -> Queries:
@@ -126,7 +120,10 @@ class Packed(NamedTuple):
         self, q: Float[Tensor, "1 h q c"], k: Float[Tensor, "1 g q c"], v: Float[Tensor, "1 g q c"]
     ) -> Float[Tensor, "1 h q c"]:
         """What each query finds in its own sequence."""
+        dtype = q.dtype
+        if q.shape[2] == len(self.ends) and q.device.type == "cpu":
+            q = q.to(torch.promote_types(dtype, torch.float32))  # single queries, all at once
         counts = [end - start for start, end in zip((0, *self.ends), self.ends, strict=False)]
         pieces = zip(*(torch.split(one, counts, dim=2) for one in (q, k, v)), self.pasts, strict=True)
         found = [past.attend(*heads) for *heads, past in pieces]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+        return (found[0] if len(found) == 1 else torch.cat(found, dim=2)).to(dtype)
