@@ -13,7 +13,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from dovetail.models.products import Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
+from dovetail.models.products import Make, Product, Stored, fbgemm, int8, is_native, kernels, onednn
 from measure import Row, read_speed, show, sized, where
 
 THREADS, TURNS, WEIGHTS = 2, sized(5, 1), sized(12, 1)
@@ -30,7 +30,7 @@ def main() -> None:
     """Measures all and prints the table."""
     torch.set_num_threads(THREADS)
     cpu = torch.device("cpu")
-    makes: dict[str, Make] = {"torch linear": linear, "stored": stored, "int8 (lossy)": int8}
+    makes: dict[str, Make] = {"torch linear": linear, "stored": Stored, "int8 (lossy)": int8}
     if is_native(torch.bfloat16):
         makes["onednn"] = onednn
     if kernels(torch.float16, cpu) == "fbgemm":

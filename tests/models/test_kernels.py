@@ -1,6 +1,11 @@
 """Packed and joined products: the same numbers; 8 bits: nearly the same."""
 
+import io
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +17,8 @@ from dovetail.errors import UsageError
 from dovetail.models.attention import attend
 from dovetail.models.kernels import Weights, choose_kernels, is_worth_packing
 from dovetail.models.language import LanguageModel
-from dovetail.models.products import Make, fbgemm, int8, is_native, kernels, onednn, stored
+from dovetail.models.layers import Linear
+from dovetail.models.products import Make, Stored, fbgemm, int8, is_native, kernels, onednn
 from dovetail.parity.example import example_inputs
 from dovetail.run.engine import generate
 from files import MODELS
@@ -30,7 +36,7 @@ needs_kernels = pytest.mark.skipif(
     kernels(torch.bfloat16, CPU) is None, reason="no kernels to pack weights for on this CPU"
 )
 WAYS = [
-    pytest.param(stored, id="stored"),
+    pytest.param(Stored, id="stored"),
     pytest.param(onednn, id="onednn", marks=needs_onednn),
     pytest.param(fbgemm, id="fbgemm", marks=needs_fbgemm),
 ]
@@ -70,6 +76,63 @@ def test_packed_products_change_nothing(family: str, tmp_path: Path) -> None:
         float((expected - found).norm() / expected.norm()) < 5e-3
     )  # sums of joined products differ in order
     assert generate(plain, inputs, max_new_tokens=6) == generate(fast, inputs, max_new_tokens=6)
+
+
+def saved(one: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(one, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def pickled(one: Any) -> Any:
+    return pickle.loads(pickle.dumps(one))
+
+
+@pytest.mark.parametrize("copied", [deepcopy, pickled, saved])
+@pytest.mark.parametrize("make", [*WAYS, pytest.param(int8, id="int8")])
+def test_a_copy_of_a_product_is_the_same_product(make: Make, copied: Callable[[Any], Any]) -> None:
+    dtype = torch.bfloat16
+    weight, bias, x = random(96, 64).to(dtype), random(96).to(dtype), random(2, 3, 64).to(dtype)
+    for given in (bias, None):
+        product = make(weight.clone(), given)
+        twin = copied(product)
+        assert torch.equal(twin(x), product(x))
+        assert copied(twin)(x).tolist() == product(x).tolist()
+
+
+@pytest.mark.parametrize("copied", [deepcopy, pickled, saved])
+def test_a_copied_model_computes_with_weights_of_its_own(
+    copied: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    model = loaded("qwen3", tmp_path / "m")
+    for module in model.modules():
+        if isinstance(module, Linear):  # as where the processor has no products in 16 bits
+            module.product = Stored(module.weight, module.bias)
+    twin = copied(model)
+    inputs = example_inputs(model)
+    with torch.no_grad():
+        before = model(**inputs)
+        assert torch.equal(twin(**inputs), before)
+        for weight in twin.parameters():
+            weight *= 1.5
+        assert not torch.equal(twin(**inputs), before)
+        assert torch.equal(model(**inputs), before)
+        for (name, one), other in zip(twin.named_modules(), model.modules(), strict=True):
+            if isinstance(one, Linear):
+                assert one.product.weight is one.weight, name
+                assert other.product.weight is other.weight, name
+
+
+@needs_kernels
+@pytest.mark.parametrize("weights", ["packed", "int8"])
+def test_a_model_with_weights_laid_out_is_copied(weights: Weights, tmp_path: Path) -> None:
+    model = loaded("qwen2_vl", tmp_path / "m", weights=weights)
+    inputs = example_inputs(model)
+    with torch.no_grad():
+        expected = model(**inputs)
+        for copied in (deepcopy, pickled, saved):
+            assert torch.equal(copied(model)(**inputs), expected), copied
 
 
 @needs_kernels
@@ -142,13 +205,13 @@ def test_a_stored_weight_is_multiplied_in_blocks(monkeypatch: pytest.MonkeyPatch
     weight, x = random(50, 64).bfloat16(), random(40, 64).bfloat16()
     monkeypatch.setattr("dovetail.models.products._BLOCK", 64 * 16)
     with torch.no_grad():
-        found = stored(weight, None)(x)
+        found = Stored(weight, None)(x)
     assert torch.equal(found, (x.float() @ weight.float().T).bfloat16())
 
 
 def test_a_stored_weight_can_be_trained() -> None:
     weight, x = nn.Parameter(random(50, 64).bfloat16()), random(40, 64).bfloat16()
-    stored(weight, None)(x).sum().backward()
+    Stored(weight, None)(x).sum().backward()
     assert weight.grad is not None
     assert bool(weight.grad.abs().sum() > 0)
 

@@ -21,7 +21,7 @@ from dovetail.errors import UsageError
 from dovetail.models.decoder import Attention, Mlp
 from dovetail.models.language import LanguageModel, NoHead
 from dovetail.models.layers import Linear
-from dovetail.models.products import Kernels, Make, Product, fbgemm, int8, is_native, kernels, onednn, stored
+from dovetail.models.products import Kernels, Make, Product, Stored, fbgemm, int8, is_native, kernels, onednn
 
 Weights = Literal["stored", "packed", "int8"]
 
@@ -51,7 +51,7 @@ def choose_kernels(model: nn.Module, weights: Weights) -> None:
         for job in _jobs(model, joins=False):
             weight, bias = job.layers[0]
             if not is_native(weight.dtype):
-                job.taker.product = stored(weight, bias)
+                job.taker.product = Stored(weight, bias)
         return
     _lay_out(model, weights)
 
