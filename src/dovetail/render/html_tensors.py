@@ -17,7 +17,7 @@ _MOST = 4000
 _COLUMNS = (
     Column("tensor", "name"),
     Column("part"),
-    Column("in every layout, or why not used", "name"),
+    Column("canonical name, or why not used", "name"),
     Column("dtype"),
     Column("shape", "shape"),
     Column("file", "file"),
@@ -37,7 +37,7 @@ def listing(tensors: Sequence[TensorRow]) -> Html:
     field = element("input", type="search", id="filter", placeholder="q_proj 1536 text", autocomplete="off")
     label = element("label", "tensors with all of these words ", field)
     said = element("span", counted(len(rows), "row"), id="found", class_="soft", aria_live="polite")
-    drawn = table(_COLUMNS, [Group(None, rows)], class_="tensors")
+    drawn = table(_COLUMNS, [Group(None, rows)], class_="tensors", is_wide=True)
     above = element("p", label, " ", said, class_="filter", hidden="")
     scrolled = element("div", drawn, class_="list", tabindex="0", role="region", aria_label="all tensors")
     return join((above, scrolled))
