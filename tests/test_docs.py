@@ -168,6 +168,19 @@ def test_a_generated_page_is_current(name: str) -> None:
     assert committed == script["page"](), f"run scripts/{name}_page.py"
 
 
+def test_the_table_of_families_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "families_page.py"))
+    assert script["table"]() in (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "run scripts/families_page.py"
+    )
+
+
+def test_lines_of_the_readme_are_at_most_120_columns_long() -> None:
+    """In what is read first. Tables and what commands print are as long as they are."""
+    lines = _FENCE.sub("", (ROOT / "README.md").read_text(encoding="utf-8")).splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+
+
 # -- printed output
 
 # What pages call the hub and a web server; here both are one server on this machine.
