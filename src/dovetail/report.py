@@ -320,6 +320,11 @@ class Report:
         self.memory = memory
 
     @property
+    def state(self) -> Literal["whole", "not whole", "unknown"]:
+        """The verdict in a word: a model that no family comes close to is neither whole nor damaged."""
+        return "whole" if self.is_whole else "not whole" if self.parts else "unknown"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the checkpoint is known and nothing about it is an error."""
         return self.family is not None and not any(finding.severity == "error" for finding in self.findings)

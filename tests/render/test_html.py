@@ -112,7 +112,7 @@ def test_every_shape_is_there(report: Report) -> None:
 def test_the_verdict_comes_first(report: Report) -> None:
     header = page_of(report).find("header")[0]
     state = header.find("strong")[0].text
-    assert state == ("whole" if report.is_whole else "not whole" if report.parts else "unknown")
+    assert state == report.state
     errors = sum(1 for finding in report.findings if finding.severity == "error")
     assert f"{state} {errors} error{'' if errors == 1 else 's'}, " in header.text
     assert visible(report.path) in header.text

@@ -82,7 +82,7 @@ def _closest(one: Closest) -> str:
 
 def _verdict(report: Report) -> Html:
     """Whole, not whole or unknown: with the counts, the balance, and what nobody looked at."""
-    state = "whole" if report.is_whole else "not whole" if report.parts else "unknown"
+    state = report.state
     account = report.accounting
     terms = (
         (account.used, "used"),

@@ -289,7 +289,7 @@ def _verdict(report: Report) -> Line:
     warnings = _counted(report, "warning")
     if report.is_whole:
         return Line(f"whole, {warnings}" if warnings else "whole", "good")
-    return Line("not whole: " + ", ".join(count for count in (errors, warnings) if count), "error")
+    return Line(f"{report.state}: " + ", ".join(count for count in (errors, warnings) if count), "error")
 
 
 def _counted(report: Report, severity: Severity) -> str:
