@@ -19,7 +19,7 @@ from dovetail.explain.corrections import Correction, corrections
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Documents, Side
 from dovetail.explain.examine import Examination, examine
-from dovetail.explain.given import resolved
+from dovetail.explain.given import of_size, resolved
 from dovetail.explain.part_sizes import PartSizes
 from dovetail.explain.sizes import Inference
 from dovetail.explain.trust import TRUST_WEIGHTS, side_of
@@ -235,16 +235,17 @@ def opened(
     *,
     as_: str | None = None,
     given: Mapping[str, Any] | None = None,
+    size: str | None = None,
     trust: str | None = None,
     allow: Collection[str] = (),
     to_be: str | None = None,
 ) -> Iterator[Checkpoint]:
     """Opens a checkpoint and says what it is.
 
-    `as_` (`family` or `family/layout`) asserts what it must be, `given` are values that no file says
-    (`{"text.kv_heads": 2}`), `trust` is the side that counts where `weights`, `config` and `stamp` contradict
-    each other. A verb that goes on from it names what a damaged one cannot be in `to_be`: then damage beyond
-    `allow` is refused, as in `Checkpoint.usable`.
+    `as_` (`family` or `family/layout`) asserts what it must be, `size` which published size of the family.
+    `given` are values that no file says (`{"text.kv_heads": 2}`), `trust` is the side that counts where
+    `weights`, `config` and `stamp` contradict each other. A verb that goes on from it names what a damaged
+    one cannot be in `to_be`: then damage beyond `allow` is refused, as in `Checkpoint.usable`.
 
     Raises:
         CheckpointError: it is of no known family or damaged where that matters, or a file breaks its
@@ -256,7 +257,7 @@ def opened(
         family_and_layout(as_)
     side_of(trust)
     with open_checkpoint(path) as store:
-        checkpoint = examined(store, as_=as_, given=given, trust=trust)
+        checkpoint = examined(store, as_=as_, given=given, size=size, trust=trust)
         yield checkpoint if to_be is None else checkpoint.usable(allow=allow, to_be=to_be)
 
 
@@ -265,22 +266,25 @@ def examined(
     *,
     as_: str | None = None,
     given: Mapping[str, Any] | None = None,
+    size: str | None = None,
     trust: str | None = None,
     ignores_stamp: bool = False,
 ) -> Checkpoint:
     """The checkpoint in an opened store; `ignores_stamp` reads all documents beside it but our own.
 
     Raises:
-        UsageError: `as_` names no family or layout, `given` no value of it, `trust` no side.
+        UsageError: `as_` names no family or layout, `given` no value of it, `size` no size, `trust` no side.
     """
     look = partial(_examined, store, as_, trust=side_of(trust), ignores_stamp=ignores_stamp)
     checkpoint = look(given={})
-    if not given:
+    if not given and size is None:
         return checkpoint
+    said = dict(given or {})
     if checkpoint.is_known and not checkpoint.is_piece:
-        config, variants = checkpoint.report.config, checkpoint.family.variants.values()
-        given = resolved(given, config, variants)
-    return look(given=given)
+        config, family = checkpoint.report.config, checkpoint.family
+        said = resolved(said, config, family)
+        said = {**(of_size(size, config, family) if size else {}), **said}
+    return look(given=said)
 
 
 def _examined(

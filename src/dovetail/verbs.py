@@ -15,6 +15,7 @@ def inspect(
     *,
     as_: str | None = None,
     set: Mapping[str, Any] | None = None,
+    size: str | None = None,
     trust: str | None = None,
     memory: bool = False,
     context: int = 4096,
@@ -23,17 +24,18 @@ def inspect(
 ) -> Report:
     """What a checkpoint is: family, layout, sizes with their evidence, and what is wrong by its header.
 
-    Moves headers only; takes milliseconds. `as_` (`family` or `family/layout`) asserts what it must be, `set`
-    are values that no file says (`{"text.kv_heads": 2}`), `trust` is the side that counts where `weights`,
-    `config` and `stamp` contradict each other. `memory` adds what it takes to run `batch` sequences of
-    `context` tokens on so many `nodes`: weights by dtype, keys and values.
+    Moves headers only; takes milliseconds. `as_` (`family` or `family/layout`) asserts what it must be,
+    `size` which published size of its family. `set` are values that no file says (`{"text.kv_heads": 2}`), or
+    that it must have; `trust` is the side that counts where `weights`, `config` and `stamp` contradict each
+    other. `memory` adds what it takes to run `batch` sequences of `context` tokens on so many `nodes`:
+    weights by dtype, keys and values.
 
     Raises:
         UsageError: there is nothing to open, or its memory cannot be told.
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
+    with opened(checkpoint, as_=as_, given=set, size=size, trust=trust) as found:
         if not memory:
             return found.report
         from dovetail.memory_to_run import memory_of
@@ -46,12 +48,13 @@ def validate(
     *,
     as_: str | None = None,
     set: Mapping[str, Any] | None = None,
+    size: str | None = None,
     trust: str | None = None,
     values: bool = False,
     forward: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Whether a checkpoint is whole. `as_`, `set` and `trust` are those of `inspect`.
+    """Whether a checkpoint is whole. `as_`, `size`, `set` and `trust` are those of `inspect`.
 
     `values` reads all data as well: NaN and infinities, zeros, copies that differ, tensors that look
     freshly initialised, values that changed since the certificate was written. `progress` is then told
@@ -63,7 +66,7 @@ def validate(
         CheckpointError: a file breaks its format, is unsafe to read, or is missing.
         RemoteError: a server did not give what was asked for.
     """
-    with opened(checkpoint, as_=as_, given=set, trust=trust) as found:
+    with opened(checkpoint, as_=as_, given=set, size=size, trust=trust) as found:
         return checked(found, values=values, forward=forward, progress=progress)
 
 

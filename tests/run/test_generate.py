@@ -19,6 +19,7 @@ from PIL import Image
 
 import dovetail
 from commands import dovetail as command
+from dovetail.cli.generate import token_ids
 from dovetail.errors import CheckpointError, DovetailError, UsageError
 from dovetail.families import family
 from dovetail.inputs.tokenizer import SideValues
@@ -684,3 +685,10 @@ def test_the_verb_is_a_function_too(saved: Callable[[str], Saved]) -> None:
     expected = Generator.load(one.folder).answer([10, 11, 12], **told)
     found = dovetail.generate(one.folder, [10, 11, 12], max_new_tokens=5, temperature=0.7, seed=4)
     assert found == expected
+
+
+def test_ids_may_be_those_that_stand_for_an_image() -> None:
+    """Prismatic's and PanoVLM's is -200."""
+    assert token_ids("1,-200,2") == token_ids("1 -200 2") == [1, -200, 2]
+    with pytest.raises(UsageError, match="`--tokens 1,--2` is no list of token ids"):
+        token_ids("1,--2")

@@ -103,6 +103,6 @@ def token_ids(text: str) -> list[int]:
     from dovetail.errors import UsageError
 
     words = text.replace(",", " ").split()
-    if not words or not all(word.isdecimal() for word in words):
+    if not words or not all(word.removeprefix("-").isdecimal() for word in words):
         raise UsageError(f"`--tokens {text}` is no list of token ids", hint="for example --tokens 1,2,3")
     return [int(word) for word in words]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dovetail.cli.writing import add_reading_options, assignments
+from dovetail.cli.writing import add_reading_options, add_size_option, assignments
 
 CHECKPOINT = "a folder, a .safetensors/.pth/.pt/.bin/.ckpt file, an index or header listing, http(s)://… or hf://owner/name[@revision]"
 
@@ -11,6 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     add_reading_options(parser)
+    add_size_option(parser)
     parser.add_argument(
         "--memory", action="store_true", help="what it takes to run: weights by dtype, KV cache"
     )
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         options.checkpoint,
         as_=options.as_,
         set=given,
+        size=options.size,
         trust=options.trust,
         memory=options.memory or bool(asked),
         **asked,

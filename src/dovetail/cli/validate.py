@@ -3,7 +3,7 @@
 import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
-from dovetail.cli.writing import add_reading_options, assignments
+from dovetail.cli.writing import add_reading_options, add_size_option, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--forward", action="store_true", help="run it once on made-up input, stage by stage (needs torch)"
     )
     add_reading_options(parser)
+    add_size_option(parser)
     parser.add_argument(
         "--report", metavar="DIR", help="write report.json and a self-contained report.html there"
     )
@@ -35,7 +36,11 @@ def run(options: argparse.Namespace) -> int:
         prepare_folder(options.report)  # before what may take a while
     with (
         opened(
-            options.checkpoint, as_=options.as_, given=assignments(options.given), trust=options.trust
+            options.checkpoint,
+            as_=options.as_,
+            given=assignments(options.given),
+            size=options.size,
+            trust=options.trust,
         ) as found,
         ProgressBar("reading values") as progress,
     ):

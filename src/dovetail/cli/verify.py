@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from dovetail.cli.inspect import CHECKPOINT
-from dovetail.cli.writing import add_reading_options, assignments
+from dovetail.cli.writing import add_reading_options, add_size_option, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", metavar="IDS", help="token ids instead of made-up ones: 1,2,3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the made-up inputs (default 0)")
     add_reading_options(parser)
+    add_size_option(parser)
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--report", metavar="DIR", help="write verify.json and verify.html there")
     parser.set_defaults(run=run)
@@ -47,7 +48,12 @@ def run(options: argparse.Namespace) -> int:
     usual = "bfloat16" if options.backend == "eager" and not options.against else "float32"
     dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
-    said = {"settings": assignments(options.given), "as_": options.as_, "trust": options.trust}
+    said = {
+        "settings": assignments(options.given),
+        "as_": options.as_,
+        "trust": options.trust,
+        "size": options.size,
+    }
     reference: Any = load(options.checkpoint, dtype="float32", **said)
     candidate: Any = load(options.against, dtype="float32", **said) if options.against else None
     names = [one.report.path for one in (reference, candidate or reference)]

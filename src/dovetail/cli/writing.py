@@ -28,6 +28,15 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
 
 
+def add_size_option(parser: argparse.ArgumentParser) -> None:
+    """The option that demands an architecture."""
+    parser.add_argument(
+        "--size",
+        metavar="SIZE",
+        help="which published size of its family it must be, e.g. 2b",
+    )
+
+
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
     """The option that settles contradictions."""
     parser.add_argument(

@@ -145,7 +145,7 @@ def _examined(
         first = look(ignores_stamp=True)
     source = first.usable(allow=allow, to_be="stamped")
     if given:
-        full = resolved(given, source.report.config)
+        full = resolved(given, source.report.config, source.family)
         check_given(full, source, overwrite=overwrite)
         again = look(given=full, ignores_stamp=bool(against))
         source = again.usable(allow=allow, to_be="stamped")

@@ -353,10 +353,11 @@ class _PartConfig:
         """Of several kinds of a part, the tensors are of the one that certificate and config name."""
         mine, kinds = self.part, tuple(kinds)
         named, place = self.documents.named_kinds(kinds, self.roots)
+        told = self.documents.kind(self.role)
+        is_told = told is not None and told.side == "set" and told.value == mine.id
         said = [place] if place and not any(part.id == mine.id for part in named) else []
-        stamp, stamped = self.documents.stamp, self.documents.kind(self.role)
-        if stamp and stamped != mine.id and any(part.id == stamped for part in kinds):
-            said.append(Found(stamped, stamp.name, f"parts.{self.role}"))
+        if told and told.value != mine.id and any(part.id == told.value for part in kinds):
+            said.append(told)
         for found in said:
             finding = Finding(
                 code=f"{found.side}-conflict",
@@ -365,7 +366,8 @@ class _PartConfig:
                 message=f"{self.role} is a {mine.id} by its tensors (`{self.match.mount.prefix}*`) and a "
                 f"{found.value} in {found.place}",
             )
-            self.findings.append(self._judged(finding, found))
+            kept: Side = "set" if is_told else "weights"
+            self.findings.append(judged(finding, kept=kept, found=found, documents=self.documents))
 
     def _judged(self, finding: Finding, found: Found) -> Finding:
         """A contradiction between the weights and what is said, with the way on."""

@@ -60,7 +60,7 @@ class Found(NamedTuple):
     @property
     def side(self) -> Side:
         """Who says it: the caller, the certificate or a config."""
-        if self.document == GIVEN:
+        if self.document.startswith("--"):
             return "set"
         return "stamp" if self.document.endswith(STAMP) else "config"
 
@@ -73,7 +73,8 @@ class Found(NamedTuple):
 class Documents(NamedTuple):
     """All documents of a checkpoint: configs in order of trust, and the stamp if there is one.
 
-    `given` are values by `role.name` that the caller says; they come before any document. `trust` is the
+    `given` are values by `role.name`, and kinds of parts by role, that the caller says; they come before any
+    document. `trust` is the
     side that the caller trusts where weights, configs and stamp contradict each other (`explain/trust.py`).
     `nodes` are the certificates of a model that is cut over several, `adapter` is the config of an adapter.
     """
@@ -167,8 +168,7 @@ class Documents(NamedTuple):
 
     def said(self, name: str, spellings: Iterable[str], roots: Iterable[str]) -> list[Found]:
         """All that is said of `role.name`, what counts first."""
-        said = [Found(self.given[name], GIVEN, name)] if name in self.given else []
-        said += filter(None, [self._certified(name)])
+        said = [*filter(None, [self._told(name), self._certified(name)])]
         said += self.find_all(spellings, roots)
         return self.ranked(said)
 
@@ -181,17 +181,22 @@ class Documents(NamedTuple):
         """What the caller says first, then the trusted side, else in order."""
         return sorted(said, key=lambda one: (one.side != "set", one.side != self.trust))
 
-    def kind(self, role: str) -> str | None:
-        """The kind of part that the stamp says is in a role."""
+    def kind(self, role: str) -> Found | None:
+        """The kind of part that the caller or the stamp says is in a role."""
+        if (told := self._told(role)) is not None:
+            return told
         parts = self.stamp.values.get("parts") if self.stamp else None
         kind = parts.get(role) if isinstance(parts, dict) else None
-        return kind if isinstance(kind, str) else None
+        return Found(kind, self.stamp.name, f"parts.{role}") if self.stamp and isinstance(kind, str) else None
 
     def stamped(self, name: str) -> Found | None:
         """What the caller or the stamp says of `role.dim`."""
-        if name in self.given:
-            return Found(self.given[name], GIVEN, name)
-        return self._certified(name)
+        return self._told(name) or self._certified(name)
+
+    def _told(self, name: str) -> Found | None:
+        """What the caller says: with --set, or with another option that says where it is from."""
+        value = self.given.get(name)
+        return value if value is None or isinstance(value, Found) else Found(value, GIVEN, name)
 
     def _certified(self, name: str) -> Found | None:
         """What the stamp says of `role.dim`."""

@@ -4,37 +4,59 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from dovetail.errors import UsageError, listed
+from dovetail.declare.family import Family
+from dovetail.errors import UsageError, listed, suggestion
+from dovetail.explain.documents import Found
 from dovetail.explain.variant import VARIANT
 from dovetail.report import Value
 
 _WORDS = ("yes", "no", "on", "off", "y", "n", "TRUE", "FALSE")
 
 
-def resolved(
-    given: Mapping[str, Any], config: Mapping[str, Value], variants: Collection[str] = ()
-) -> dict[str, Any]:
+def resolved(given: Mapping[str, Any], config: Mapping[str, Value], family: Family) -> dict[str, Any]:
     """The same by full names: `norm_first` is `resampler.norm_first` where only one part has it.
 
-    `variants` are those of the family.
+    A part by itself is given its kind: `projector` is `avgpool_mlp`.
 
     Raises:
         UsageError: there is no such value, or several parts have one, or it is no value of its kind.
     """
     full = {}
     for name, value in given.items():
+        if name in family.parts:
+            full[name] = family.kind(name, str(value)).id
+            continue
         found = _full_name(name, config)
         if found == VARIANT:
-            check_variant(value, variants)
+            check_variant(value, family.variants.values())
         if isinstance(value, str) and value in _WORDS:
             raise UsageError(f"`{value}` is no value of {found}", hint="write true or false")
-        default = config[found].value if config[found].source == "default" else None
+        default = config[found].value if found in config and config[found].source == "default" else None
         if isinstance(default, bool | int | float) and not _is_alike(value, default):
             raise UsageError(
                 f"{found} cannot be {value!r}", hint=f"a value of its kind is {str(default).lower()}"
             )
         full[found] = value
     return full
+
+
+def of_size(size: str, config: Mapping[str, Value], family: Family) -> dict[str, Found]:
+    """What a published size of a family says of the values and kinds of parts that a checkpoint has.
+
+    Raises:
+        UsageError: the family has no such size.
+    """
+    name = size.removeprefix(f"{family.id}/")
+    if name not in family.sizes:
+        known = listed(family.sizes, 20)
+        hint = f"published sizes: {known}" if known else "say single sizes with --set NAME=VALUE"
+        raise UsageError(f"{family.id} has no size `{size}`", hint=suggestion(name, family.sizes, hint))
+    roles = {full.partition(".")[0] for full in config if "." in full}
+    return {
+        full: Found(value.partition("+")[0] if isinstance(value, str) else value, f"--size {name}", full)
+        for full, value in family.sizes[name].items()
+        if full in config or full in roles
+    }
 
 
 def check_variant(value: Any, variants: Collection[str]) -> None:

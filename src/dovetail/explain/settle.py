@@ -21,7 +21,8 @@ def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], docum
         misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
         fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
         roots = one.family.config.roots.get(role, ("",))
-        stamped = [part for part in fitting if part.id == documents.kind(role)]
+        said = documents.kind(role)
+        stamped = [part for part in fitting if said and part.id == said.value]
         named = stamped or documents.named_kinds(fitting, roots)[0]
         chosen = (named or fitting)[0]
         roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))

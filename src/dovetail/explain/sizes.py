@@ -171,15 +171,22 @@ def _place(fact: Fact, role: str, row: RowMatch, *, part: Part) -> tuple[str, st
 
 
 def _sizes_do_not_meet(fact: Fact, solver: Solver) -> Finding:
-    """A joint of more than two sizes, `projector.d_in = vision.d_vision + fused.d_vision`, that fails."""
+    """A joint of more than two sizes, `projector.d_in = vision.d_vision + fused.d_vision`, that fails.
+
+    What one side says alone is more likely wrong than what many tensors of the other say.
+    """
+    sizes = {name: solver.sizes[name] for name in fact.expression.names if name in solver.sizes}
     values = [
-        f"{name} = {solver.sizes[name].value}" for name in fact.expression.names if name in solver.sizes
+        f"{name} = {size.value} (`{size.evidence[0]}`{more(len(size.evidence) - 1)})"
+        for name, size in sizes.items()
     ]
+    left = sizes.get(fact.expression.names[0])
     return Finding(
         code="shape",
         severity="error",
         part=fact.expression.names[0].split(".")[0],
         message=f"sizes do not meet: {fact.evidence}, but {', '.join(values)}",
+        tensors=left.evidence if left else (),
         hint="a part may be missing, or belong to another model",
     )
 

@@ -41,7 +41,7 @@ def judged(finding: Finding, *, kept: Side, found: Found, documents: Documents) 
             message=f"{finding.message}; {why}",
             tensors=finding.tensors,
         )
-    if kept == documents.trust != found.side:
+    if kept == documents.trust and found.side not in (kept, "set"):
         return overruled(finding, kept)
     return finding._replace(hint=_way_on(finding.hint, kept, found, documents.trust))
 
@@ -61,7 +61,8 @@ def overruled(finding: Finding, kept: Side) -> Finding:
 def _way_on(hint: str | None, kept: Side, found: Found, trust: Side | None) -> str:
     """What the caller can do about a contradiction."""
     if found.side == "set":
-        return "leave the --set out: what the weights show needs no saying"
+        option = found.document.partition(" ")[0]
+        return f"it is not what {option} says: find the checkpoint that is, or leave the {option} out"
     if kept == "weights":
         firm = f"--trust {trust} makes no tensor another; " if trust else ""
         right = hint or f"correct {found.document}, or find the weights that it describes"

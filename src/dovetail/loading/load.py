@@ -37,6 +37,7 @@ def load(
     dtype: Dtype | None = None,
     settings: Mapping[str, Any] | None = None,
     as_: str | None = None,
+    size: str | None = None,
     trust: str | None = None,
     weights: Weights | None = None,
 ) -> nn.Module:
@@ -44,9 +45,10 @@ def load(
 
     `dtype` casts all weights but those that the family keeps in float32; without it they stay as they
     are stored. `settings` gives values that no weight shows (`{"text.norm_eps": 1e-5}`), `as_` a family
-    where several fit. `weights` chooses the kernels of its products (`models/kernels.py`); without, they
-    are torch's own, as training wants them. The model is in evaluation mode; its `report` says where every
-    value comes from. A view of a file becomes a copy when written to.
+    where several fit, `size` the published size that it must be, `trust` the side that counts where
+    `weights`, `config` and `stamp` contradict each other. `weights` chooses the kernels of its products
+    (`models/kernels.py`); without, they are torch's own, as training wants them. The model is in evaluation
+    mode; its `report` says where every value comes from. A view of a file becomes a copy when written to.
 
     Raises:
         UsageError: there is nothing to open, no such device, no model of the family, or a value that
@@ -55,7 +57,7 @@ def load(
         RemoteError: a server did not give what was asked for.
     """
     usable_device(device)
-    with opened(checkpoint, as_=as_, given=settings, trust=trust) as found:
+    with opened(checkpoint, as_=as_, given=settings, size=size, trust=trust) as found:
         model = load_opened(found, device=device, dtype=dtype)
     if weights is not None:
         choose_kernels(model, weights)
@@ -116,7 +118,8 @@ def check_whole(checkpoint: Checkpoint, config: Mapping[str, Value] | None = Non
     if not report.is_whole:
         raise _not_whole(report)
     known = report.config if config is None else config
-    if unknown := [name for name in checkpoint.documents.given if name not in known]:
+    roles = checkpoint.family.parts
+    if unknown := [name for name in checkpoint.documents.given if name not in known and name not in roles]:
         role = unknown[0].partition(".")[0]
         near = [name for name in known if name.partition(".")[0] == role]
         raise UsageError(

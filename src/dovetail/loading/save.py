@@ -145,7 +145,7 @@ def _described(
 
 def _stamped(source: Checkpoint, stamp: Mapping[str, Any]) -> dict[str, Any]:
     """The values to stamp by their full names."""
-    given = resolved(stamp, source.report.config)
+    given = resolved(stamp, source.report.config, source.family)
     check_given(given, source, overwrite=False)
     return given
 
