@@ -337,8 +337,10 @@ def _way_out(refused: Sequence[Finding], to_be: str) -> str:
 
 
 def _may_pass(finding: Finding) -> bool:
-    """Whether a user can let it pass; packed bytes are no weights, and an adapter is no model, for anyone."""
-    is_other = finding.code == "quantised" or (finding.code == "adapter" and finding.severity == "error")
+    """Whether a user can let it pass; packed bytes are no weights, an adapter no model, a shard no tensor."""
+    is_other = finding.code in ("quantised", "missing-shard") or (
+        finding.code == "adapter" and finding.severity == "error"
+    )
     return bool(finding.tensors) and not is_other
 
 

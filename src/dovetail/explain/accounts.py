@@ -104,19 +104,22 @@ def accounting(
 
 
 def findings(
-    one: Explanation, inference: Inference, entries: Mapping[str, Entry], documents: Documents
+    named: Explanation, one: Explanation, inference: Inference, documents: Documents
 ) -> Iterator[Finding]:
-    """One finding per cause for all that names alone can show."""
+    """One finding per cause for all that names alone can show.
+
+    `named` has the names of shards that are not here as well: those are one cause, and not missing.
+    """
     renamed: set[str] = set()
-    for role, match in one.roles.items():
+    for role, match in named.roles.items():
         if match.lacks:
-            yield _missing(one, role, match, renamed)
-    for role, rows in one.absent.items():
-        yield _absent(one, role, rows, renamed)
+            yield _missing(named, role, match, renamed)
+    for role, rows in named.absent.items():
+        yield _absent(named, role, rows, renamed)
     yield from _unexplained(one, renamed)
     yield from _layout_findings(one)
     yield from _second_sets(one)
-    yield from _notes(one, inference.kinds, entries)
+    yield from _notes(one, inference.kinds, one.inventory.entries)
     yield from _tie_findings(one, documents)
 
 

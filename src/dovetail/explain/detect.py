@@ -321,11 +321,11 @@ def _explanation(
     for role in [role for role, match in present.items() if role in may_be_absent and _is_stray(match)]:
         del present[role]
     layouts = {role: ids[role] for role in present}
-    left, stars = _left(present, inventory)
+    left, stars = unclaimed(present, inventory)
     return Explanation(family, present, layouts, absent, left, stars, inventory)
 
 
-def _left(roles: Mapping[str, PartMatch], inventory: Inventory) -> tuple[int, int]:
+def unclaimed(roles: Mapping[str, PartMatch], inventory: Inventory) -> tuple[int, int]:
     """How many tensors no role claims, and how many groups hold one."""
     groups = inventory.groups
     whole = _whole_groups(roles.values())

@@ -20,6 +20,7 @@ from dovetail.explain.name_groups import Inventory, take_inventory
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
 from dovetail.explain.settle import with_settled_kinds, with_settled_layout
+from dovetail.explain.shards import promised_entries, shard_finding, with_what_is_here
 from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
 from dovetail.explain.tags import tag_findings
@@ -73,7 +74,7 @@ def examine(
     and stamp contradict each other. `ignores_stamp` reads all documents but our own.
     """
     clock = _Clock(open=store.seconds)
-    inventory, chunks = join_chunks(take_inventory(store.entries))
+    inventory, chunks = join_chunks(take_inventory(promised_entries(store)))
     documents = read_documents(store)._replace(given=dict(given or {}), trust=trust)
     if ignores_stamp:
         kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
@@ -103,13 +104,13 @@ def examine(
     verdict = Verdict(
         detection, documents, lambda: (*families(), *more_families()), is_asserted=as_family is not None
     )
-    is_known = verdict.is_close
+    here = with_what_is_here(detection.closest, store) if verdict.is_close and detection.closest else None
     subject = _Subject(store, detection, documents, verdict, adapter, packing)
-    inference = infer(detection.closest, entries) if is_known and detection.closest else None
+    inference = infer(here, entries) if here else None
     clock.lap("solve")
-    if inference and trust is not None and detection.claim is not None:
-        documents = held_against(documents, detection.claim, inference, store)[1]
-    facts = subject.known(inference) if inference else subject.unknown()
+    if here and inference and trust is not None and detection.claim is not None:
+        documents = held_against(documents, here, inference, store)[1]
+    facts = subject.known(here, inference) if here and inference else subject.unknown()
     clock.lap("account")
     report = Report(
         path=store.path,
@@ -123,8 +124,7 @@ def examine(
         quantisation=packing.quantisation if packing else None,
         adapter=adapter.adapter if adapter else None,
     )
-    explanation = detection.closest if inference else None
-    return Examination(report, store, explanation, inference, documents, inventory.set_aside)
+    return Examination(report, store, here, inference, documents, inventory.set_aside)
 
 
 def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:
@@ -189,13 +189,12 @@ class _Subject(NamedTuple):
     adapter: FoundAdapter | None
     packing: Packing | None
 
-    def known(self, inference: Inference) -> _Facts:
+    def known(self, one: Explanation, inference: Inference) -> _Facts:
         """The facts of a file that is, or comes close to, a known family."""
-        one, store, documents = self.detection.closest, self.store, self.documents
-        assert one is not None
+        store, documents = self.store, self.documents
         is_claim = self.detection.claim is not None
         certified: list[Finding] = []
-        if is_claim:
+        if is_claim and store.absent is None:
             certified, documents = held_against(documents, one, inference, store)
         config, findings = fill_config(one, inference, documents=documents)
         if not is_claim and documents.model_type not in (None, *one.family.config.model_types):
@@ -207,7 +206,8 @@ class _Subject(NamedTuple):
             config, findings, variant = {VARIANT: said, **config}, findings + more, said.value
         closest = self.verdict.closest()
         findings += [*store.findings, *documents.findings, *inference.findings]
-        findings += account.findings(one, inference, one.inventory.entries, documents)
+        named = self.detection.closest or one
+        findings += account.findings(named, one, inference, documents)
         packed = self.packing.rows if self.packing else ()
         findings += dtype_findings(one, inference.kinds, one.inventory.entries, packed)
         findings += tag_findings(documents)
@@ -220,9 +220,11 @@ class _Subject(NamedTuple):
             parts = {role: part for role, part in parts.items() if part.tied_to is None}
         findings = [*self.verdict.damage(closest), *self.verdict.of_families(), *findings]
         findings = self._first(one.family.title if is_claim else None, findings)
+        if store.absent is not None:
+            findings.insert(0, shard_finding(store.absent, named, is_claim=is_claim))
         return {
             "family": one.family.id if is_claim else None,
-            "title": self.verdict.title(),
+            "title": self.verdict.title(one),
             "variant": variant if is_claim else None,
             "layout": one.layout if is_claim else None,
             "same_layouts": one.common_layouts[1:],
@@ -245,6 +247,8 @@ class _Subject(NamedTuple):
             findings = []
         findings += [*self.store.findings, *self.documents.findings]
         findings = self._first(None, findings)
+        if self.store.absent is not None:
+            findings.append(shard_finding(self.store.absent, None, is_claim=False))
         return {
             "family": None,
             "title": self.verdict.title(),
@@ -256,10 +260,13 @@ class _Subject(NamedTuple):
             "parts": {},
             "config": {},
             "ties": (),
-            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), inventory.size),
+            "accounting": Accounting(0, 0, 0, _counts(inventory.set_aside), self._num_here(inventory)),
             "findings": sort_findings(findings),
-            "closest": Closest(None, None, 0, inventory.size, tuple(one.text for one in fits)),
+            "closest": Closest(None, None, 0, self._num_here(inventory), tuple(one.text for one in fits)),
         }
+
+    def _num_here(self, inventory: Inventory) -> int:
+        return sum(name in self.store.entries for name in inventory.names())
 
     def _first(self, title: str | None, findings: list[Finding]) -> list[Finding]:
         """The findings, behind those that say that this is no plain model: packed weights, an adapter."""

@@ -43,10 +43,13 @@ class Verdict(NamedTuple):
             return False
         return _has_most(one)
 
-    def title(self) -> str:
-        """The sentence of the whole: `Qwen2-VL`, `Qwen2-VL, 1 of 729 tensors missing`, `unknown: …`."""
+    def title(self, here: Explanation | None = None) -> str:
+        """The sentence of the whole: `Qwen2-VL`, `Qwen2-VL, 1 of 729 tensors missing`, `unknown: …`.
+
+        `here` is a claim without the tensors of shards that are not here.
+        """
         if (one := self.detection.claim) is not None:
-            return ", ".join([one.family.title, *shortfall(one)])
+            return ", ".join([one.family.title, *shortfall(here or one)])
         if self.is_asserted and self.detection.closest:
             return f"not {_id(self.detection.closest)}: {', '.join(shortfall(self.detection.closest))}"
         if self.detection.rivals and self.is_close:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, eq
 from typing import Any
 
-from dovetail.errors import FormatError, listed
+from dovetail.errors import FormatError
 from dovetail.report import Finding, counted
 from dovetail.store.folder import whole
 from dovetail.store.safetensors.read import MAX_HEADER, check_density, twice
@@ -126,15 +126,3 @@ def _wrong_total(store: Store, values: Any, index: str) -> Iterator[Finding]:
             severity="note",
             message=f"{index} says total_size {total:,}, the tensors have {actual:,} bytes",
         )
-
-
-def missing_shards(missing: Sequence[str], shards: Sequence[str], index: str) -> Finding:
-    """Shards that an index names and nobody has."""
-    return Finding(
-        code="missing-shard",
-        severity="error",
-        message=f"{len(missing)} of {len(shards)} shards of {index} are not here: {listed(missing, 3)}",
-        hint="finish the download; what these shards hold was not checked"
-        if len(missing) < len(shards)
-        else "only names were checked: the weights are not here",
-    )

@@ -8,12 +8,12 @@ from typing import Any
 from dovetail.errors import FormatError, MissingError, UsageError, listed, nearest
 from dovetail.report import Finding, counted
 from dovetail.store.folder import Folder, LocalFolder, Within, check_name
-from dovetail.store.index import compare_with_index, missing_shards, parse_json
+from dovetail.store.index import compare_with_index, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
 from dovetail.store.safetensors.read import read_safetensors
-from dovetail.store.sniff import sniff
+from dovetail.store.sniff import PointerError, sniff
 from dovetail.store.source import ByteSource
-from dovetail.store.store import Entry, Shard, Store
+from dovetail.store.store import AbsentShards, Entry, Shard, Store
 
 _SHARD = re.compile(r".*?-?([0-9]{5})-of-([0-9]{5})\.[a-z]+")
 _TORCH = (".bin", ".pth", ".pt", ".ckpt")
@@ -157,7 +157,7 @@ def open_folder(folder: Folder, path: str) -> Store:
     for suffix in (".safetensors.index.json", ".bin.index.json", ".index.json"):
         if indexes := [name for name in here if name.endswith(suffix)]:
             index = _only(indexes, path)
-            return _beside(_open_index(folder, index, path, is_folder=True), here, index)
+            return _beside(_open_index(folder, index, path), here, index)
     for suffixes in ((".safetensors",), _TORCH):
         if weights := [name for name in here if name.endswith(suffixes)]:
             return _beside(_open_weights(folder, weights, path), here)
@@ -198,7 +198,8 @@ def _beside(store: Store, here: list[str], index: str = "") -> Store:
     """The same with the weights files of the folder that are not read: shards that nothing names matter."""
     if store.format == "index":
         return store
-    others = [name for name in here if name.endswith(_WEIGHTS) and name not in store.files]
+    known = (*store.files, *(store.absent.tensors if store.absent else ()))
+    others = [name for name in here if name.endswith(_WEIGHTS) and name not in known]
     ending = os.path.splitext(store.files[0])[1]
     shards = [name for name in others if _SHARD.fullmatch(name) and name.endswith(ending)]
     if len(store.files) == 1:
@@ -225,7 +226,7 @@ def _only(names: list[str], path: str) -> str:
 
 def _open_json(folder: Folder, name: str, path: str, values: Any) -> Store:
     if isinstance(values, dict) and "weight_map" in values:
-        return _open_index(folder, name, path, is_folder=False)
+        return _open_index(folder, name, path)
     shard = read_listing(values, path)
     missing = "dtypes" if any(not entry.dtype for entry in shard.entries.values()) else None
     limits = (
@@ -235,27 +236,35 @@ def _open_json(folder: Folder, name: str, path: str, values: Any) -> Store:
     return Store(path, "listing", files=(name,), entries=shard.entries, limits=limits, folder=folder)
 
 
-def _open_index(folder: Folder, name: str, path: str, *, is_folder: bool) -> Store:
+def _open_index(folder: Folder, name: str, path: str) -> Store:
     values = _read_json(folder, name)
     weight_map = read_weight_map(values, name)
     shards = list(dict.fromkeys(weight_map.values()))
     for shard in shards:
         check_name(shard, folder.name, name)
     found: dict[str, Shard] = {}
+    pointers = []
     for shard in shards:
-        if (read := _read_if_there(folder, shard, len(found))) is not None:
-            found[shard] = read
+        try:
+            found[shard] = _read(folder, shard, len(found))
+        except MissingError:
+            continue
+        except PointerError:
+            pointers.append(shard)
     there = list(found)
-    if not there:
+    if there:
+        store = _store(path, "sharded", there, list(found.values()), folder)
+        store.findings += compare_with_index(store, weight_map, there, values=values, index=name)
+    else:
         entries = {tensor: Entry("", None, -1, -1, -1) for tensor in weight_map}
         store = Store(path, "index", files=(name,), entries=entries, limits=_NAMES_ONLY, folder=folder)
-        if is_folder:
-            store.findings.append(missing_shards(shards, shards, name))
-        return store
-    store = _store(path, "sharded", there, list(found.values()), folder)
-    store.findings += compare_with_index(store, weight_map, there, values=values, index=name)
-    if len(there) < len(shards):
-        store.findings.append(missing_shards([s for s in shards if s not in there], shards, name))
+    absent: dict[str, list[str]] = {shard: [] for shard in shards if shard not in found}
+    for tensor, shard in weight_map.items() if absent else ():
+        if shard in absent:
+            absent[shard].append(tensor)
+    if absent:
+        tensors = {shard: tuple(names) for shard, names in absent.items()}
+        store.absent = AbsentShards(name, len(shards), tensors, tuple(pointers))
     return store
 
 
@@ -320,13 +329,6 @@ def _read(folder: Folder, name: str, file: int) -> Shard:
         return _read_shard(source, sniff(source), file)
     finally:
         source.close()
-
-
-def _read_if_there(folder: Folder, name: str, file: int) -> Shard | None:
-    try:
-        return _read(folder, name, file)
-    except MissingError:
-        return None
 
 
 def _read_shard(source: ByteSource, kind: str, file: int) -> Shard:

@@ -8,6 +8,10 @@ _PICKLE = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
+class PointerError(FormatError):
+    """A file is a Git LFS pointer: the name of the file that should be here."""
+
+
 def sniff(source: ByteSource) -> str:
     """One of `safetensors`, `torch`, `json`.
 
@@ -57,12 +61,12 @@ def sniff(source: ByteSource) -> str:
     )
 
 
-def _lfs_pointer(source: ByteSource, head: bytes) -> FormatError:
+def _lfs_pointer(source: ByteSource, head: bytes) -> PointerError:
     lines = head.decode(errors="replace").splitlines()
     size = next((line.removeprefix("size ") for line in lines if line.startswith("size ")), None)
     is_number = size is not None and size.isascii() and size.isdecimal() and len(size) < 20
     promised = f"a file of {int(size):,} bytes" if size and is_number else None
-    return FormatError(
+    return PointerError(
         "this is a Git LFS pointer, not the file it stands for",
         file=source.name,
         stands_for=promised,

@@ -84,12 +84,36 @@ class Shard(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
+class AbsentShards(NamedTuple):
+    """What an index promises and is not here.
+
+    `tensors` are the names in each shard that is not here, `total` is how many shards there should be.
+    `pointers` are shards of which only the Git LFS pointer is here.
+    """
+
+    index_file: str
+    total: int
+    tensors: Mapping[str, tuple[str, ...]]
+    pointers: tuple[str, ...] = ()
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no shard is here."""
+        return len(self.tensors) == self.total
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensors of these shards."""
+        return tuple(name for names in self.tensors.values() for name in names)
+
+
 class Store:
     """An opened checkpoint.
 
     `aliases` maps a name to the name whose bytes it shares. `limits` says what this kind of input
     cannot tell, in words for the report. `folder` holds the files, `beside` are the folders in which side
-    files (config.json …) are looked for. `seconds` is how long opening took.
+    files (config.json …) are looked for. `seconds` is how long opening took. `absent` are shards that an
+    index names; if none of them is here, `entries` has what the index says of them.
     """
 
     def __init__(
@@ -115,6 +139,7 @@ class Store:
         self.limits = limits
         self.seconds = 0.0
         self.folder = folder
+        self.absent: AbsentShards | None = None
         self.beside: tuple[Folder, ...] = (folder,) if folder else ()
         self._side_files: list[tuple[Folder, dict[str, int]]] | None = None
         self._sources: dict[int, ByteSource] = {}
