@@ -21,7 +21,7 @@ PAGES: dict[str, tuple[some.Build, tuple[str, ...], int]] = {
     "inspect-unknown": (some.unknown, ("inspect", "it"), 1),
     "validate-as-another": (some.made("qwen2", "hf"), ("validate", "it", "--as", "qwen3"), 1),
     "inspect-lookalike": (some.lookalike, ("inspect", "it"), 1),
-    "inspect-index": (some.index_only, ("inspect", "it/model.safetensors.index.json"), 0),
+    "inspect-index": (some.index_only, ("inspect", "it/model.safetensors.index.json"), 1),
     "inspect-listing": (some.listing, ("inspect", "it"), 0),
     "inspect-shards": (some.made("qwen2", "hf", max_shard_size=100_000), ("inspect", "it"), 0),
     "inspect-pi0-openpi": (some.made("pi0", "openpi"), ("inspect", "it"), 0),
