@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,11 @@ from commands import Answer, dovetail
 from dovetail.edit.write import execute
 from dovetail.edit.write.journal import NAME as JOURNAL
 from dovetail.edit.write.journal import Journal
-from dovetail.errors import DovetailError
-from interrupted import TO, digests, end_with, started, wait_for_lines
+from dovetail.errors import DovetailError, UsageError
+from dovetail.render.html import write_report
+from dovetail.store.write import block_file
+from files import MODELS
+from interrupted import SMALL, TO, digests, end_with, started, wait_for_lines
 
 
 @pytest.fixture
@@ -90,19 +95,27 @@ def test_a_first_line_that_is_odd_is_no_journal(small: Path, tmp_path: Path) -> 
     assert (partial / "model.safetensors").read_bytes() == b"something"
 
 
+@pytest.fixture
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are gone on with from a page on, not from 4 MiB, so that small models keep something."""
+    for module in (execute, block_file):
+        monkeypatch.setattr(module, "BLOCK", 4096)
+
+
+@pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize("name", TO)
-@pytest.mark.parametrize("lie", ["nothing is written", "all is written", "all is zeros", "two are exchanged"])
+@pytest.mark.parametrize(
+    "lie", ["nothing", "nothing is written", "all is zeros", "halves are exchanged", "a byte"]
+)
 def test_a_journal_that_lies_does_no_harm(lie: str, name: str, small: Path, tmp_path: Path) -> None:
     """It says which tensors are done; what is in the file is compared with what belongs there."""
-    words = ("convert", small, tmp_path / "out", *TO[name])
-    assert dovetail(*words).code == 0
-    expected = digests(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / "out.partial")
-    partial = tmp_path / "out.partial"
+    out, partial, options = tmp_path / "out", tmp_path / "out.partial", keywords(TO[name])
+    package.convert(small, out, **options)
+    expected = digests(out)
+    out.rename(partial)
     (weights,) = (*partial.glob("*.safetensors"), *partial.glob("*.pth"))
-    plan = package.plan_convert(small, **keywords(TO[name]))
-    (output,) = plan.outputs
-    (file,) = output.files
+    plan = package.plan_convert(small, **options)
+    ((file,),) = (output.files for output in plan.outputs)
     with open(partial / JOURNAL, "w") as journal:
         journal.write(json.dumps({"plan": plan.digest}) + "\n")
         for tensor in () if lie == "nothing is written" else file.tensors:
@@ -111,21 +124,26 @@ def test_a_journal_that_lies_does_no_harm(lie: str, name: str, small: Path, tmp_
     data = weights.read_bytes()
     if lie == "all is zeros":
         weights.write_bytes(bytes(len(data)))
-    elif lie == "two are exchanged":
-        weights.write_bytes(data[: len(data) // 2] + data[-(len(data) - len(data) // 2) :][::-1])
-    answer = dovetail(*words, "--resume", "--json")
-    assert answer.code == 0, answer.err
-    assert digests(tmp_path / "out") == expected
+    elif lie == "halves are exchanged":
+        weights.write_bytes(data[len(data) // 2 :] + data[: len(data) // 2])
+    elif lie == "a byte":
+        weights.write_bytes(data[:9000] + bytes([data[9000] ^ 1]) + data[9001:])
+    done = package.convert(small, out, resume=True, **options)
+    assert digests(out) == expected
+    assert (done.resumed > len(file.tensors) // 2) == (lie == "nothing")
 
 
-def keywords(words: tuple[str, ...]) -> dict[str, object]:
+def keywords(words: tuple[str, ...]) -> dict[str, Any]:
     """The words of the command line as those of the library."""
     said = {
         key.removeprefix("--").replace("-", "_"): value
         for key, value in zip(words[::2], words[1::2], strict=True)
     }
-    number = {"pad_vocab": int, "max_shard_size": lambda size: int(size.removesuffix("MB")) * 1_000_000}
-    return {key: number.get(key, str)(value) for key, value in said.items()}  # type: ignore[operator]
+    number: dict[str, Callable[[str], Any]] = {
+        "pad_vocab": int,
+        "max_shard_size": lambda size: int(size.removesuffix("MB")) * 1_000_000,
+    }
+    return {key: number.get(key, str)(value) for key, value in said.items()}
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "second name", "folder"])
@@ -259,3 +277,111 @@ def test_resuming_after_the_source_changed_is_refused(source: Path, left: Path) 
         os.utime(shard, ns=times)
     assert (answer.code, "a source that has changed" in answer.err) == (2, True)
     assert digests(left) == before
+
+
+# -- every verb
+
+SHARDS = {"max_shard_size": 60_000}
+VERBS: dict[str, Callable[..., Any]] = {
+    "convert": lambda small, out, **more: package.convert(small, out, **SHARDS, **more),
+    "split": lambda small, out, **more: package.split(small, out, nodes=2, **more),
+    "merge": lambda small, out, **more: package.merge(small.with_name("nodes"), out, **SHARDS, **more),
+    "graft": lambda small, out, **more: package.graft([small], out, config=small, **SHARDS, **more),
+}
+
+
+def interrupt_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when one file is written and the next is to be."""
+    write_file, begun = execute.write_file, []
+
+    def write(*words: object, **options: object) -> None:
+        begun.append(words)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        write_file(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(execute, "write_file", write)
+
+
+@pytest.mark.usefixtures("fine")
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_keeps_what_it_finished_and_goes_on(
+    verb: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package.split(small, tmp_path / "nodes", nodes=2)
+    run, out = VERBS[verb], tmp_path / "out"
+    run(small, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_second(patch)
+        with pytest.raises(KeyboardInterrupt) as interruption:
+            run(small, out)
+    ways = f"go on with the same command and --resume, or remove it with `rm -r {out}.partial`"
+    assert interruption.value.__notes__ == [f"what was written is kept in `{out}.partial`: {ways}"]
+    with pytest.raises(UsageError) as error:
+        run(small, out)
+    assert str(error.value) == f"`{out}.partial` is left of a run that did not end\n\nhint: {ways}"
+    done = run(small, out, resume=True)
+    assert (done.fingerprint, done.resumed > 0) == (package.fingerprint(small), True)
+    assert digests(out) == digests(tmp_path / "whole")
+    assert not out.with_suffix(".partial").exists()
+
+
+@pytest.mark.usefixtures("fine")
+def test_a_graft_of_another_seed_is_that_of_its_own_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan says what is fresh and not how, so what is kept is what would be written now."""
+    package.make("qwen2", tmp_path / "lm", set=MODELS["qwen2"][0])
+    package.make("llava_onevision", tmp_path / "like", set=MODELS["llava_onevision"][0])
+
+    def run(out: str, **more: Any) -> Any:
+        donors, config = [tmp_path / "lm"], tmp_path / "like"
+        return package.graft(donors, tmp_path / out, config=config, max_shard_size=30_000, **more)
+
+    run("whole", seed=2)
+    resumed = []
+    for seed in (1, 2):
+        with monkeypatch.context() as patch:
+            interrupt_second(patch)
+            with pytest.raises(KeyboardInterrupt):
+                run("out", seed=seed)
+        resumed.append(run("out", seed=2, resume=True).resumed)
+        assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "out")
+    assert resumed[0] < resumed[1]
+
+
+def test_make_takes_back_what_it_makes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "two.partial").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("dovetail.edit.make.index_of", lambda _: "{}")
+        patch.setattr("dovetail.edit.make.check_files", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            package.make("qwen3", tmp_path / "one", set=SMALL)
+    with pytest.raises(UsageError, match="remove it with `rm -r"):
+        package.make("qwen3", tmp_path / "two", set=SMALL)
+    assert os.listdir(tmp_path) == ["two.partial"]
+
+
+def test_small_files_leave_nothing_beside_them_when_they_are_interrupted(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stamp or a report is written in an instant out of what takes minutes to find: the old one stays."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    report = package.validate(small)
+    for run in (
+        lambda: package.stamp(small, values=False),
+        lambda: write_report(report, str(tmp_path / "report")),
+    ):
+        before = digests(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+        assert digests(tmp_path) == before

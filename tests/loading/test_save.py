@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import dovetail
 import tiny_models
 from dovetail.declare.family import Layout
 from dovetail.declare.part import Part
+from dovetail.edit.write import execute
 from dovetail.errors import DovetailError, UsageError
 from dovetail.families import built_in, family
 from dovetail.models import build
 from dovetail.models.kernels import choose_kernels
+from dovetail.store.write import block_file
 from files import MODELS
 from models.every_model import CASES, Case
 from parity import assert_near, loaded, randomise
@@ -251,3 +254,35 @@ def test_transformers_reads_what_is_saved(id: str, way: str, tmp_path: Path) -> 
         expected = theirs.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens), **more).logits
         found = model(**model.prepare(tokens.tolist()))
     assert_near(found, expected)
+
+
+def test_a_save_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it finished is kept if the parameters are still the same, and written again if they are not."""
+    model = dovetail.load(made(tmp_path / "here"))
+    write_file, begun = execute.write_file, []
+
+    def write(*words: object, **options: object) -> None:
+        begun.append(words)
+        if len(begun) % 2 == 0:
+            raise KeyboardInterrupt
+        write_file(*words, **options)  # type: ignore[arg-type]
+
+    def save(**more: Any) -> Any:
+        return dovetail.save(model, tmp_path / "out", like=tmp_path / "here", max_shard_size=60_000, **more)
+
+    for module in (execute, block_file):
+        monkeypatch.setattr(module, "BLOCK", 4096)
+    for is_changed in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(execute, "write_file", write)
+            with pytest.raises(KeyboardInterrupt) as interruption:
+                save()
+        assert f"kept in `{tmp_path}/out.partial`" in interruption.value.__notes__[-1]
+        if is_changed:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(2)
+        done = save(resume=True)
+        assert (done.resumed == 0) == is_changed
+        assert same_weights(dovetail.load(tmp_path / "out"), model)
+        shutil.rmtree(tmp_path / "out")
