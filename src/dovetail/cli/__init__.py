@@ -87,7 +87,7 @@ VERBS = {
     "graft": Verb(
         BEGIN,
         "a new model with the weights of one or more others, and an account of both sides",
-        "dovetail graft LANGUAGE_MODEL TOWER OUT --config llava_onevision/0.5b --dry-run",
+        "dovetail graft LM TOWER OUT --config llava_onevision/0.5b --dry-run",
     ),
     "make": Verb(
         BEGIN,
@@ -102,7 +102,7 @@ VERBS = {
     "act": Verb(
         RUN,
         "a chunk of actions from cameras, an instruction and a state",
-        'dovetail act CKPT --camera base=a.jpg --instruction "pick it up" --state 0,0,0,0,0,0,0',
+        "dovetail act CKPT --camera base=a.jpg --state s.npy --instruction TEXT",
     ),
     "verify": Verb(
         RUN,

@@ -22,5 +22,5 @@ def overview() -> Page:
         if verb.job != job:
             job = verb.job
             page += [Line(""), Line(job, "title")]
-        page += [Line(f"  {name:<13}{verb.help}"), Line(f"  {'':<13}$ {verb.example}", "dim")]
+        page += [Line(f"  {name:<13}{verb.help}"), Line(f"    $ {verb.example}", "dim")]
     return [*page, Line(""), *(Line(text) for text in _FOOT)]

@@ -64,7 +64,9 @@ class ChatTemplate:
         try:
             line = json.dumps(request).encode() + b"\n"
         except (TypeError, ValueError) as error:
-            raise UsageError(f"a message is no JSON: {error}") from None
+            raise UsageError(
+                f"a message is no JSON: {error}", hint="give texts, numbers, lists and dicts"
+            ) from None
         answer = _RENDERER.ask(line)
         if "text" in answer:
             return answer["text"]

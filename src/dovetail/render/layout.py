@@ -4,14 +4,14 @@ What stands in backticks is one word, however many spaces it has, so that a comm
 """
 
 import re
-from itertools import compress, pairwise, zip_longest
+from itertools import pairwise, zip_longest
 
 from dovetail.errors import printable
 from dovetail.render.page import Line, Page, Table
 
 _GAP = 2
-# What is left for the last column of a table before it goes below the others.
-_LEAST = 24
+# How wide a column stays where a table is too wide: the last one, others, those of numbers and short values.
+_LAST, _WORDS, _VALUES = 16, 24, 12
 _INDENT = "    "
 _WORD = re.compile(r"(?:`[^`]*`|\S)+\s*")
 _LEAD = re.compile(r"\s*(?:\w[\w ]{0,11}: +|\w+ {2,})?")
@@ -68,10 +68,10 @@ def _table(table: Table, width: int | None) -> list[Line]:
     groups = [(0, len(widths))]
     if width is not None:
         if sum(widths) + _GAP * (len(widths) - 1) > width:
-            breakable = [not right for right in is_right[:-1]]
-            for i in compress(range(len(breakable)), breakable):
-                widths[i] = min(widths[i], max(_LEAST, *map(_longest, columns[i])))
-        groups, room = _groups([*widths[:-1], min(widths[-1], _LEAST)], width)
+            for i, right in enumerate(is_right[:-1]):
+                least = _VALUES if right else _WORDS
+                widths[i] = min(widths[i], max(least, *map(_longest, columns[i])))
+        groups, room = _groups([*widths[:-1], min(widths[-1], _LAST)], width)
         widths[-1] = min(widths[-1], room)
 
     def drawn(row: tuple[str, ...]) -> list[str]:
@@ -111,7 +111,7 @@ def _row(
     last = len(row) - 1
     is_below = end > last > first and width is not None and _longest(row[last]) > widths[last]
     shown = range(first, last if is_below else end)
-    broken = [[row[i]] if is_right[i] else wrapped(row[i], widths[i]) for i in shown]
+    broken = [wrapped(row[i], widths[i] if width is not None else None) for i in shown]
     lines = []
     for pieces in zip_longest(*broken, fillvalue=""):
         placed = [_placed(one, widths[i], is_right[i]) for i, one in zip(shown, pieces, strict=True)]

@@ -17,7 +17,11 @@ def tensor_page(rows: Sequence[TensorRow], *, folded: bool = True) -> Page:
     if has_stats:
         columns = ("tensor", "dtype", ">shape", ">min", ">max", ">mean", ">std", ">zeros", ">NaN", ">inf")
     lines = tuple(_numbers(one[0]) if has_stats else _line(one) for one in groups)
-    return [Table(columns, lines), Line(""), Line(_total(rows), "dim")]
+    files = {row.file for row in rows}
+    if not has_stats and len(files) == 1:  # said once, so that a line has room for names
+        columns, lines = columns[:-1], tuple(line[:-1] for line in lines)
+    where = f" in {rows[0].file}" if len(files) == 1 and rows[0].file else ""
+    return [Table(columns, lines), Line(""), Line(_total(rows) + where, "dim")]
 
 
 def _total(rows: Sequence[TensorRow]) -> str:
