@@ -357,7 +357,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         (("--dtype", "int8"), "eager does not run in int8"),
         (("--device", "cuda:99"), "device `cuda:99` cannot be used: "),
         (("--device", "gpu"), "device `gpu` cannot be used: "),
-        (("--image", "a.png"), "--image goes with --tokens"),
+        (("--image", "a.png"), "there is no image `a.png`"),
         (("--against", tmp_path / "b"), "the two checkpoints are of different families"),
         (("--against", tmp_path / "c"), "different sizes: text.blocks.1.norm1.weight, "),
     ):

@@ -219,8 +219,17 @@ def scaled_patches(one: Any) -> None:
 @pytest.mark.parametrize(
     ("plant", "stage", "verdict"),
     [
-        (rows_only, "vlm.blocks.0", "is fed another past.sight.mask"),
-        (no_prefix, "expert.blocks.0", "is fed another by.cos, by.sin, past.k, past.v, past.sight.mask"),
+        (
+            rows_only,
+            "vlm.blocks.0",
+            "is fed another past.sight.mask (1x1x60x67 instead of 1x1x60x60)",
+        ),
+        (
+            no_prefix,
+            "expert.blocks.0",
+            "is fed another by.cos, by.sin, past.k (nothing instead of 1x3x60x14), past.v (nothing instead of "
+            "1x3x60x14), past.sight.mask (1x1x51x51 instead of 1x1x51x111)",
+        ),
         (sees_padding, "prefix", "has another columns.valid"),
         (state_sees_actions, "suffix", "has another block"),
         (past_of_another_layer, "expert.blocks.0", "is fed another past.k, past.v"),

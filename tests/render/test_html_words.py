@@ -42,6 +42,9 @@ def verification(verdict: str = "good") -> dict[str, Any]:
         for name in names
     ]
     first = None if verdict == "good" else {"pass": "prefill", "stage": "text.blocks.7"}
+    worst = {"pcc": 0.99999, "max_abs": 1e-3, "relative_norm": 2e-3, "chained_relative_norm": None}
+    bad = {"not_good": int(verdict != "good"), "first_not_good": first["stage"] if first else None}
+    blocks = {"module": "text: 40 blocks", "stages": 40, **bad, **worst}
     return {
         "schema": 1,
         "reference": "a/model",
@@ -50,6 +53,7 @@ def verification(verdict: str = "good") -> dict[str, Any]:
         "dtype": "float16",
         "note": "a <note>",
         "tolerance": {"pcc": 0.999, "relative_norm": 3e-2},
+        "modules": [{"pass": one, **blocks} for one in ("prefill", "decode")],
         "stages": stages,
         "first_divergent": first,
     }
@@ -82,6 +86,9 @@ def test_the_page_of_verify_names_model_backend_and_verdict(verdict: str, said: 
         "again dovetail verify a/model --backend onnx as data verify.json beside this page has all of it, unabridged"
     )
     assert [one.text for one in page.find("nav")[0].find("a")] == ["prefill", "decode"]
+    word = "good" if verdict == "good" else "1 of 40 not good, first text.blocks.7"
+    assert ">text: 40 blocks<" in text
+    assert word in text
 
 
 def test_the_drawing_of_verify_has_axes_samples_and_names_that_do_not_meet() -> None:

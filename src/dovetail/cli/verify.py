@@ -13,7 +13,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     parser.add_argument(
-        "--backend", default="eager", metavar="NAME", help="eager (default), inductor, onnx, openvino"
+        "--backend",
+        default="eager",
+        metavar="NAME",
+        help="eager (default), inductor, onnx, openvino, or package.module:Class",
     )
     parser.add_argument(
         "--dtype",
@@ -25,16 +28,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="CKPT2", help="hold another checkpoint of the same sizes against this one"
     )
-    parser.add_argument(
-        "--image", metavar="FILE", action="append", default=[], help="instead of a made-up one"
-    )
-    parser.add_argument("--tokens", metavar="IDS", help="token ids instead of made-up ones: 1,2,3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the made-up inputs (default 0)")
+    _add_inputs(parser)
     add_reading_options(parser)
     add_size_option(parser)
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--report", metavar="DIR", help="write verify.json and verify.html there")
     parser.set_defaults(run=run)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The options that take the place of made-up inputs."""
+    group = parser.add_argument_group("inputs, instead of made-up ones")
+    what = group.add_mutually_exclusive_group()
+    what.add_argument(
+        "--prompt",
+        "--instruction",
+        metavar="TEXT",
+        help="text; what a policy is to do; - reads it from stdin",
+    )
+    what.add_argument("--tokens", metavar="IDS", help="the same as token ids: 1,2,3")
+    group.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
+    group.add_argument(
+        "--camera", metavar="NAME=FILE", action="append", default=[], help="an image; one for each camera"
+    )
+    group.add_argument("--state", metavar="NUMBERS", help="the robot's: a .npy file, or 0.1,0.2,…")
+    group.add_argument("--noise", metavar="FILE", help="what actions begin from, a .npy file: steps x width")
+    group.add_argument("--time", metavar="T", type=float, help="from 0, actions, to 1, noise (default 0.7)")
+    group.add_argument(
+        "--resolution", metavar="N", type=int, help="images of N x N pixels, whatever the tower was made for"
+    )
+    group.add_argument(
+        "--interpolation",
+        metavar="NAME",
+        help="how its positions are interpolated then: bicubic (transformers) or bicubic-antialias (timm)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,30 +71,32 @@ def run(options: argparse.Namespace) -> int:
     from dovetail.dtypes import dtype_of
     from dovetail.loading.load import load
     from dovetail.parity.backends import backend
+    from dovetail.parity.given import chosen_inputs, resolution
     from dovetail.parity.verify import verify
 
     usual = "bfloat16" if options.backend == "eager" and not options.against else "float32"
     dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
-    said = {
-        "settings": assignments(options.given),
-        "as_": options.as_,
-        "trust": options.trust,
-        "size": options.size,
-    }
+    given = _given(options)
+    said = {"as_": options.as_, "trust": options.trust, "size": options.size}
+    settings = assignments(options.given)
+    wanted = resolution(options.checkpoint, options.resolution, options.interpolation, given=settings, **said)
+    said["settings"] = {**settings, **wanted.settings}
     reference: Any = load(options.checkpoint, dtype="float32", **said)
     candidate: Any = load(options.against, dtype="float32", **said) if options.against else None
     names = [one.report.path for one in (reference, candidate or reference)]
     if candidate is not None:
         _check_alike(reference, candidate)
+    chosen = chosen_inputs(reference, options.checkpoint, given)
     with StageBar("stages") as progress:
         found = verify(
             reference,
             other,
             against=candidate,
-            inputs=_inputs(reference, options),
+            inputs=chosen.inputs,
             dtype=dtype,
             names=(names[0], names[1]),
+            notes=(*wanted.notes, *chosen.notes),
             progress=progress,
         )
     values = found.as_json()
@@ -114,21 +144,20 @@ def _check_alike(reference: Any, candidate: Any) -> None:
         )
 
 
-def _inputs(model: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """What the user gives, or an example."""
-    from dovetail.parity.example import example_inputs
-
-    if options.tokens is None and not options.image:
-        return example_inputs(model, seed=options.seed)
+def _given(options: argparse.Namespace) -> Any:
+    """What the user gives, read before any model is."""
+    from dovetail.cli.act import cameras, numbers
     from dovetail.cli.generate import token_ids
-    from dovetail.errors import UsageError
     from dovetail.inputs.image_file import read_image
-    from dovetail.models.language import LanguageModel
+    from dovetail.parity.given import Given
 
-    if not isinstance(model, LanguageModel) or options.tokens is None:
-        raise UsageError(
-            "--image goes with --tokens, for a model that reads both",
-            hint="give ids with one image token for each image: --tokens 1,IMAGE,2",
-        )
-    images = [read_image(path) for path in options.image]
-    return model.prepare([token_ids(options.tokens)], [images] if images else ())
+    prompt = options.prompt if options.tokens is None else token_ids(options.tokens)
+    return Given(
+        prompt=sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt,
+        images=[read_image(path) for path in options.image],
+        cameras=cameras(options.camera) if options.camera else None,
+        state=numbers(options.state) if options.state is not None else None,
+        noise=numbers(options.noise) if options.noise is not None else None,
+        time=options.time,
+        seed=options.seed,
+    )

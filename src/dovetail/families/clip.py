@@ -64,6 +64,7 @@ CLIP = Part(
         settings=(
             Setting("norm_eps", ("layer_norm_eps",), 1e-5, "clip convention"),
             Setting("activation", ("hidden_act",), "quick_gelu", "clip convention"),
+            Setting("antialias", (), False, "as transformers interpolates positions"),
             IMAGE_SIZE,
         ),
     ),

@@ -36,7 +36,6 @@ from dovetail.inputs.images import (
 from dovetail.inputs.square import Square
 from dovetail.inputs.values import Values, fill
 
-_ASKED = ("stamp", "given")  # sources of a value that somebody demands for this run
 _NO_SCALE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -133,7 +132,10 @@ class Squares:
         self._square = fill(Square, values, role)
         self._is_resampled = is_resampled
         asked = values.values.get(f"{role}.image_size")
-        self._is_asked = asked is not None and asked.source in _ASKED and bool(self._square.image_size)
+        is_for_this_run = asked is not None and (
+            asked.source == "given" or str(asked.evidence).startswith("--set")
+        )
+        self._is_asked = is_for_this_run and bool(self._square.image_size)
 
     @property
     def pixels(self) -> int:

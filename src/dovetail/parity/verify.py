@@ -10,12 +10,12 @@ Passes: `prefill` runs a prompt with an image, `decode` one more token with a ca
 actions with a cached prefix, `forward` a tower alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from dovetail.parity.backends import backend as backend_of
 from dovetail.parity.backends.tolerances import CHAIN, TOLERANCES
 from dovetail.parity.example import example_inputs
 from dovetail.parity.measures import Distance, Tolerance, distance
+from dovetail.parity.modules import ModuleResult, modules_of
 from dovetail.parity.stages import Call, Recorder, Run
 from dovetail.store.open import shown_path
 
@@ -40,10 +41,22 @@ Walk = Callable[[nn.Module, Recorder], None]
 Progress = Callable[[int, int], None]
 
 
+class Shapes(NamedTuple):
+    """The shapes of one tensor, None where it is not there."""
+
+    reference: tuple[int, ...] | None
+    candidate: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        mine, theirs = ("nothing" if one is None else _by(one) for one in (self.candidate, self.reference))
+        return f"{mine} instead of {theirs}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
     """One stage in one pass. `isolated` and `chained` are of its main output, `inputs` of what it was
-    fed; `problem` says why it could not be run."""
+    fed, `shapes` of that what has another shape than the reference's; `problem` says why it could not be run.
+    """
 
     passed: str
     name: str
@@ -51,6 +64,7 @@ class StageResult:
     isolated: Distance | None
     chained: Distance | None
     inputs: Mapping[str, Distance]
+    shapes: Mapping[str, Shapes]
     verdict: str
     problem: str | None = None
     seconds: float = 0.0
@@ -71,6 +85,7 @@ class StageResult:
             "isolated": self.isolated.as_json() if self.isolated else None,
             "chained": self.chained.as_json() if self.chained else None,
             "inputs": {name: one.as_json() for name, one in self.inputs.items()},
+            "shapes": {name: one._asdict() for name, one in self.shapes.items()},
             "seconds": round(self.seconds, 6),
         }
 
@@ -87,6 +102,11 @@ class Verification:
     chain_tolerance: Tolerance
     stages: tuple[StageResult, ...]
     note: str | None = None
+
+    @property
+    def modules(self) -> tuple[ModuleResult, ...]:
+        """The stages by module."""
+        return modules_of(self.stages)
 
     @property
     def first_divergent(self) -> StageResult | None:
@@ -110,6 +130,7 @@ class Verification:
                 "pcc": self.chain_tolerance.pcc,
                 "relative_norm": self.chain_tolerance.relative,
             },
+            "modules": [module.as_json() for module in self.modules],
             "stages": [stage.as_json() for stage in self.stages],
         }
 
@@ -123,6 +144,7 @@ def verify(
     inputs: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
     names: tuple[str, str] | None = None,
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Holds `against`, the checkpoint itself by default, run by a backend against the checkpoint.
@@ -162,7 +184,7 @@ def verify(
         tolerance=backend.tolerance,
         chain_tolerance=CHAIN[dtype],
         stages=tuple(stages),
-        note=backend.note,
+        note="; ".join(filter(None, (backend.note, *notes))) or None,
     )
 
 
@@ -278,9 +300,11 @@ class _Pass:
         """Runs one stage on what the reference was fed."""
         expected, own = self._expected[name], self._own.get(name)
         begin = perf_counter()
-        isolated, problem, inputs = None, self._stop, {}
+        isolated, problem = None, self._stop
+        inputs: dict[str, Distance] = {}
+        shapes: dict[str, Shapes] = {}
         if own is not None:
-            inputs = _fed(own, expected, self._skipped)
+            inputs, shapes = _fed(own, expected, self._skipped)
             isolated, problem = self._run(name, own, expected)
         self._results[name] = StageResult(
             passed=self._name,
@@ -292,6 +316,7 @@ class _Pass:
             verdict="",
             problem=problem,
             seconds=perf_counter() - begin,
+            shapes=shapes,
         )
 
     def _run(self, name: str, own: Call, expected: Call) -> tuple[Distance | None, str | None]:
@@ -324,7 +349,8 @@ class _Pass:
         is_place = self._expected[one.name].stage is None
         wrong = [label for label, far in one.inputs.items() if not exact.passes(far)]
         if wrong:
-            return f"{'has' if is_place else 'is fed'} another {', '.join(wrong)}"
+            named = (f"{label} ({one.shapes[label]})" if label in one.shapes else label for label in wrong)
+            return f"{'has' if is_place else 'is fed'} another {', '.join(named)}"
         if one.problem is not None:
             return "does not run"
         assert one.isolated is not None
@@ -345,15 +371,30 @@ def _held(stages: list[StageResult], chain: Tolerance) -> list[StageResult]:
     return [*before, replace(last, verdict="drifts in the chain")]
 
 
-def _fed(own: Call, expected: Call, skipped: tuple[str, ...]) -> dict[str, Distance]:
-    """How far what a stage is fed is from what the reference's is fed. What lies ready is its own first."""
+def _fed(
+    own: Call, expected: Call, skipped: tuple[str, ...]
+) -> tuple[dict[str, Distance], dict[str, Shapes]]:
+    """How far what a stage is fed is from what the reference's is fed, and which of it has another shape.
+    What lies ready is its own first."""
     mine, theirs = (dict(zip(one.labels, one.tensors, strict=True)) for one in (own, expected))
-    labels = list(dict.fromkeys((*theirs, *mine)))[1 if expected.stage is None else 0 :]
-    return {
-        label: _apart(mine.get(label), theirs.get(label))
-        for label in labels
+    labels = [
+        label
+        for label in list(dict.fromkeys((*theirs, *mine)))[1 if expected.stage is None else 0 :]
         if label.partition(".")[0] not in skipped
-    }
+    ]
+    shapes = {label: Shapes(_shape(theirs.get(label)), _shape(mine.get(label))) for label in labels}
+    return (
+        {label: _apart(mine.get(label), theirs.get(label)) for label in labels},
+        {label: one for label, one in shapes.items() if one.reference != one.candidate},
+    )
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
 
 
 def _apart(mine: Tensor | None, theirs: Tensor | None) -> Distance:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dovetail.render.html_elements import Column, Group, Html, definitions, element, escape, join, name, table
 from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
-from dovetail.render.verify_page import row
+from dovetail.render.verify_page import module_row, row
 
 Values = Mapping[str, Any]
 _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 76, 20, 14, 62
@@ -85,8 +85,23 @@ def _pass(title: str, stages: Sequence[Values], values: Values) -> Html:
         rows.append([name(stage_name), *map(escape, rest), said])
     wide = table(columns, [Group(None, rows)], is_wide=True)
     return join(
-        (drawing(title, stages, values["tolerance"]["relative_norm"]), scroll(wide, f"stages of {title}"))
+        (
+            drawing(title, stages, values["tolerance"]["relative_norm"]),
+            _modules(title, [one for one in values["modules"] if one["pass"] == title]),
+            scroll(wide, f"stages of {title}"),
+        )
     )
+
+
+def _modules(title: str, modules: Sequence[Values]) -> Html:
+    """The stages of a pass by module."""
+    heads = ("stages", "least PCC", "max abs", "rel. norm", "chain rel.")
+    columns = (Column("module"), *(Column(head, "number") for head in heads), Column("verdict"))
+    rows = []
+    for module in modules:
+        *rest, word = map(escape, module_row(module))
+        rows.append([*rest, word if not module["not_good"] else element("strong", word, class_="bad")])
+    return scroll(table(columns, [Group(None, rows)], is_wide=True), f"modules of {title}")
 
 
 def scroll(content: Html, label: str) -> Html:

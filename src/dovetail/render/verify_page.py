@@ -25,6 +25,7 @@ def verify_page(values: Values) -> Page:
     for name in dict.fromkeys(stage["pass"] for stage in values["stages"]):
         stages = [stage for stage in values["stages"] if stage["pass"] == name]
         page += [Line(""), stage_table(name, stages)]
+        page += [Line(""), module_table(name, [one for one in values["modules"] if one["pass"] == name])]
     page += [Line(""), *_verdict(values)]
     return page
 
@@ -33,6 +34,35 @@ def stage_table(name: str, stages: Sequence[Values]) -> Table:
     """The stages of one pass."""
     columns = (name, "shape", ">PCC", ">max abs", ">rel. norm", ">chain PCC", ">chain rel.", "verdict")
     return Table(columns, tuple(row(stage) for stage in stages))
+
+
+def module_table(name: str, modules: Sequence[Values]) -> Table:
+    """The modules of one pass."""
+    columns = (
+        f"{name} by module",
+        ">stages",
+        ">least PCC",
+        ">max abs",
+        ">rel. norm",
+        ">chain rel.",
+        "verdict",
+    )
+    return Table(columns, tuple(module_row(module) for module in modules))
+
+
+def module_row(module: Values) -> tuple[str, ...]:
+    """One module in words."""
+    bad, count = module["not_good"], module["stages"]
+    each = f"{bad} of {count} not good, first {module['first_not_good']}" if count > 1 else "not good"
+    return (
+        module["module"],
+        str(count),
+        "" if module["pcc"] is None else f"{module['pcc']:.6f}",
+        small(module["max_abs"]),
+        small(module["relative_norm"]),
+        small(module["chained_relative_norm"]),
+        each if bad else "good",
+    )
 
 
 def row(stage: Values) -> tuple[str, ...]:

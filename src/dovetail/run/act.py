@@ -133,20 +133,9 @@ class Actor:
         )
 
     def _noise(self, noise: Any, seed: int) -> Float[Tensor, "1 t a"]:
-        shape = self.model.action_shape
-        if noise is None:
-            return torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed))
-        given = torch.as_tensor(np.asarray(noise, dtype=np.float32))
-        if given.shape == (1, *shape):
-            return given
-        if given.shape != shape:
-            raise UsageError(
-                "the noise does not fit",
-                expected=str(shape),
-                found=str(tuple(given.shape)),
-                hint="give a .npy file of steps x width",
-            )
-        return given[None]
+        if noise is not None:
+            return self.model.begin(noise)
+        return torch.randn((1, *self.model.action_shape), generator=torch.Generator().manual_seed(seed))
 
 
 def _among_weights(model: Policy) -> Statistics | None:

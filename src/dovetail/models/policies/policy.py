@@ -22,6 +22,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -211,6 +212,24 @@ class Policy(Trainable):
         """Noise for a batch, in the shape of the actions that the model was made for."""
         shape = (len(inputs["tokens"]), *self.action_shape)
         return drawn_noise(shape, generator, inputs["tokens"].device)
+
+    def begin(self, noise: Any) -> Float[Tensor, "1 t a"]:
+        """Noise that somebody gives, [steps, width], as actions of one row begin.
+
+        Raises:
+            UsageError: it has another shape.
+        """
+        given = torch.as_tensor(np.asarray(noise, dtype=np.float32))
+        if given.shape == (1, *self.action_shape):
+            return given
+        if given.shape != self.action_shape:
+            raise UsageError(
+                "the noise does not fit",
+                expected=str(self.action_shape),
+                found=str(tuple(given.shape)),
+                hint="give a .npy file of steps x width",
+            )
+        return given[None]
 
     def embed(self, inputs: Inputs) -> Stream:
         """The prefix: the patches of all cameras, not scaled, then the text, times sqrt(d)."""

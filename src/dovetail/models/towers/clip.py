@@ -34,6 +34,7 @@ class ClipConfig:
     channels: int
     norm_eps: float
     activation: str
+    antialias: bool
     image_size: int
 
 
@@ -65,7 +66,8 @@ class ClipTower(nn.Module):
         """The class token and the patches with their positions, normed."""
         grid = self.patch_embed(pixels.to(self.patch_embed.weight.dtype))  # b d rows columns
         first, square = self.pos_embed.weight[:1], self.pos_embed.weight[1:]
-        patches = grid.flatten(2).transpose(1, 2) + resampled(square, *grid.shape[2:], antialias=False)
+        table = resampled(square, *grid.shape[2:], antialias=self.config.antialias)
+        patches = grid.flatten(2).transpose(1, 2) + table
         token = (self.class_embedding + first).expand(len(pixels), 1, -1)
         return self.pre_norm(torch.cat([token, patches], dim=1))
 
