@@ -197,6 +197,14 @@ def test_misfits_are_one_line_for_each_part(backbone: dict[str, torch.Tensor], t
         assert "38 parameters of text do not fit" in graft.problems[0]
 
 
+def test_a_donor_of_another_size_does_not_fit_and_does_not_size_what_it_meets(tmp_path: Path) -> None:
+    """The merger is as wide as the tower of the config, whatever that of the donor meets."""
+    dovetail.make("qwen2_vl", tmp_path / "small", set=MODELS["qwen2_vl"][0], sparse=True)
+    with opened_graft([tmp_path / "small"], "qwen2_vl/2b") as graft:
+        (said,) = [problem for problem in graft.problems if "parameters of merger do not fit" in problem]
+        assert "`merger.norm.weight` is [66] there and [1280] in the new model" in said
+
+
 def test_the_first_donor_wins(target: Path, tmp_path: Path) -> None:
     sizes = MODELS["qwen2"][0]
     for name, seed in (("a", 1), ("b", 2)):

@@ -15,6 +15,9 @@ from dovetail.explain.documents import Documents
 from dovetail.explain.variant import VARIANT, variant_of
 from dovetail.report import Value
 
+# Where a size stands that no config says.
+_DONATED = "as the donor has it"
+
 
 class Described(NamedTuple):
     """A model without weights, and the source of each size and setting."""
@@ -71,6 +74,9 @@ def described(
             roots = family.config.roots.get(role, ("",))
             if found := documents.stamped(name) or documents.find(setting.spellings, roots):
                 config[name] = Value(found.value, found.source, found.place)
+    for name, other in family.joined.items():
+        if name in config and config[name].evidence == _DONATED and other in sizes:
+            del config[name], sizes[name]  # it is as large as what it meets in the new model
     plan = blueprint(family, _without_joined(family, sizes))
     for name, size in plan.sizes.items():
         config.setdefault(name, Value(size, "config", "what it is joined to"))
@@ -129,7 +135,7 @@ def _size(
     if found := documents.find(part.facts.spellings.get(dim, ()), roots):
         return Value(_number(found.value, name, found.place), "config", found.place)
     if (size := donated.get(role, {}).get(dim)) is not None:
-        return Value(size, "weights", "as the donor has it")
+        return Value(size, "weights", _DONATED)
     if name in family.joined:
         return None
     conventions = {one: (value, why) for one, value, why in part.facts.conventions}
