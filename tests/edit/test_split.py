@@ -125,13 +125,49 @@ def test_a_missing_chunk_is_named(tmp_path: Path) -> None:
         dovetail.merge(tmp_path / "out", tmp_path / "back")
 
 
-def test_a_missing_last_chunk_contradicts_the_config(tmp_path: Path) -> None:
+LAST = "all that comes after them"
+FIRST = "all that comes before the layers"
+
+
+@pytest.mark.parametrize("kind", ["certificates", "configs", "nothing"])
+@pytest.mark.parametrize(
+    ("lost", "layers", "rest"),
+    [
+        (["secondary0"], 2, ""),
+        (["secondary1"], 2, LAST),
+        (["starter"], 3, FIRST),
+        (["secondary0", "secondary1"], 4, LAST),
+        (["starter", "secondary0"], 5, FIRST),
+    ],
+)
+def test_lost_chunks_are_the_one_cause(
+    lost: list[str], layers: int, rest: str, kind: str, tmp_path: Path
+) -> None:
     make("qwen2_vl", tmp_path / "whole")
     dovetail.split(tmp_path / "whole", tmp_path / "out", layers=[3, 2, 2], to="litgpt-fork")
     folder = tmp_path / "out" / "chunks" / "3nodes_finisher"
-    for path in [*folder.glob("*.dovetail.json"), folder / "model_secondary1.pth"]:
+    for path in [path for name in lost for path in folder.glob(f"model_{name}.*")]:
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"text\.layers is 5 .* and 7"):
+    for path in list(folder.glob("*.dovetail.json")) if kind != "certificates" else ():
+        path.unlink()
+    for name in ("config.json", "model_config.yaml") if kind == "nothing" else ():
+        (tmp_path / "out" / name).unlink()
+    report = dovetail.validate(tmp_path / "out")
+    if kind == "certificates" and len(lost) == 2:
+        assert report.is_whole  # the one that is left is a node by itself, with all that it should have
+        return
+    errors = [one.message for one in report.findings if one.severity == "error"]
+    is_open = kind != "certificates" and rest == LAST
+    names = [f"model_{lost[0]}.pth"] if is_open else [f"model_{name}.pth" for name in lost]
+    held = [f"{layers} layers"] * (kind != "nothing") + [rest] * bool(rest)
+    more = " (perhaps others after it)" * is_open
+    are = "is" if len(names) == 1 else "are"
+    said = f"{', '.join(names)} {are} not here{more}: {' and '.join(held) or 'the layers between'}"
+    assert errors[0] == said
+    if kind != "nothing":
+        assert errors == [said]
+        assert report.title == f"Qwen2-VL without {', '.join(names)}"
+    with pytest.raises(CheckpointError, match=r"model_\w+\.pth"):
         dovetail.merge(tmp_path / "out", tmp_path / "back")
 
 

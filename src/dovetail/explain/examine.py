@@ -16,6 +16,7 @@ from dovetail.explain.config import fill_config
 from dovetail.explain.detect import Detection, Explanation, detect, explain, is_it, without_wrapper
 from dovetail.explain.documents import Documents, Side, read_documents
 from dovetail.explain.element_types import dtype_findings
+from dovetail.explain.lost_chunks import lost_chunks
 from dovetail.explain.name_groups import Inventory, take_inventory
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
@@ -222,9 +223,12 @@ class _Subject(NamedTuple):
         findings = self._first(one.family.title if is_claim else None, findings)
         if store.absent is not None:
             findings.insert(0, shard_finding(store.absent, named, is_claim=is_claim))
+        lost = lost_chunks(store, documents, one)
+        if lost is not None:
+            findings = [lost.finding, *(each for each in findings if not lost.explains(each))]
         return {
             "family": one.family.id if is_claim else None,
-            "title": self.verdict.title(one),
+            "title": self.verdict.title(one, lost.names if lost else ()),
             "variant": variant if is_claim else None,
             "layout": one.layout if is_claim else None,
             "same_layouts": one.common_layouts[1:],

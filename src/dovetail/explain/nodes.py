@@ -7,7 +7,6 @@ when it has the leaves that its certificate names.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from dovetail.store.store import Store
 
 CERTIFICATE = "dovetail.json"
 _LIMIT = 64 << 20
-_SECONDARY = re.compile(r"model_secondary([0-9]+)\.\w+")
 
 
 class Node(NamedTuple):
@@ -102,7 +100,6 @@ def joined_certificate(nodes: Sequence[Node]) -> dict[str, Any]:
 
 def node_findings(store: Store, nodes: Sequence[Node]) -> Iterator[Finding]:
     """Why nodes do not fit together."""
-    yield from _gaps_between_chunks(store)
     if not nodes:
         return
     places = list(dict.fromkeys(os.path.basename(place_of(store, file)) for file in store.files))
@@ -121,27 +118,13 @@ def node_findings(store: Store, nodes: Sequence[Node]) -> Iterator[Finding]:
     indices = [node.fact.get("index") for node in nodes]
     if isinstance(count, int) and not bare:
         lost = [i for i in range(count) if i not in indices]
-        if lost:
+        if lost and store.format != "chunks":  # of which `lost_chunks` says more
             yield _error(
                 f"{counted(len(lost), 'node')} of {count} not here: number {', '.join(map(str, lost))}",
                 "put the folders of all nodes beside each other",
             )
         if len(set(indices)) < len(indices):
             yield _error("two folders are the same node", "keep one of them")
-
-
-def _gaps_between_chunks(store: Store) -> Iterator[Finding]:
-    """Chunks say their order by their names alone."""
-    if store.format != "chunks":
-        return
-    names = [os.path.basename(file) for file in store.files]
-    numbers = sorted(int(match[1]) for name in names if (match := _SECONDARY.fullmatch(name)))
-    lost = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-    if lost:
-        yield _error(
-            f"model_secondary{lost[0]}.pth is not here, model_secondary{max(numbers)}.pth is",
-            "fetch the missing chunk: the layers of those after it cannot be numbered without",
-        )
 
 
 def _error(message: str, hint: str) -> Finding:

@@ -5,7 +5,7 @@ else is here; a model whose config names what dovetail does not know is that, an
 what nothing names comes "closest" to something.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dovetail.declare.family import Family
@@ -43,12 +43,14 @@ class Verdict(NamedTuple):
             return False
         return _has_most(one)
 
-    def title(self, here: Explanation | None = None) -> str:
+    def title(self, here: Explanation | None = None, lost: Sequence[str] = ()) -> str:
         """The sentence of the whole: `Qwen2-VL`, `Qwen2-VL, 1 of 729 tensors missing`, `unknown: …`.
 
-        `here` is a claim without the tensors of shards that are not here.
+        `here` is a claim without the tensors of shards that are not here, `lost` are chunks that are not.
         """
-        if (one := self.detection.claim) is not None:
+        if (one := self.detection.claim) is not None and lost:
+            return f"{one.family.title} without {listed(lost, 4)}"
+        if one is not None:
             return ", ".join([one.family.title, *shortfall(here or one)])
         if self.is_asserted and self.detection.closest:
             return f"not {_id(self.detection.closest)}: {', '.join(shortfall(self.detection.closest))}"
