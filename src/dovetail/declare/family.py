@@ -136,8 +136,8 @@ class ConfigKeys(NamedTuple):
     whose value names a whole set of sizes (openpi's `paligemma_variant: gemma_2b`).
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
     by dotted key, `write_roots` are sections where not the first root; both may be functions of the
-    Blueprint. `named_by` are a key and the value by which other configs name the family where another one
-    has the same tensors. `litgpt` gives, for a Blueprint and what is known by name, the fields that a fork
+    Blueprint, which give None where nothing is said. `named_by` are a key and the value by which other
+    configs name the family where another one has the same tensors. `litgpt` gives, for a Blueprint and what is known by name, the fields that a fork
     of LitGPT has for the other parts.
     """
 

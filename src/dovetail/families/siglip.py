@@ -197,6 +197,7 @@ SIGLIP_NAFLEX = Part(
     namings={"hf": HF},
     optional=("pool",),
     facts=_FACTS._replace(
+        spellings={**SPELLINGS, "positions": ("num_patches",)},
         settings=(*SETTINGS[:2], Setting("max_num_patches", ("max_num_patches",), 256, "siglip2 convention"))
     ),
 )
@@ -254,6 +255,21 @@ def has_pool(plan: Blueprint) -> bool:
     return "pool" in plan.features["vision"]
 
 
+def is_naflex(plan: Blueprint) -> bool:
+    """Whether images keep their shape, as in SigLIP2's models of their own class."""
+    return plan.kinds["vision"].id == SIGLIP_NAFLEX.id
+
+
+def model_type(plan: Blueprint) -> str:
+    """What transformers calls the model."""
+    return ("siglip2" if is_naflex(plan) else "siglip") + ("" if is_pair(plan) else "_vision_model")
+
+
+def architecture(plan: Blueprint) -> str:
+    """The class of transformers."""
+    return ("Siglip2" if is_naflex(plan) else "Siglip") + ("Model" if is_pair(plan) else "VisionModel")
+
+
 def is_pair(plan: Blueprint) -> bool:
     """Whether there is a text tower beside the vision tower."""
     return "text" in plan.kinds
@@ -292,9 +308,10 @@ FAMILY = Family(
         architecture="SiglipVisionModel",
         write_roots={"vision": lambda plan: "vision_config" if is_pair(plan) else ""},
         constants={
-            "architectures": lambda plan: ["SiglipModel" if is_pair(plan) else "SiglipVisionModel"],
-            "model_type": lambda plan: "siglip" if is_pair(plan) else "siglip_vision_model",
-            "vision_use_head": has_pool,
+            "architectures": lambda plan: [architecture(plan)],
+            "model_type": model_type,
+            "vision_use_head": lambda plan: None if is_pair(plan) else has_pool(plan),
+            "vision_config.vision_use_head": lambda plan: has_pool(plan) if is_pair(plan) else None,
         },
         roots={"vision": ("vision_config", ""), "text": ("text_config",)},
     ),

@@ -40,8 +40,9 @@ def config_json(
         config["model_type"] = keys.model_types[0]
     absent = _sections_of_absent_parts(plan)
     for dotted, value in keys.constants.items():
-        if dotted.partition(".")[0] not in absent:
-            put(config, dotted, value(plan) if callable(value) else value)
+        said = value(plan) if callable(value) else value
+        if said is not None and dotted.partition(".")[0] not in absent:
+            put(config, dotted, said)
     for role, part in plan.kinds.items():
         section = written_section(plan, role)
         dims = plan.dims(role)
