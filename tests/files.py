@@ -100,14 +100,20 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
         },
     ],
     "llava_onevision": [
-        {**scoped("text", TINY["decoder"]), **scoped("vision", TINY["vision"]), "head": "head"}
+        {
+            **scoped("text", TINY["decoder"]),
+            **scoped("vision", TINY["vision"]),
+            "head": "head",
+            "projector.levels": 1,
+        },
     ],
     "llava": [
         {
             **scoped("text", TINY["decoder"]),
             **scoped("vision", {**TINY["vision"], "positions": 50}),
             "head": "head",
-        }
+            "projector.levels": 1,
+        },
     ],
     "paligemma": [{**scoped("text", TINY["decoder"]), **scoped("vision", TINY["vision"])}],
     "prismatic": [
@@ -209,7 +215,10 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
         {"vision": "siglip+pool", **scoped("vision", TINY["vision"])},
         {"vision": "siglip", **scoped("vision", TINY["vision"])},
     ],
-    "dinov2": [{"vision": "dinov2+registers", **scoped("vision", {**TINY["vision"], "registers": 4})}],
+    "dinov2": [
+        {"vision": "dinov2+registers", **scoped("vision", {**TINY["vision"], "registers": 4})},
+        {"vision": "dinov2_gated", **scoped("vision", TINY["vision"])},
+    ],
     "llama": [{**scoped("text", TINY["decoder"]), "head": "head"}],
     "mistral": [
         {**scoped("text", TINY["decoder"]), "head": "head"},

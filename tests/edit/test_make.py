@@ -90,7 +90,7 @@ def leaves(path: Path) -> dict[str, bytes]:
 
 
 # What is said of a sound model: its values are fresh, copies are copies, and some layouts are bugs.
-EXPECTED = {"fresh-init", "duplicate", "buggy-layout", "dead", "same-kinds", "tie-flag"}
+EXPECTED = {"fresh-init", "duplicate", "buggy-layout", "dead", "same-kinds", "tie-flag", "no-head"}
 # Sizes that no shape shows, in families whose own tools write no config that says them.
 UNSAID = {
     "panovlm": (

@@ -26,6 +26,7 @@ TOWER = scoped("vision", VISION)
 LLM = scoped("llm", DECODER)
 PI0 = {**TOWER, **scoped("vlm", DECODER), "expert.d_model": 22, "expert.d_ff": 37, "heads.d_action": 13}
 PATCHES = {"layers": 2, "d_vision": 24, "heads": 2, "d_ff": 48, "patch": 4, "frames": 2, "channels": 3}
+LEVELS = {"projector.levels": 1}
 DEEP = {**TEXT, **scoped("vision", {**PATCHES, "layers": 4, "positions": 16})}
 
 # the families that run
@@ -45,7 +46,7 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
         {**DEEP, "merger.merge_area": 9, "deepstack.levels": 3, "head": "head"},
     ],
     "paligemma": [{**TEXT, **TOWER}],
-    "llava_onevision": [{**TEXT, **TOWER}, {**TEXT, **TOWER, "head": "head"}],
+    "llava_onevision": [{**TEXT, **TOWER, **LEVELS}, {**TEXT, **TOWER, **LEVELS, "head": "head"}],
     "prismatic": [
         {"vision": "siglip+pool", **TOWER, **LLM, "head": "head"},
         {"projector": "avgpool_mlp", "llm": "qwen2", **TOWER, **LLM},
@@ -54,7 +55,7 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
     "panovlm": [
         {**TOWER, **TEXT, "resampler": "mlp_2", "resampler.hidden_dim": 20, "resampler.out_dim": 18},
     ],
-    "llava": [{**TOWER, "vision.positions": 17, **TEXT, "head": "head"}],
+    "llava": [{**TOWER, "vision.positions": 17, **TEXT, **LEVELS, "head": "head"}],
     "pi0": [{**PI0, "heads.d_state": 17}],
     "pi05": [PI0],
     "llama": [{**TEXT, "head": "head"}, TEXT],
@@ -67,7 +68,10 @@ SIZES: dict[str, list[dict[str, int | str]]] = {
         {"vision": "siglip+pool", **scoped("vision", VISION)},
         {"vision": "siglip", **scoped("vision", VISION)},
     ],
-    "dinov2": [{"vision": "dinov2+registers", **scoped("vision", {**VISION, "registers": 2})}],
+    "dinov2": [
+        {"vision": "dinov2+registers", **scoped("vision", {**VISION, "registers": 2})},
+        {"vision": "dinov2_gated", **scoped("vision", {**VISION, "positions": 17})},
+    ],
 }
 STATE = torch.linspace(-1, 1, 10).view(2, 5)
 # What a family needs to know that stands in no config of that size.

@@ -147,7 +147,11 @@ def blueprint(family: Family, sizes: Mapping[str, int | str]) -> Blueprint:
     _check_counts(kinds, numbers)
     for role, part in kinds.items():
         _complete_kinds(role, part, numbers, subsets)
-    needed = [f"{role}.{dim}" for role, part in kinds.items() for dim in (*part.dims, *part.subsets)]
+    needed = [
+        f"{role}.{dim}"
+        for role, part in kinds.items()
+        for dim in (*part.dims_with(features.get(role, ())), *part.subsets)
+    ]
     missing = [name for name in needed if name not in numbers and name not in subsets]
     if missing:
         raise UsageError(
@@ -166,7 +170,7 @@ def _check_elements(plan: Blueprint) -> None:
     """
     for role, part in plan.kinds.items():
         dims = plan.dims(role)
-        for leaf in part.leaves.values():
+        for leaf in part.leaves_with(plan.features.get(role, ())):
             shape = shape_of(leaf.shape, dims)
             if math.prod(shape) > MAX_ELEMENTS:
                 raise UsageError(

@@ -137,8 +137,8 @@ class ConfigKeys(NamedTuple):
     The rest is for writing: `architecture` is the class that transformers loads, `constants` are values
     by dotted key, `write_roots` are sections where not the first root; both may be functions of the
     Blueprint, which give None where nothing is said. `named_by` are a key and the value by which other
-    configs name the family where another one has the same tensors. `litgpt` gives, for a Blueprint and what is known by name, the fields that a fork
-    of LitGPT has for the other parts.
+    configs name the family where another one has the same tensors. `litgpt` gives, for a Blueprint and what
+    is known by name, the fields that a fork of LitGPT has for the other parts.
     """
 
     model_types: tuple[str, ...] = ()
@@ -271,11 +271,17 @@ class Family:
 
     def narrowed(self, kinds: Mapping[str, str]) -> "Family":
         """The family with one kind of part in each role that is named."""
+        return self.with_parts(
+            {
+                role: tuple(part for part in parts if part.id == kinds.get(role, part.id)) or parts
+                for role, parts in self.parts.items()
+            }
+        )
+
+    def with_parts(self, parts: Mapping[str, tuple[Part, ...]]) -> "Family":
+        """The family with other kinds in its roles."""
         family = copy(self)
-        family.parts = {
-            role: tuple(part for part in parts if part.id == kinds.get(role, part.id)) or parts
-            for role, parts in self.parts.items()
-        }
+        family.parts = parts
         return family
 
     def kind(self, role: str, id: str) -> Part:

@@ -27,7 +27,7 @@ The count of an index is a dim: `{layer}` counts `layers`.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from itertools import product
 from types import MappingProxyType
@@ -253,8 +253,8 @@ class Facts(NamedTuple):
     `derived`: values for the reader of a report, computed from the sizes.
     `constants`: what the kind says by itself. `counts`: the dim that counts an index, if not its plural.
     `named_by`: where another kind has the same tensors, keys of a config and how the value ends that
-    names this one. `litgpt`: what LitGPT's config says of this kind of decoder. `layer_kinds`: indices
-    whose members are of several kinds.
+    names this one. `only_named`: the kind is looked for only where they do. `litgpt`: what LitGPT's config
+    says of this kind of decoder. `layer_kinds`: indices whose members are of several kinds.
     """
 
     spellings: Mapping[str, tuple[str, ...]] = _NONE
@@ -269,6 +269,7 @@ class Facts(NamedTuple):
     named_by: tuple[str, ...] = ()
     litgpt: Mapping[str, Any] = _NONE
     layer_kinds: tuple[LayerKinds, ...] = ()
+    only_named: bool = False
 
 
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:
@@ -363,10 +364,20 @@ class Part:
     @property
     def dims(self) -> tuple[str, ...]:
         """Every dim of the part, in order of appearance."""
+        return self.dims_with(self.optional)
+
+    def leaves_with(self, optional: Collection[str]) -> list[LeafSpec]:
+        """The leaves of the part if it has these of its optional features."""
+        off = {*self.optional} - {*optional}
+        return [leaf for leaf in self.leaves.values() if leaf.feature not in off]
+
+    def dims_with(self, optional: Collection[str]) -> tuple[str, ...]:
+        """Every dim of the part if it has these of its optional features."""
+        leaves = self.leaves_with(optional)
         names: dict[str, None] = {}
-        for leaf in self.leaves.values():
+        for leaf in leaves:
             names |= dict.fromkeys(self.count_name(index) for index in leaf.template.fields)
-        for leaf in self.leaves.values():
+        for leaf in leaves:
             for axis in leaf.shape:
                 names |= dict.fromkeys(name for name in axis.names if "(" not in name)
         return tuple(names | dict.fromkeys(self.facts.open_dims))
@@ -386,3 +397,18 @@ class Part:
         """What must hold between the dims."""
         pairs = (equation.split(" = ") for equation in self.facts.equations)
         return [(left.strip(), parse_expression(right)) for left, right in pairs]
+
+    def only_where_named(self, key: str, value: object) -> "Part":
+        """The same as a kind that a file is held against only where its config has this value: for roles
+        that are nearly always filled otherwise."""
+        facts = self.facts._replace(named_by=(key, str(value)), only_named=True)
+        return Part(
+            id=self.id,
+            table=self.table,
+            namings=self.namings,
+            features=self.features,
+            optional=self.optional,
+            facts=facts,
+            purpose=self.purpose,
+            module=self.module,
+        )

@@ -20,7 +20,7 @@ from dovetail.explain.lost_chunks import lost_chunks
 from dovetail.explain.name_groups import Inventory, take_inventory
 from dovetail.explain.nodes import Node, as_node, as_of_node, place_of
 from dovetail.explain.quantised import Packing, unpacked
-from dovetail.explain.settle import with_settled_kinds, with_settled_layout
+from dovetail.explain.settle import as_named, with_settled_kinds, with_settled_layout
 from dovetail.explain.shards import promised_entries, shard_finding, with_what_is_here
 from dovetail.explain.sizes import Inference, infer
 from dovetail.explain.strays import find_parts
@@ -80,6 +80,7 @@ def examine(
     if ignores_stamp:
         kept = tuple(one for one in documents.findings if one.code != "certificate-unreadable")
         documents = documents._replace(stamp=None, findings=kept)
+    families = partial(_as_named, families, documents)
     counted_in = inventory
     inventory, adapter = without_adapter(inventory, documents)
     inventory, packing = unpacked(inventory, documents)
@@ -126,6 +127,10 @@ def examine(
         adapter=adapter.adapter if adapter else None,
     )
     return Examination(report, store, here, inference, documents, inventory.set_aside)
+
+
+def _as_named(families: Families, documents: Documents) -> tuple[Family, ...]:
+    return tuple(as_named(one, documents) for one in families())
 
 
 def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:

@@ -2,12 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 
-from dovetail.declare.family import Layout, Mount
+from dovetail.declare.family import Family, Layout, Mount
 from dovetail.declare.part import Part
 from dovetail.explain.detect import Detection, Explanation, explain
 from dovetail.explain.documents import Documents
+from dovetail.explain.match import match_part
 from dovetail.explain.sizes import infer, num_misfits
 from dovetail.store.store import Entry
+
+
+def as_named(family: Family, documents: Documents) -> Family:
+    """The family without the kinds that only a config can bring in, where none does."""
+    if not any(part.facts.only_named for parts in family.parts.values() for part in parts):
+        return family
+    kept = {}
+    for role, parts in family.parts.items():
+        named, _ = documents.named_kinds(parts, family.config.roots.get(role, ("",)))
+        ids = {documents.kind(role), *(part.id for part in named)}
+        kept[role] = tuple(part for part in parts if not part.facts.only_named or part.id in ids)
+    return family.with_parts(kept)
 
 
 def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], documents: Documents) -> Detection:
@@ -18,14 +31,23 @@ def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], docum
     roles = {}
     for role, match in one.roles.items():
         kinds = (match.part, *match.alike)
-        misfits = {id(part): num_misfits(match._replace(part=part), entries) for part in kinds}
+        as_kind = {id(part): match_part(part, match.mount, one.inventory) for part in match.alike}
+        as_kind[id(match.part)] = match
+        misfits = {id(part): num_misfits(as_kind[id(part)], entries) for part in kinds}
         fitting = [part for part in kinds if misfits[id(part)] == min(misfits.values())]
+        if len(fitting) > 1:
+            alone = (one._replace(roles={role: as_kind[id(part)]}) for part in fitting)
+            quarrels = [len(infer(each, entries).bad) for each in alone]
+            fitting = [
+                part for part, number in zip(fitting, quarrels, strict=True) if number == min(quarrels)
+            ]
         roots = one.family.config.roots.get(role, ("",))
         said = documents.kind(role)
         stamped = [part for part in fitting if said and part.id == said.value]
         named = stamped or documents.named_kinds(fitting, roots)[0]
         chosen = (named or fitting)[0]
-        roles[role] = match._replace(part=chosen, alike=tuple(part for part in fitting if part is not chosen))
+        others = tuple(part for part in fitting if part is not chosen)
+        roles[role] = as_kind[id(chosen)]._replace(alike=others)
         if named:
             roles[role] = roles[role]._replace(alike=())
     settled = one._replace(roles=roles)

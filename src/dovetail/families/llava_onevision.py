@@ -20,22 +20,46 @@ from dovetail.families.history import llava_layouts
 from dovetail.families.siglip import IMAGE_SETTINGS, SIGLIP
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
+# Features of several depths of the tower (`levels`) are joined on their channels.
+_PROJECTOR_FACTS = Facts(
+    spellings=parse_spellings("d_in  mm_hidden_size\nlevels  len(vision_feature_layer)"),
+    settings=(Setting("activation", ("projector_hidden_act",), "gelu", "llava convention, exact"),),
+    conventions=(("levels", 1, "llava convention"),),
+)
 PROJECTOR = Part(
     id="mlp2x_gelu",
     purpose="connector",
     table="""
-    fc1.(weight|bias)          d_out d_in | d_out
+    fc1.(weight|bias)          d_out (levels d_in) | d_out
     fc2.(weight|bias)          d_out d_out | d_out
     """,
     namings={
         "hf": Naming("(fc1|fc2).(weight|bias)  (linear_1|linear_2).(weight|bias)"),
         "lmms": Naming("(fc1|fc2).(weight|bias)  (0|2).(weight|bias)"),
     },
-    facts=Facts(
-        spellings=parse_spellings("d_in  mm_hidden_size"),
-        settings=(Setting("activation", ("projector_hidden_act",), "gelu", "llava convention, exact"),),
-    ),
+    facts=_PROJECTOR_FACTS,
 )
+# Both biases of a file may be lost; only a config that says so makes it a projector without.
+PLAIN_PROJECTOR = Part(
+    id="mlp2x_gelu_plain",
+    purpose="connector",
+    table="""
+    fc1.weight                 d_out (levels d_in)
+    fc2.weight                 d_out d_out
+    """,
+    namings={
+        "hf": Naming("(fc1|fc2).weight  (linear_1|linear_2).weight"),
+        "lmms": Naming("(fc1|fc2).weight  (0|2).weight"),
+    },
+    facts=_PROJECTOR_FACTS,
+).only_where_named("multimodal_projector_bias", False)
+
+
+def projector_bias(plan: Blueprint) -> bool | None:
+    """What a config says of the projector where it has no biases."""
+    return False if plan.kinds["projector"].id == PLAIN_PROJECTOR.id else None
+
+
 NEWLINE = Part(
     id="newline",
     purpose="connector",
@@ -54,6 +78,7 @@ SETTINGS = (
     Setting("aspect_ratio", ("vision_aspect_ratio", "image_aspect_ratio"), "anyres_max_9", _WHY),
     # LLaVA-NeXT's siglip_encoder.py does not look at `mm_vision_select_layer`, which says -2
     Setting("feature_layer", ("vision_feature_layer",), -1, _WHY),
+    Setting("feature_select", ("vision_feature_select_strategy",), "full", _WHY),
     Setting(
         "layer_masks",
         ("layer_masks",),
@@ -67,8 +92,12 @@ SETTINGS = (
 def lmms_config(plan: Blueprint, config: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
     """The config as LLaVA-NeXT's `LlavaQwenConfig` has it: Qwen2's keys at the top, `mm_*` for the rest.
 
+    That of transformers where LLaVA-NeXT has no such projector.
+
     Source: LLaVA-NeXT `llava/model/language_model/llava_qwen.py`, `llava_arch.py`.
     """
+    if projector_limit(plan):
+        return dict(config)
     return at_the_top(
         config,
         model_type="llava_qwen",
@@ -103,11 +132,21 @@ def tower_limit(plan: Blueprint, name: str, sizes: Mapping[str, int]) -> str | N
     return f"its tower is loaded by name, {name}, and this one has other sizes"
 
 
+def projector_limit(plan: Blueprint) -> str | None:
+    """What keeps a LLaVA project from building the projector: it has biases, and reads one layer."""
+    if "projector" not in plan.kinds:
+        return None
+    if plan.kinds["projector"].id == PLAIN_PROJECTOR.id:
+        return "its projector has no biases"
+    levels = plan.sizes["projector.levels"]
+    return None if levels == 1 else f"its projector joins features of {levels} layers"
+
+
 _TOWER = ("google/siglip-so400m-patch14-384", SIGLIP_SIZES["so400m-patch14-378"])
 LLAVA_NEXT = Dialect(
     lambda config: str(config.get("model_type")).startswith("llava_qwen"),
     lmms_config,
-    lambda plan: tower_limit(plan, *_TOWER),
+    lambda plan: projector_limit(plan) or tower_limit(plan, *_TOWER),
 )
 
 
@@ -116,7 +155,7 @@ FAMILY = Family(
     title="LLaVA-OneVision",
     parts={
         "vision": (SIGLIP,),
-        "projector": (PROJECTOR,),
+        "projector": (PROJECTOR, PLAIN_PROJECTOR),
         "newline": (NEWLINE,),
         "text": (QWEN2,),
         "head": (HEAD,),
@@ -165,6 +204,7 @@ FAMILY = Family(
             "vision_config.model_type": "siglip_vision_model",
             "vision_config.vision_use_head": False,
             "vision_feature_layer": -1,
+            "multimodal_projector_bias": projector_bias,
             "vision_feature_select_strategy": "full",
             "vision_aspect_ratio": "anyres_max_9",
             "image_grid_pinpoints": _PINPOINTS,
@@ -181,6 +221,7 @@ FAMILY = Family(
     sizes={
         name: {
             **scoped("vision", {**SIGLIP_SIZES["so400m-patch14-378"], "layers": 26}),
+            "projector.levels": 1,
             **scoped("text", QWEN2_SIZES[text]),
             **({} if name == "0.5b" else {"head": "head"}),
         }

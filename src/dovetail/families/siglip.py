@@ -198,7 +198,7 @@ SIGLIP_NAFLEX = Part(
     optional=("pool",),
     facts=_FACTS._replace(
         spellings={**SPELLINGS, "positions": ("num_patches",)},
-        settings=(*SETTINGS[:2], Setting("max_num_patches", ("max_num_patches",), 256, "siglip2 convention"))
+        settings=(*SETTINGS[:2], Setting("max_num_patches", ("max_num_patches",), 256, "siglip2 convention")),
     ),
 )
 

@@ -54,17 +54,33 @@ def siglip_config(plan: Blueprint, config: Mapping[str, Any], said: Mapping[str,
 
 
 def dinov2_config(plan: Blueprint, config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a DINOv2 tower, whose class token may have a position of its own."""
+    """The config of a DINOv2 tower, whose class token may have a position of its own. timm's gated MLP
+    counts gate and values as one width."""
     registers = plan.dims("vision").get("registers", 0) if "registers" in plan.features["vision"] else 0
-    name = "vit_large_patch14_reg4_dinov2" if registers else "vit_large_patch14_dinov2"
+    is_gated = plan.kinds["vision"].id == "dinov2_gated"
+    name = f"vit_{'giant' if is_gated else 'large'}_patch14_{'reg4_' if registers else ''}dinov2"
     positions = plan.sizes["vision.positions"]
     has_class = math.isqrt(positions) ** 2 != positions
     args = {"init_values": 1e-5, "reg_tokens": registers, "no_embed_class": not has_class}
-    return _config(plan, name, args, math.isqrt(positions - has_class), said)
+    return _config(plan, name, args, math.isqrt(positions - has_class), said, widths=1 + is_gated)
+
+
+def dinov2_limit(plan: Blueprint) -> str | None:
+    """What keeps timm from building a tower: positions of the class token and of none of the registers."""
+    registers = plan.dims("vision").get("registers", 0) if "registers" in plan.features["vision"] else 0
+    positions = plan.sizes["vision.positions"]
+    is_one = registers and positions - math.isqrt(positions) ** 2 == 1
+    return "only the class token has a position, and none of the registers" if is_one else None
 
 
 def _config(
-    plan: Blueprint, name: str, args: Mapping[str, Any], edge: int, said: Mapping[str, Any]
+    plan: Blueprint,
+    name: str,
+    args: Mapping[str, Any],
+    edge: int,
+    said: Mapping[str, Any],
+    *,
+    widths: int = 1,
 ) -> dict[str, Any]:
     dims = plan.dims("vision")
     pixels = said.get("vision.image_size") or edge * dims["patch"]
@@ -81,7 +97,7 @@ def _config(
             "embed_dim": dims["d_vision"],
             "depth": dims["layers"],
             "num_heads": dims["heads"],
-            "mlp_ratio": _ratio(dims["d_ff"], dims["d_vision"]),
+            "mlp_ratio": _ratio(widths * dims["d_ff"], dims["d_vision"]),
             **args,
         },
         "pretrained_cfg": {
@@ -104,4 +120,4 @@ def _ratio(inner: int, width: int) -> float:
 
 
 SIGLIP = Dialect(is_spoken, siglip_config)
-DINOV2 = Dialect(is_spoken, dinov2_config)
+DINOV2 = Dialect(is_spoken, dinov2_config, dinov2_limit)

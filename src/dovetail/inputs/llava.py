@@ -39,11 +39,12 @@ class LlavaInputs(LanguageInputs):
                 hint=f"known: {', '.join(LEFT_OUT)}",
             )
         self.square = Squares(values)
+        self.num_class_tokens = 1 if values.kind("vision") == "clip" else 0
 
     @property
     def tokens_per_image(self) -> int:
         """How many tokens an image becomes."""
-        return self.square.num_patches + 1 - LEFT_OUT[self.select]
+        return self.square.num_patches + self.num_class_tokens - LEFT_OUT[self.select]
 
     def num_features(self, height: int, width: int) -> int:
         return self.tokens_per_image

@@ -89,3 +89,26 @@ def test_a_grid_that_is_no_square_is_refused(tmp_path: Path) -> None:
     model = load(tmp_path / "model", settings={"vision.heads": 3})
     with pytest.raises(UsageError, match="11 positions are no square grid of patches"):
         model(pixels(15, 15))
+
+
+def test_the_gated_mlp_of_the_giant_equals_timm(tmp_path: Path) -> None:
+    timm = import_timm()
+    theirs = randomise(
+        timm.models.vision_transformer.VisionTransformer(
+            img_size=28,
+            patch_size=7,
+            embed_dim=24,
+            depth=2,
+            num_heads=3,
+            mlp_ratio=64 / 24 + 1e-9,
+            mlp_layer=timm.layers.SwiGLUPacked,
+            act_layer=torch.nn.SiLU,
+            init_values=1e-5,
+            num_classes=0,
+        )
+    )
+    torch.save(theirs.state_dict(), tmp_path / "tower.pth")
+    mine = load(tmp_path / "tower.pth", settings={"vision.heads": 3})
+    assert mine.report.parts["vision"].kind == "dinov2_gated"
+    with torch.no_grad():
+        assert_near(mine(pixels(28, 28)), theirs.forward_features(pixels(28, 28))[:, 1:])

@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dovetail.errors import UsageError
 from dovetail.loading.load import load
 from dovetail.models.taps import tapped
 from dovetail.run.engine import generate
@@ -142,10 +141,3 @@ def test_every_layout_is_the_same_model(tmp_path: Path) -> None:
             outputs[layout] = model(**model.prepare([[3, 32000, 5]], [[image(35, 40)]]))
     assert len(outputs) == 6
     assert all(torch.equal(one, outputs["hf"]) for one in outputs.values())
-
-
-def test_what_is_not_written_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    loaded(original("odd-heads"), folder)
-    with pytest.raises(UsageError, match="features `default` of layer -3 are not written here"):
-        load(folder, settings={"feature_layer": -3})

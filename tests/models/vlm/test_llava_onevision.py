@@ -202,8 +202,8 @@ def test_views_are_as_large_as_the_resolutions_say(image_size: int, tmp_path: An
 def test_what_is_not_written_is_refused(model: Any, io: dict[str, np.ndarray]) -> None:
     with pytest.raises(UsageError, match="aspect_ratio `pad` is not written here"):
         most_tiles("pad")
-    with pytest.raises(UsageError, match="feature_layer -3 is not written here"):
-        dovetail.load(GOLDEN / "llava_onevision", settings={"feature_layer": -3})
+    with pytest.raises(UsageError, match="feature_layer cannot be -9"):
+        dovetail.load(GOLDEN / "llava_onevision", settings={"feature_layer": -9})
     other = dovetail.load(GOLDEN / "llava_onevision", settings={"grid_pinpoints": [[56, 60]]})
     with pytest.raises(UsageError, match=r"no whole number of tiles of 56 pixels covers \[56, 60\]"):
         other.prepare([[500]], [[noise(9, 9)]])

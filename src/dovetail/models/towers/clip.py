@@ -9,6 +9,7 @@ Sources: arXiv:2103.00020; transformers@5.23.0 `modeling_clip.py`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
-from dovetail.models.towers.vit import Block, Output, Table, resampled, through
+from dovetail.models.towers.vit import Block, Output, Table, resampled, states, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,12 @@ class ClipTower(nn.Module):
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "last"
     ) -> Float[Tensor, "b m d"]:
         return through(self.blocks, self.norm, self.embed(pixels), output)
+
+    def states(
+        self, pixels: Float[Tensor, "b channels height width"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "b m d"]]:
+        """What some blocks put out (`vit.py:states`)."""
+        return states(self.blocks, self.embed(pixels), layers)
 
 
 def build_tower(values: Values, role: str) -> ClipTower:

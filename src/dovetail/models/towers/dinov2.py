@@ -1,13 +1,14 @@
-"""DINOv2's vision tower, as timm runs it.
+"""DINOv2's vision tower, as timm runs it and as transformers does.
 
     b  batch    n  patches, row after row    m  tokens: class, registers, patches    d  d_vision
 
 Unlike SigLIP it has a class token, perhaps registers, and a scale for each channel after attention and
-MLP. Features are those of the patches alone. A table of positions with registers (timm's
-`no_embed_class`) has none for the tokens before the patches.
+MLP. Features are those of the patches alone. Of the tokens before the patches, all have a position, or the
+class token alone (transformers), or none (timm's `no_embed_class`): the table says how many.
 
 Sources: arXiv:2304.07193, arXiv:2309.16588 (registers); timm@1.0.31 `vision_transformer.py`
-(`vit_large_patch14_reg4_dinov2`), `layers/pos_embed.py`.
+(`vit_large_patch14_reg4_dinov2`), `layers/pos_embed.py`; transformers@5.23.0
+`modeling_{dinov2,dinov2_with_registers}.py`.
 """
 
 import math
@@ -22,7 +23,7 @@ from dovetail.errors import UsageError
 from dovetail.inputs.towers import dinov2_inputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
-from dovetail.models.layers import Conv2d, LayerNorm
+from dovetail.models.layers import Conv2d, LayerNorm, Linear, activation
 from dovetail.models.towers.tower import TowerModel
 from dovetail.models.towers.vit import Attention, Mlp, Output, Table, resampled, through
 
@@ -43,6 +44,21 @@ class Dinov2Config:
     activation: str
     antialias: bool
     image_size: int
+    is_gated: bool
+
+
+class GatedMlp(nn.Module):
+    """The MLP of the giant: `down(act(gate(x)) * up(x))`, with biases."""
+
+    def __init__(self, d: int, d_ff: int, act: str) -> None:
+        super().__init__()
+        self.gate = Linear(d, d_ff)
+        self.up = Linear(d, d_ff)
+        self.down = Linear(d_ff, d)
+        self.act = activation(act)
+
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return self.down(self.act(self.gate(x)) * self.up(x))
 
 
 class ScaledBlock(nn.Module):
@@ -55,7 +71,7 @@ class ScaledBlock(nn.Module):
         self.attn = Attention(d, config.heads)
         self.scale1 = nn.Parameter(torch.empty(d))
         self.norm2 = LayerNorm(d, eps=config.norm_eps)
-        self.mlp = Mlp(d, config.d_ff, config.activation)
+        self.mlp = (GatedMlp if config.is_gated else Mlp)(d, config.d_ff, config.activation)
         self.scale2 = nn.Parameter(torch.empty(d))
 
     def forward(self, x: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
@@ -90,7 +106,7 @@ class Dinov2Tower(nn.Module):
             UsageError: the positions are no square grid, with or without those tokens.
         """
         extra = self.config.positions - math.isqrt(self.config.positions) ** 2
-        if extra not in (0, 1 + self.config.registers):
+        if extra not in (0, 1, 1 + self.config.registers):
             raise UsageError(
                 f"{self.config.positions} positions are no square grid of patches",
                 hint="`dovetail inspect` shows the positions; only square grids run",
@@ -105,7 +121,7 @@ class Dinov2Tower(nn.Module):
         patches = grid.flatten(2).transpose(1, 2)
         patches = patches + resampled(square, rows, columns, antialias=self.config.antialias)
         before = self.cls_token if self.reg_token is None else torch.cat([self.cls_token, self.reg_token], 1)
-        before = before + first if self.placed else before
+        before = torch.cat([before[:, : self.placed] + first, before[:, self.placed :]], dim=1)
         return torch.cat([before.expand(len(pixels), -1, -1), patches], dim=1)
 
     def forward(
@@ -121,8 +137,10 @@ def build_tower(values: Values, role: str, **more: Any) -> Dinov2Tower:
     Raises:
         UsageError: the role is not there, or a value that it needs is not known.
     """
-    assert values.kind(role) == "dinov2"
+    more["is_gated"] = values.kind(role) == "dinov2_gated"
     count = values.values[f"{role}.registers"].value if "registers" in values.features[role] else 0
+    if count:
+        more.setdefault("antialias", True)  # here transformers antialiases as timm does
     return Dinov2Tower(fill(Dinov2Config, values, role, registers=count, **more))
 
 

@@ -16,6 +16,7 @@ Sources: arXiv:2303.15343; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 `layers/{attention_pool,pos_embed}.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.siglip_naflex import SiglipNaflex
 from dovetail.models.towers.siglip_pool import Pool
 from dovetail.models.towers.siglip_text import WithTexts
-from dovetail.models.towers.vit import Block, Output, Table, edge_of, resampled, through
+from dovetail.models.towers.vit import Block, Output, Table, edge_of, resampled, states, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,12 @@ class SiglipTower(nn.Module):
         self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"
     ) -> Float[Tensor, "b n d"]:
         return through(self.blocks, self.norm, self.embed(pixels), output)
+
+    def states(
+        self, pixels: Float[Tensor, "b channels height width"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "b m d"]]:
+        """What some blocks put out (`vit.py:states`)."""
+        return states(self.blocks, self.embed(pixels), layers)
 
 
 def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:

@@ -9,6 +9,7 @@ Sources: arXiv:2010.11929; transformers@5.23.0 `modeling_siglip.py`; timm@1.0.31
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -82,6 +83,23 @@ def through(
     for block in list(blocks.values())[:end]:
         x = block(x)
     return norm(x) if output == "normed" else x
+
+
+def states(blocks: Blocks, x: Float[Tensor, "b n d"], layers: Sequence[int]) -> list[Float[Tensor, "b n d"]]:
+    """What some blocks put out, in the order asked for: 1 for the first, 0 for what goes in. What is not
+    needed is not run."""
+    kept = {0: x}
+    for i, block in enumerate(list(blocks.values())[: max(layers)], 1):
+        x = kept[i] = block(x)
+    return [kept[layer] for layer in layers]
+
+
+def unread_states(role: str, depth: int, layers: Sequence[int]) -> dict[str, str]:
+    """The parameters of a tower of this depth that play no part in the states of some layers, and why."""
+    found = unread(role, depth, "last")
+    for layer in range(max(layers), depth):
+        found[f"{role}.blocks.{layer}.*"] = "patches are read before this block"
+    return found
 
 
 def unread(role: str, layers: int, output: Output) -> dict[str, str]:

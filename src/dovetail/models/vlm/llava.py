@@ -2,27 +2,30 @@
 
     b  batch    n  tokens    i  images    m  tokens of an image    d  d_model
 
-Patches are those of the tower's second-to-last block, without the class token and without a norm.
+Patches are those of the tower's second-to-last block, without the class token and without a norm, where the
+config does not say otherwise. Of a SigLIP tower, which has no class token, `default` leaves out the first
+patch, as in transformers.
 
 Sources: arXiv:2310.03744; transformers@5.23.0 `modeling_llava.py`; haotian-liu/LLaVA
 `llava/model/llava_arch.py`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dovetail.errors import UsageError
 from dovetail.inputs.llava import LEFT_OUT, LlavaInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.language import LanguageModel
 from dovetail.models.masks import causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
-from dovetail.models.towers.clip import build_tower
-from dovetail.models.towers.vit import unread
-from dovetail.models.vlm.llava_onevision import OUTPUTS, Projector, ProjectorConfig
+from dovetail.models.towers import clip, siglip
+from dovetail.models.towers.vit import unread_states
+from dovetail.models.vlm.features import build_projector, feature_layers
 from dovetail.models.vlm.placeholders import filled
 
 
@@ -31,8 +34,18 @@ class LlavaConfig:
     """What no single part owns."""
 
     image_token: int
-    feature_layer: int
+    feature_layer: Any
     feature_select: str
+
+
+def build_tower(values: Values) -> clip.ClipTower | siglip.SiglipTower:
+    """The tower, CLIP's or SigLIP's.
+
+    Raises:
+        UsageError: a value that it needs is not known.
+    """
+    of = clip if values.kind("vision") == "clip" else siglip
+    return of.build_tower(values, "vision")
 
 
 class Llava(LanguageModel):
@@ -42,21 +55,17 @@ class Llava(LanguageModel):
         super().__init__()
         self.inputs = LlavaInputs(values)
         self.config = fill(LlavaConfig, values)
-        if self.config.feature_layer not in OUTPUTS:
-            raise UsageError(
-                f"features `{self.config.feature_select}` of layer {self.config.feature_layer} are not "
-                "written here",
-                hint=f"known layers: {', '.join(map(str, OUTPUTS))}",
-            )
-        self.vision = build_tower(values, "vision")
-        self.unreached |= unread("vision", self.vision.config.layers, OUTPUTS[self.config.feature_layer])
-        self.projector = Projector(fill(ProjectorConfig, values, "projector"))
+        self.vision = build_tower(values)
+        depth = self.vision.config.layers
+        self.projector = build_projector(values)
+        self.layers = feature_layers(self.config.feature_layer, depth, self.projector.levels)
+        self.unreached |= unread_states("vision", depth, self.layers)
         self.text = build_decoder(values, "text")
         self.head = build_head(values, "head", self.text)
 
     def features(self, pixels: Float[Tensor, "i 3 height width"]) -> Float[Tensor, "i m d"]:
         """What takes the place of each image."""
-        seen = self.vision(pixels, OUTPUTS[self.config.feature_layer])
+        seen = torch.cat(self.vision.states(pixels, self.layers), dim=-1)
         return self.projector(seen[:, LEFT_OUT[self.config.feature_select] :])
 
     def embed(

@@ -17,6 +17,7 @@ last block, its output not normed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,17 +27,15 @@ from dovetail.errors import UsageError
 from dovetail.inputs.llava_onevision import LlavaOnevisionInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.language import LanguageModel
-from dovetail.models.layers import Linear, activation
 from dovetail.models.masks import Rule, causal_blocks, positions_of
 from dovetail.models.stream import Columns, Stream
 from dovetail.models.text import build_decoder, build_head
 from dovetail.models.towers.siglip import build_tower
-from dovetail.models.towers.vit import Output, unread
+from dovetail.models.towers.vit import unread_states
 from dovetail.models.vlm.alternating import RULES, schedule
 from dovetail.models.vlm.anyres import packed, pooled
+from dovetail.models.vlm.features import build_projector, feature_layers
 from dovetail.models.vlm.placeholders import put
-
-OUTPUTS: dict[int, Output] = {-1: "last", -2: "penultimate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +45,8 @@ class LlavaOnevisionConfig:
     variant: str
     image_token: int
     video_token: int
-    feature_layer: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectorConfig:
-    """The widths that the projector joins."""
-
-    d_in: int
-    d_out: int
-    activation: str
-
-
-class Projector(nn.Module):
-    """Two linears and an activation."""
-
-    def __init__(self, config: ProjectorConfig) -> None:
-        super().__init__()
-        self.fc1 = Linear(config.d_in, config.d_out)
-        self.fc2 = Linear(config.d_out, config.d_out)
-        self.act = activation(config.activation)
-
-    def forward(self, x: Float[Tensor, "t p v"]) -> Float[Tensor, "t p d"]:
-        return self.fc2(self.act(self.fc1(x)))
+    feature_layer: Any
+    feature_select: str
 
 
 class Newline(nn.Module):
@@ -91,13 +69,17 @@ class LlavaOnevision(LanguageModel):
         super().__init__()
         self.inputs = LlavaOnevisionInputs(values)
         self.config = fill(LlavaOnevisionConfig, values)
-        if self.config.feature_layer not in OUTPUTS:
+        if self.config.feature_select not in ("full", "cls_patch"):
             raise UsageError(
-                f"feature_layer {self.config.feature_layer} is not written here", hint="known: -1, -2"
+                f"features `{self.config.feature_select}` are not written here: the first patch would be "
+                "left out of a square of them",
+                hint="LLaVA-OneVision takes all (vision_feature_select_strategy: full)",
             )
         self.vision = build_tower(values, "vision")
-        self.unreached |= unread("vision", self.vision.config.layers, OUTPUTS[self.config.feature_layer])
-        self.projector = Projector(fill(ProjectorConfig, values, "projector"))
+        depth = self.vision.config.layers
+        self.projector = build_projector(values)
+        self.layers = feature_layers(self.config.feature_layer, depth, self.projector.levels)
+        self.unreached |= unread_states("vision", depth, self.layers)
         self.text = build_decoder(values, "text")
         self.newline = Newline(self.text.config.d_model)
         self.head = build_head(values, "head", self.text)
@@ -111,7 +93,7 @@ class LlavaOnevision(LanguageModel):
 
     def seen(self, pixels: Float[Tensor, "t 3 height width"]) -> Float[Tensor, "t p d"]:
         """What the tower sees in views, projected."""
-        return self.projector(self.vision(pixels, OUTPUTS[self.config.feature_layer]))
+        return self.projector(torch.cat(self.vision.states(pixels, self.layers), dim=-1))
 
     def image_features(
         self, pixels: Float[Tensor, "t 3 height width"], sizes: Int[Tensor, "images 2"]
