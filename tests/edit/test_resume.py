@@ -253,6 +253,12 @@ def test_a_dry_run_says_that_the_run_would_stop(small: Path, tmp_path: Path) -> 
     for more, why in (((), "exists"), (("--overwrite",), "holds no checkpoint")):
         answer = dovetail(*words, *more)
         assert (answer.code, "stops" in answer.err, why in answer.err) == (0, True, True)
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / JOURNAL).touch()
+    answer = dovetail(*words)
+    assert (answer.code, "stops" in answer.err, "is left of a run" in answer.err) == (0, True, True)
+    assert "stops" not in dovetail(*words, "--resume").err
 
 
 @pytest.mark.parametrize(

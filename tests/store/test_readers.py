@@ -51,8 +51,9 @@ def test_after_an_interruption_nothing_more_is_begun(tmp_path: Path) -> None:
 
     def interrupted() -> None:
         with readers(here) as read:
-            for _ in read(work, range(1000)):
-                raise KeyboardInterrupt
+            results = read(work, range(1000))
+            assert next(results) == 0
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()

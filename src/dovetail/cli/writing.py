@@ -142,8 +142,12 @@ def show_plan(page: "Page", values: Mapping[str, Any], options: argparse.Namespa
 def foretell(plan: "Plan", options: argparse.Namespace) -> None:
     """Says after a dry run whether the run itself would stop at where it is to write."""
     from dovetail.edit.write.destination import check_place
+    from dovetail.edit.write.journal import NAME
+    from dovetail.store.write.partial import check_nothing_left, partial_of
 
     try:
         check_place(options.out, plan.stores, overwrite=options.overwrite)
+        if not options.resume:
+            check_nothing_left(partial_of(options.out), journal=NAME)
     except UsageError as error:
         print(f"\nwithout --dry-run this stops: {error}", file=sys.stderr)

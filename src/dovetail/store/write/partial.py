@@ -15,6 +15,22 @@ from types import ModuleType
 from dovetail.errors import UsageError, WriteError, listed
 
 
+def partial_of(out: str) -> str:
+    """Where a result is while it is written."""
+    return f"{os.path.realpath(out)}.partial"
+
+
+def check_nothing_left(partial: str, *, journal: str | None) -> None:
+    """Refuses to begin where an earlier run left something.
+
+    Raises:
+        UsageError: it did, or something else has this name.
+    """
+    if os.path.lexists(partial):
+        _check_folder(partial)
+        raise _is_left(partial, can_go_on=journal is not None and _has(partial, journal))
+
+
 def claim(
     partial: str, *, resume: bool, journal: str | None, accept: Callable[[str], None] | None
 ) -> tuple[int, bool]:
@@ -41,7 +57,7 @@ def claim(
         if not _is_still(partial, lock):
             raise _is_taken(partial)
         if not is_new and not resume:
-            raise _is_left(partial, can_go_on=journal is not None and _has(partial, journal))
+            check_nothing_left(partial, journal=journal)
         if not is_new and accept is not None:
             accept(partial)
     except BaseException:

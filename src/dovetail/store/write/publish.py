@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dovetail.errors import DovetailError, UsageError, WriteError
-from dovetail.store.write.partial import claim, removal, ways_on
+from dovetail.store.write.partial import claim, partial_of, removal, ways_on
 from dovetail.store.write.rename import exchange, is_mount_point, rename_new, rename_over_empty
 
 
@@ -40,7 +40,7 @@ def publishing(
     """
     out = os.path.realpath(out)
     _check_out(out, replaces)
-    partial = f"{out}.partial"
+    partial = partial_of(out)
     new_folders = _missing_folders(os.path.dirname(out))
     try:
         for folder in new_folders:
