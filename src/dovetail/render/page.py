@@ -223,7 +223,7 @@ def _layers(first: object, last: object) -> str:
     return "none" if first is None else f"{first} to {last}"
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """A value in the width of a column; the JSON and HTML reports have all of it."""
     if value is None or value == {}:
         return "none" if value == {} else "?"
@@ -235,7 +235,7 @@ def _shown(value: object) -> str:
 
 def _dims_table(report: Report) -> Table:
     rows = tuple(
-        (name, _shown(value.value), value.source, value.evidence) for name, value in report.config.items()
+        (name, shown_value(value.value), value.source, value.evidence) for name, value in report.config.items()
     )
     return Table(("size or setting", ">value", "source", "evidence"), rows)
 

@@ -1,7 +1,7 @@
 """A stamp as a page: what was written down and whence it is, and what is still open."""
 
 from dovetail.edit.stamp import Stamped
-from dovetail.render.page import Line, Page, Table
+from dovetail.render.page import Line, Page, Table, shown_value
 from dovetail.report import counted
 
 
@@ -12,11 +12,11 @@ def stamp_page(found: Stamped) -> Page:
     said = [(name, value) for name, value in found.values.items() if value.source != "weights"]
     page += [Line(""), Line(f"{counted(weights, 'value')} from the weights, {len(said)} from elsewhere")]
     if said:
-        rows = tuple((name, str(value.value), value.source, value.evidence) for name, value in said)
+        rows = tuple((name, shown_value(value.value), value.source, value.evidence) for name, value in said)
         page.append(Table(("value", ">is", "source", "where it stands"), rows))
     if found.still_open:
         rows = tuple(
-            (name, "?" if value.value is None else str(value.value), value.source, value.evidence)
+            (name, "?" if value.value is None else shown_value(value.value), value.source, value.evidence)
             for name, value in sorted(found.still_open.items(), key=lambda one: one[1].value is not None)
         )
         page += [Line(""), Line("still open, and not written: say them with --set NAME=VALUE", "warning")]
