@@ -71,7 +71,7 @@ def check_variant(value: Any, variants: Collection[str]) -> None:
 
 
 def _full_name(name: str, config: Mapping[str, Value]) -> str:
-    if name in config or (name.endswith("_used") and name.removesuffix("_used") in config):
+    if name in config or (name.endswith(".vocab_used") and name.removesuffix("_used") in config):
         return name
     same = [full for full in config if full.endswith(f".{name}")]
     if len(same) == 1:

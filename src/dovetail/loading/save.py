@@ -39,6 +39,7 @@ def save(
     like: Path | None = None,
     layout: str | None = None,
     stamp: Mapping[str, Any] | None = None,
+    trust: str | None = None,
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
     overwrite: bool = False,
@@ -51,7 +52,8 @@ def save(
     `like` is the checkpoint whose layout, configs and tokenizer it gets, nearly always the one that it
     was loaded from; `layout` is another layout of its family, or the only thing said where there is no
     such checkpoint. `stamp` are values that go into the certificate, as `dovetail stamp --set` writes
-    them. Parameters are written in the dtype that they have; a head that shares the table of tokens is
+    them; `trust` is the side that counts where `weights`, `config` and `stamp` of `like` contradict each
+    other. Parameters are written in the dtype that they have; a head that shares the table of tokens is
     tied in the result. What was random when the model began keeps its tag. `resume` goes on with what a
     save that failed left; all of it is compared with the parameters first.
 
@@ -75,7 +77,7 @@ def save(
     parameters = inner.state_dict(keep_vars=True)
     _check_values(inner, parameters)
     asked = Conversion(to=layout, format=format, max_shard_size=max_shard_size)
-    with _described(values, like, layout, stamp or {}) as source:
+    with _described(values, like, layout, stamp=stamp or {}, trust=trust) as source:
         check_place(os.fspath(out), (source.store,), overwrite=overwrite)
         leaves = _leaves(source, values, parameters, getattr(inner, "tags", {}))
         in_memory = source.with_leaves(leaves)
@@ -115,7 +117,7 @@ def _check_values(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def _described(
-    values: Values, like: Path | None, layout: str | None, stamp: Mapping[str, Any]
+    values: Values, like: Path | None, layout: str | None, *, stamp: Mapping[str, Any], trust: str | None
 ) -> Iterator[Checkpoint]:
     """What the result shall be like, with what was said when the model was loaded and what is said now."""
     if like is None:
@@ -135,12 +137,13 @@ def _described(
         for name, value in values.values.items()
         if value.source == "stamp" and value.evidence.startswith(GIVEN)
     }
-    with opened(like, as_=values.family.id, given=said, to_be="a pattern") as source:
+    with opened(like, as_=values.family.id, given=said, trust=trust, to_be="a pattern") as source:
         if not stamp:
             yield source
             return
         given = {**said, **_stamped(source, stamp)}
-        yield examined(source.store, as_=values.family.id, given=given).usable(to_be="a pattern")
+        again = examined(source.store, as_=values.family.id, given=given, trust=trust)
+        yield again.usable(to_be="a pattern")
 
 
 def _stamped(source: Checkpoint, stamp: Mapping[str, Any]) -> dict[str, Any]:
