@@ -386,3 +386,12 @@ def test_a_place_that_cannot_be_written_to_is_left_as_it_was(tmp_path: Path) -> 
         dovetail.stamp(folder, overwrite=True)
     assert [one.name for one in folder.iterdir() if "partial" in one.name] == []
     assert stat.S_ISDIR((folder / "dovetail.json").stat().st_mode)
+
+
+def test_an_older_stamp_with_odd_words_is_written_anew(tmp_path: Path) -> None:
+    folder = made(tmp_path / "it")
+    dovetail.stamp(folder, values=False)
+    path = folder / "dovetail.json"
+    path.write_text(json.dumps({**read(path), "allowed": 1.5, "init": 7, "source": [], "set_aside": 3}))
+    dovetail.stamp(folder, values=False)
+    assert read(path)["allowed"] == []

@@ -225,7 +225,8 @@ def _stamp(
         if name in contents and (name not in hashes or contents[name].hash in (None, hashes[name]))
     }
     past = dict(old.values) if old and source.documents.stamp else {}
-    allowed = [message for message in past.get("allowed") or () if isinstance(message, str)]
+    let_pass = past.get("allowed")
+    allowed = [one for one in let_pass if isinstance(one, str)] if isinstance(let_pass, list) else []
     commit = commit_of(source.store)
     origin = {
         "path": source.report.path,
