@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dovetail.render.html_elements import element, name
+from dovetail.render.html_elements import Html, element, name, prose
 from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
 from dovetail.render.html_words import blocks
 from dovetail.render.page import Line, Page
@@ -33,7 +33,7 @@ def plan_html(page: Page, *, command: str, date: str | None = None) -> str:
         "header",
         element("h1", title),
         element("p", name(where), class_="path"),
-        verdict(word, kind, first, *said[1:4]),
+        verdict(word, kind, *map(_said, (first, *said[1:4]))),
     )
     rest = [
         one
@@ -42,3 +42,8 @@ def plan_html(page: Page, *, command: str, date: str | None = None) -> str:
     ]
     sections = [Section("plan", "Plan", "What would be written", blocks(rest))]
     return framed(f"{title}: {word} - dovetail plan", top, sections, Foot(command, "plan.json", date=date))
+
+
+def _said(text: str) -> Html:
+    """A line without the severity that the verdict has said."""
+    return prose(text.removeprefix("error: "))

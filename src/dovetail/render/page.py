@@ -235,7 +235,8 @@ def shown_value(value: object) -> str:
 
 def _dims_table(report: Report) -> Table:
     rows = tuple(
-        (name, shown_value(value.value), value.source, value.evidence) for name, value in report.config.items()
+        (name, shown_value(value.value), value.source, value.evidence)
+        for name, value in report.config.items()
     )
     return Table(("size or setting", ">value", "source", "evidence"), rows)
 
