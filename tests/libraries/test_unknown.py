@@ -176,3 +176,24 @@ def test_biases_in_the_attention_do_not_make_it_qwen2(
     assert report.title == f"{family.capitalize()}, {count} tensors fit nothing in it"
     (tmp_path / "config.json").unlink()
     assert dovetail.validate(tmp_path).family is None
+
+
+NO_CONFIG = {
+    # without its config: what the first sentence says, and whether it sends anybody for files
+    "Gemma3Text": "all of qwen3/hf is here, and 6 tensors inside its layers fit nothing in it: another model, or",
+    "Gemma2": "all of llama, mistral, smollm3 or gemma is here, and 6 tensors inside its layers fit nothing in it: ",
+    "Olmo": "nothing names it, and not all of llama, mistral, smollm3 or gemma is here: 7 of 30 tensors missing",
+    "Starcoder2": "nothing names it, and not all of qwen2/hf is here: 9 of 38 tensors missing; 22 tensors fit",
+}
+
+
+@pytest.mark.parametrize("kind", NO_CONFIG)
+def test_what_nothing_names_is_told_by_what_it_has(kind: str, tmp_path: Path) -> None:
+    changes = {"head_dim": 12} if "Gemma" in kind else {}
+    model = f"{kind.removesuffix('Text')}ForCausalLM"
+    named(kind, model, **TEXT, **changes)().save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    report = dovetail.validate(tmp_path)
+    assert (report.family, report.candidates) == (None, ())
+    assert report.findings[0].message.startswith(NO_CONFIG[kind])
+    assert not any("find the file" in (finding.hint or "") for finding in report.findings)

@@ -104,23 +104,35 @@ def accounting(
 
 
 def findings(
-    named: Explanation, one: Explanation, inference: Inference, documents: Documents
+    named: Explanation, one: Explanation, inference: Inference, documents: Documents, *, is_claim: bool
 ) -> Iterator[Finding]:
     """One finding per cause for all that names alone can show.
 
-    `named` has the names of shards that are not here as well: those are one cause, and not missing.
+    `named` has the names of shards that are not here as well: those are one cause, and not missing. Nobody is
+    sent for tensors of a family that is not claimed.
     """
     renamed: set[str] = set()
     for role, match in named.roles.items():
         if match.lacks:
-            yield _missing(named, role, match, renamed)
+            yield _unless_claimed(named, _missing(named, role, match, renamed), is_claim=is_claim)
     for role, rows in named.absent.items():
-        yield _absent(named, role, rows, renamed)
+        yield _unless_claimed(named, _absent(named, role, rows, renamed), is_claim=is_claim)
     yield from _unexplained(one, renamed)
     yield from _layout_findings(one)
     yield from _second_sets(one)
     yield from _notes(one, inference.kinds, one.inventory.entries)
     yield from _tie_findings(one, documents)
+
+
+_RANDOM = "a loader would leave this random; find the file that has it"
+_WITHOUT = "the checkpoint was saved without it, or its tensors are in another file"
+
+
+def _unless_claimed(one: Explanation, finding: Finding, *, is_claim: bool) -> Finding:
+    """The finding without the hint to look for files, where the family is no more than the closest one."""
+    if is_claim or finding.hint not in (_RANDOM, _WITHOUT):
+        return finding
+    return finding._replace(hint=f"if this is {one.family.title}, a loader would leave it random")
 
 
 def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -> Finding:
@@ -141,7 +153,7 @@ def _missing(one: Explanation, role: str, match: PartMatch, renamed: set[str]) -
         part=role,
         message=f"{len(names)} of {expected} tensors of {role} {are} missing: {quoted}",
         tensors=names,
-        hint=hint or _missing_layers(match) or "a loader would leave this random; find the file that has it",
+        hint=hint or _missing_layers(match) or _RANDOM,
     )
 
 
@@ -187,7 +199,7 @@ def _absent(one: Explanation, role: str, rows: int, renamed: set[str]) -> Findin
         part=role,
         message=f"{role} is missing altogether: at least {counted(rows, 'kind')} of tensors{first}",
         tensors=names,
-        hint="the checkpoint was saved without it, or its tensors are in another file",
+        hint=_WITHOUT,
     )
 
 

@@ -213,7 +213,7 @@ class _Subject(NamedTuple):
         closest = self.verdict.closest()
         findings += [*store.findings, *documents.findings, *inference.findings]
         named = self.detection.closest or one
-        findings += account.findings(named, one, inference, documents)
+        findings += account.findings(named, one, inference, documents, is_claim=is_claim)
         packed = self.packing.rows if self.packing else ()
         findings += dtype_findings(one, inference.kinds, one.inventory.entries, packed)
         findings += tag_findings(documents)

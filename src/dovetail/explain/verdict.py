@@ -54,19 +54,21 @@ class Verdict(NamedTuple):
             return ", ".join([one.family.title, *shortfall(here or one)])
         if self.is_asserted and self.detection.closest:
             return f"not {_id(self.detection.closest)}: {', '.join(shortfall(self.detection.closest))}"
-        if self.detection.rivals and self.is_close:
+        if self.candidates and self.is_close:
             return f"{_either(self.candidates)}: names and shapes cannot tell"
         if self.is_close and (one := self.detection.closest):
-            is_larger = one.is_whole and one.num_unexplained
-            return _more_than(one) if is_larger else f"nothing names it; {_id(one)} comes closest"
+            close = f"nothing names it; {self._ids(one)} comes closest"
+            return self._more_than(one) if one.is_whole else close
         said = self._lead()
         return f"unknown: {said}" if said else "unknown"
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The families that explain the file equally well, if there are several."""
+        """The families that explain all of the file, if there are several."""
         one, rivals = self.detection.closest, self.detection.rivals
-        return tuple(each.family.id for each in (one, *rivals)) if one is not None and rivals else ()
+        if one is None or not one.is_whole or one.num_unexplained or not rivals:
+            return ()
+        return tuple(each.family.id for each in (one, *rivals))
 
     def closest(self) -> Closest | None:
         """What comes closest where nothing is claimed."""
@@ -90,7 +92,7 @@ class Verdict(NamedTuple):
             numbers = shortfall(one)
             numbers += [f"whole in this file: {listed(closest.fits, 3)}"] if closest and closest.fits else []
             lead = f"--as says `{one.family.id}`" if self.is_asserted else "nothing names it"
-            message = f"{lead}, and not all of {_id(one)} is here: {'; '.join(numbers)}"
+            message = f"{lead}, and not all of {self._ids(one)} is here: {'; '.join(numbers)}"
         yield Finding(
             code="incomplete",
             severity="error",
@@ -102,7 +104,7 @@ class Verdict(NamedTuple):
         """That two families fit alike, that there is more than the family, or that it is called another."""
         one, named = self.detection.closest, self.documents.named
         assert one is not None
-        if self.detection.rivals:
+        if self.candidates:
             yield self._same_families()
         elif self.detection.claim is None and one.is_whole and one.num_unexplained:
             yield self._larger_model(one)
@@ -134,9 +136,19 @@ class Verdict(NamedTuple):
         return Finding(
             code="larger-model",
             severity="error",
-            message=f"{said}{_more_than(one)}: another model, or one with additions",
+            message=f"{said}{self._more_than(one)}: another model, or one with additions",
             hint=f"`dovetail validate --as {one.family.id}` holds it against {one.family.id} alone",
         )
+
+    def _ids(self, one: Explanation) -> str:
+        """`qwen2/hf`, or all families that are as close: `llama, mistral or gemma`."""
+        ids = dict.fromkeys((one.family.id, *(each.family.id for each in self.detection.rivals)))
+        return _either(ids) if len(ids) > 1 else _id(one)
+
+    def _more_than(self, one: Explanation) -> str:
+        count, where = one.num_unexplained, "inside its layers" if one.foreign_inside else "beside it"
+        fit = "fits" if count == 1 else "fit"
+        return f"all of {self._ids(one)} is here, and {counted(count, 'tensor')} {where} {fit} nothing in it"
 
     def _lead(self) -> str:
         """What the config says, and whether dovetail knows it."""
@@ -217,12 +229,6 @@ def _either(words: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _more_than(one: Explanation) -> str:
-    count, where = one.num_unexplained, "inside its layers" if one.foreign_inside else "beside it"
-    fit = "fits" if count == 1 else "fit"
-    return f"all of {_id(one)} is here, and {counted(count, 'tensor')} {where} {fit} nothing in it"
-
-
 def _unknown_groups(inventory: Inventory, fits: Iterable[Sighting]) -> dict[str, Group]:
     """The groups that are of no known part; the head of a decoder that is known is its own."""
     explained = {name for sighting in fits for name in sighting.match.claimed()}
@@ -245,6 +251,8 @@ def _has_most(one: Explanation) -> bool:
     whole = sum(match.is_complete for match in one.roles.values())
     total = one.inventory.size
     is_most = claimed * 2 >= total
+    if len(one.absent) >= len(one.roles):
+        return False
     is_most_parts = whole * 2 > len(one.roles) + len(one.absent) and claimed * 5 >= total
     return missing * 2 <= claimed and (is_most or is_most_parts)
 
