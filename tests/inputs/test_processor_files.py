@@ -140,6 +140,31 @@ def test_what_a_tower_cannot_see_is_refused(told: dict[str, Any], message: str, 
         dovetail.load_inputs(listing, settings={"vision.heads": 2})([noise(60, 90)])
 
 
+def test_policies_see_what_the_processor_of_transformers_makes(tmp_path: Path) -> None:
+    """Which has another ground and place than openpi's, whose checkpoints have no such file.
+
+    It needs torchvision; the same settings run in transformers' own backend for Pillow.
+    """
+
+    class Fitted(transformers.image_processing_backends.PilBackend):  # type: ignore[misc]
+        resample, image_mean, image_std = 3, [0.5] * 3, [0.5] * 3
+        size, pad_size = {"max_height": 35, "max_width": 35}, {"height": 35, "width": 35}
+        do_resize = do_rescale = do_normalize = do_convert_rgb = do_pad = True
+
+    listing = write_listing(
+        tmp_path / "listing.json", header_of(plan_of("pi0", MODELS["pi0"][0]), "transformers")
+    )
+    ours = dovetail.load_inputs(listing, settings={"vision.heads": 2, "vlm.head_dim": 8})
+    nested = {"image_processor": json.loads(Fitted().to_json_string())}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    theirs = dovetail.load_inputs(listing, settings={"vision.heads": 2, "vlm.head_dim": 8})
+    for image in (*IMAGES, noise(20, 9)):
+        expected = Fitted()([image], return_tensors="np")["pixel_values"][0]
+        given = ([[image]], [[True]], [[5]], [[True]], np.zeros((1, 3), np.float32))
+        np.testing.assert_array_equal(theirs(*given)["pixels"][0, 0], expected)
+        assert not np.array_equal(ours(*given)["pixels"][0, 0], expected)
+
+
 def test_a_web_server_is_asked_for_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no list of what is there: what is not asked for by name is not found."""
     beside = ("processor_config.json", "chat_template.jinja", "tokenizer.json", "special_tokens_map.json")

@@ -1,6 +1,7 @@
 """Prompts become the tokens that transformers makes of them, for every family, tokenizer and template."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ class Alone(transformers.ProcessorMixin):  # type: ignore[misc]
         super().__init__(tokenizer, chat_template=chat_template)
 
 
+@cache
+def tokenizer_of(kind: str) -> Any:
+    """A tokenizer, trained once."""
+    return TOKENIZERS[kind]()
+
+
 def expected(family: str, tokenizer: Any, template: str, num_images: int) -> list[int]:
     """What transformers makes of a message; its tokenizers alone add nothing."""
     if family in TEXT:
@@ -70,7 +77,7 @@ def expected(family: str, tokenizer: Any, template: str, num_images: int) -> lis
 @pytest.mark.parametrize("family", [*LANGUAGE, *TEXT])
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_special_tokens_are_those_of_transformers(family: str, kind: str, tmp_path: Path) -> None:
-    tokenizer = TOKENIZERS[kind]()
+    tokenizer = tokenizer_of(kind)
     tokenizer.save_pretrained(tmp_path)
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     inputs = inputs_for(family, **({"image_token": image_token} if family in LANGUAGE else {}))
@@ -88,7 +95,7 @@ def test_special_tokens_are_those_of_transformers(family: str, kind: str, tmp_pa
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_a_place_without_a_word_is_found_all_the_same(kind: str, tmp_path: Path) -> None:
     """LLaVA-NeXT's placeholder is no token of the tokenizer: -200, or a row behind its own."""
-    tokenizer = TOKENIZERS[kind]()
+    tokenizer = tokenizer_of(kind)
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(PLAIN)
     known = tokenizer.convert_tokens_to_ids("<image>")

@@ -17,7 +17,7 @@ from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEM
 from dovetail.families.history import NEW_READERS
 from dovetail.families.paligemma import LINEAR
 from dovetail.families.pi0_dialects import LEROBOT, OPENPI, TRANSFORMERS
-from dovetail.families.siglip import SIGLIP
+from dovetail.families.siglip import HALF_PIXELS, SIGLIP, image_settings
 from dovetail.families.siglip import SIZES as SIGLIP_SIZES
 
 _SETTINGS = (
@@ -77,6 +77,9 @@ PI05_HEADS = Part(
     },
     facts=Facts(spellings=parse_spellings(_ACTION), settings=_SETTINGS),
 )
+
+# openpi and lerobot keep what they do to images in their code; transformers' processor has a file.
+_IMAGES = tuple(one._replace(is_quiet=True) for one in image_settings(*HALF_PIXELS, "as openpi has it"))
 
 # lerobot 0.1-0.3 kept the statistics of the data set in the weights; later versions keep them in files.
 NORMALIZER = Part(
@@ -268,6 +271,7 @@ def _family(id: str, title: str, expert: Part, heads: Part, **rest: object) -> F
             presets={"vlm": "paligemma_variant", "expert": "action_expert_variant"},
         ),
         float32=_FLOAT32,
+        settings=_IMAGES,
         sources=(
             "arXiv:2410.24164",
             "arXiv:2504.16054",

@@ -1,8 +1,8 @@
 """Pixels of one image as a vision tower wants them, with Pillow and numpy only.
 
 An image is decoded: uint8, height x width x 3. Pixels come out as float32, channels first. Resizing is
-Pillow's, on bytes, as in the slow image processors of transformers; the torchvision ("fast") processors
-resize floats and differ by up to a level or two.
+Pillow's, on bytes, as in the Pillow backend of transformers' image processors. Their torchvision backend
+differs by a level where it shrinks an image of noise, by tens of levels where it enlarges one.
 
 Sources: transformers@5.23.0 `image_transforms.py`, `image_processing_backends.py:PilBackend`,
 `models/{siglip,clip}/image_processing_pil_*.py`; TRI-ML/prismatic-vlms@4fcd061

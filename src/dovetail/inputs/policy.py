@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 from dovetail.errors import UsageError
 from dovetail.inputs.arguments import refuse_arguments
-from dovetail.inputs.images import decoded, pi0_pixels
+from dovetail.inputs.images import Pixels, decoded, pi0_pixels
 from dovetail.inputs.language import Arrays
+from dovetail.inputs.processor import ImageProcessor
 from dovetail.inputs.square import Square
 from dovetail.inputs.values import Values, fill
 
@@ -32,6 +33,7 @@ class PolicyInputs:
         self.family = values.family.id
         self.vocab = values.integer("vlm.vocab")
         self.square = fill(Square, values, "vision")
+        self.processor = fill(ImageProcessor, values)
         self.prompt = values.family.prompt
         self.d_action = values.integer("heads.d_action")
         self.is_state_text = "{state}" in self.prompt.frame
@@ -107,7 +109,6 @@ class PolicyInputs:
             pixels = np.asarray(images)
             if pixels.ndim == 5 and pixels.dtype.kind == "f" and pixels.shape[2] == 3:
                 return pixels
-        size = (self.square.pixels, self.square.pixels)
         rows = {len(camera) for camera in images}
         if not rows:
             raise UsageError(
@@ -122,13 +123,19 @@ class PolicyInputs:
         return np.stack(
             [
                 np.stack(
-                    [
-                        pi0_pixels(decoded(image, f"camera {i}, row {j}"), size)
-                        for j, image in enumerate(camera)
-                    ]
+                    [self._square(decoded(image, f"camera {i}, row {j}")) for j, image in enumerate(camera)]
                 )
                 for i, camera in enumerate(images)
             ]
+        )
+
+    def _square(self, image: np.ndarray) -> Pixels:
+        """An image as the tower sees it: as openpi and lerobot do it, or as a file of transformers says."""
+        edge = self.square.pixels
+        return (
+            self.processor.fitted(image, edge)
+            if self.processor.is_fitted
+            else pi0_pixels(image, (edge, edge))
         )
 
     def _state(self, state: Any, rows: int) -> Float[np.ndarray, "b width"]:

@@ -84,6 +84,28 @@ class ImageProcessor:
             known = ", ".join(f"{one.value} {one.name.lower()}" for one in Pillow.Resampling)
             raise UsageError(f"images cannot be resized by `resample` {self.resample}", hint=known) from None
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether images are made as large as fits, as transformers' processor of pi0 does."""
+        return isinstance(self.size, Mapping) and self.size.get("max_height") is not None
+
+    def fitted(self, image: np.ndarray, edge: int) -> Pixels:
+        """The image as large as fits, in the upper left corner of a square; the rest is zeros, a grey.
+
+        Raises:
+            UsageError: the image is not decoded, or the processor makes squares of another size.
+        """
+        whole = decoded(image)
+        if {self.size.get("max_height"), self.size.get("max_width")} != {edge}:
+            raise UsageError(
+                f"the image processor's `size` is {dict(self.size)}, the tower was made for {edge} pixels",
+                hint=f'--set \'size={{"max_height": {edge}, "max_width": {edge}}}\' makes the images fit',
+            )
+        scale = min(edge / whole.shape[0], edge / whole.shape[1])
+        size = int(whole.shape[0] * scale), int(whole.shape[1] * scale)
+        pixels = normalize(resize(whole, size, filter=self.filter), self.normalization)
+        return np.pad(pixels, ((0, 0), (0, edge - size[0]), (0, edge - size[1])))
+
     def _unfit(self, image: Image, size: tuple[int, int]) -> UsageError:
         return UsageError(
             "the image processor gives an image of a size that the tower does not take",
