@@ -49,16 +49,19 @@ class Container(NamedTuple):
     """The file that a layout is written to: `kind` is `safetensors` or `torch`.
 
     `wrapper` goes before every name: the levels of a nested torch file, or a prefix. `has_litgpt_config`
-    says that the layout's readers want a `model_config.yaml`.
+    says that the layout's readers want a `model_config.yaml`, `is_one_file` that they open one file
+    whatever its size, and no shards.
     """
 
     kind: str = "safetensors"
     file: str = "model.safetensors"
     wrapper: str = ""
     has_litgpt_config: bool = False
+    is_one_file: bool = False
 
 
 SAFETENSORS = Container()
+ONE_FILE = Container(is_one_file=True)
 LITGPT = Container("torch", "lit_model.pth", has_litgpt_config=True)
 LIGHTNING = Container("torch", "last.ckpt", "state_dict/model.")
 
@@ -71,7 +74,8 @@ class Layout(NamedTuple):
     the family needs them; roles without a mount do not exist in this layout.
     `stores_ties` means that this layout has a tensor of its own for a tied head. `dialect` is how its
     config.json speaks, if not as transformers has it. `readers` are the programs that open it, each with
-    its versions (`transformers>=4.45,<6`). `implies` are settings of the family that
+    its versions (`transformers>=4.45,<6`), `doubled_for` those that want a tensor once more under each of
+    its further names (`also`). `implies` are settings of the family that
     only the tool has that writes the layout.
     """
 
@@ -85,6 +89,15 @@ class Layout(NamedTuple):
     dialect: Dialect | None = None
     readers: tuple[str, ...] = ()
     implies: Mapping[str, Any] = _NONE
+    doubled_for: tuple[str, ...] = ()
+
+    @property
+    def second_names(self) -> dict[str, str]:
+        """The further names of tensors that have a name of their own, by that name."""
+        every = [mount for mounts in self.mounts.values() for mount in mounts]
+        return {
+            dict(one.moved)[leaf]: name for one in every for leaf, name in one.also if leaf in dict(one.moved)
+        }
 
     def mount(self, role: str, part: Part, roles: Collection[str]) -> Mount:
         """Where a part goes in a model with these roles.
@@ -116,6 +129,7 @@ def layout(
     dialect: Dialect | None = None,
     readers: tuple[str, ...] = (),
     implies: Mapping[str, Any] = _NONE,
+    doubled_for: tuple[str, ...] = (),
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -125,7 +139,9 @@ def layout(
         return (mount,) if isinstance(mount, Mount) else mount
 
     placed = {role: one(mount) for role, mount in mounts.items()}
-    return Layout(id, placed, writable, note, optional, stores_ties, container, dialect, readers, implies)
+    return Layout(
+        id, placed, writable, note, optional, stores_ties, container, dialect, readers, implies, doubled_for
+    )
 
 
 class ConfigKeys(NamedTuple):

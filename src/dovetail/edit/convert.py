@@ -20,7 +20,7 @@ from dovetail.edit.conversion import (
     words_of,
 )
 from dovetail.edit.plan import Dropped, Lossy, Output, Plan
-from dovetail.edit.reading import Reading, check_reading, reading
+from dovetail.edit.reading import Reading, check_reading, doubled, reading
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import UsageError
@@ -122,7 +122,7 @@ def conversion_plan(source: Checkpoint, asked: Conversion = _NO_CHANGES) -> Plan
         leaves = padded(leaves, vocab)
     leaves, lossy = cast_leaves(leaves, asked.dtypes, allow=asked.allow)
     files = output_files(
-        lay_out(leaves, target(source, layout)),
+        doubled(lay_out(leaves, target(source, layout)), chosen),
         layout.container,
         format=format_of(asked.format),
         max_shard_size=asked.max_shard_size,

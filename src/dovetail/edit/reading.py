@@ -1,6 +1,6 @@
 """`--for READER`: which layout of a family a program reads, and whether it can build the model at all."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from dovetail.declare.reader import Asked, Reader, Version, is_read_by, name_of,
 from dovetail.edit.beside.config_files import CONFIG, planned
 from dovetail.errors import UsageError, listed
 from dovetail.families.readers import READERS
+from dovetail.weights.lay_out import OutputTensor
 
 
 class Reading(NamedTuple):
@@ -86,6 +87,15 @@ def check_reading(source: Checkpoint, chosen: Reading, without: Collection[str])
             f"{title} cannot build this model: {why}",
             hint=f"--to {chosen.layout.id} writes it all the same, for dovetail",
         )
+
+
+def doubled(tensors: Sequence[OutputTensor], chosen: Reading | None) -> list[OutputTensor]:
+    """The same and, for a reader that looks for all names of a tensor, a copy under each further name."""
+    asked = Asked(chosen.reader.name, chosen.version) if chosen else None
+    if chosen is None or not any(is_read_by(one, asked) for one in chosen.layout.doubled_for if asked):
+        return list(tensors)
+    second = chosen.layout.second_names
+    return [*tensors, *(one._replace(name=second[one.name]) for one in tensors if one.name in second)]
 
 
 def _reads(layout: Layout, asked: Asked) -> bool:

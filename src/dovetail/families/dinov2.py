@@ -13,7 +13,7 @@ transformers@5.23.0 `modeling_{dinov2,dinov2_with_registers}.py`; openvla@HEAD
 import math
 
 from dovetail.declare.blueprint import Blueprint
-from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.family import ONE_FILE, ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families import timm
 from dovetail.families.siglip import BLOCKS, IMAGE_SIZE, IMAGENET_PIXELS, TIMM_BLOCKS, image_settings
@@ -184,6 +184,7 @@ FAMILY = Family(
             "timm",
             {"vision": Mount("", "timm")},
             note="qkv concatenated, LayerScale as `gamma`",
+            container=ONE_FILE,
             dialect=timm.DINOV2,
             readers=("timm>=1.0,<2",),
         ),

@@ -10,7 +10,17 @@ Sources: openpi@15a9616 `models_pytorch/{pi0_pytorch,gemma_pytorch}.py`, `models
 `modeling_pi0.py`, `conversion_mapping.py`, saved and read back; arXiv:2410.24164, arXiv:2504.16054.
 """
 
-from dovetail.declare.family import ConfigKeys, Family, Layout, Mount, Pipeline, Placed, layout, scoped
+from dovetail.declare.family import (
+    ONE_FILE,
+    ConfigKeys,
+    Family,
+    Layout,
+    Mount,
+    Pipeline,
+    Placed,
+    layout,
+    scoped,
+)
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.declare.prompt import Prompt
 from dovetail.families.decoder import GEMMA, GEMMA_ADA_EXPERT, GEMMA_EXPERT, GEMMA_EXPERT_SIZES, GEMMA_SIZES
@@ -159,6 +169,7 @@ _OPENPI = layout(
     _openpi(""),
     note="openpi's converter and the hub; the token table is `lm_head`",
     dialect=OPENPI,
+    container=ONE_FILE,
     readers=("openpi",),
 )
 _LEROBOT = layout(
@@ -166,13 +177,16 @@ _LEROBOT = layout(
     _openpi("model."),
     note="lerobot 0.4 and later",
     dialect=LEROBOT,
-    readers=("lerobot>=0.4,<0.5",),
+    container=ONE_FILE,
+    readers=("lerobot>=0.4,<0.6",),
+    doubled_for=("lerobot<0.5",),
 )
 _LEROBOT_OLD = layout(
     "lerobot-0.3",
     _old_lerobot(),
     note="lerobot 0.1-0.3, with normalisation buffers",
     dialect=LEROBOT,
+    container=ONE_FILE,
 )
 
 PI0_LAYOUTS: tuple[Layout, ...] = (

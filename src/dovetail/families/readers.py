@@ -8,7 +8,7 @@ READERS = (
     Reader("transformers", "transformers, from_pretrained", ("4.57.6", "5.23.0"), _BOTH),
     Reader("vllm", "vLLM", ("0.32.0",)),
     Reader("litgpt", "LitGPT", ("0.5.13",), ("torch",)),
-    Reader("lerobot", "lerobot, PI0Policy.from_pretrained", ("0.4.4",)),
+    Reader("lerobot", "lerobot, PI0Policy.from_pretrained", ("0.4.4", "0.5.1")),
     Reader("timm", "timm, create_model('local-dir:...')", ("1.0.31",)),
     Reader("openpi", "openpi, the PyTorch models"),
     Reader("llava", "LLaVA and LLaVA-NeXT, load_pretrained_model", (), _BOTH),

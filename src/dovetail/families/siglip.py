@@ -11,7 +11,7 @@ arXiv:2303.15343, arXiv:2502.14786.
 """
 
 from dovetail.declare.blueprint import Blueprint
-from dovetail.declare.family import ConfigKeys, Family, Mount, Pipeline, layout, scoped
+from dovetail.declare.family import ONE_FILE, ConfigKeys, Family, Mount, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families import timm
 from dovetail.families.history import NEW_READERS
@@ -299,6 +299,7 @@ FAMILY = Family(
             "timm",
             {"vision": Mount("", "timm")},
             note="qkv concatenated; with or without attn_pool",
+            container=ONE_FILE,
             dialect=timm.SIGLIP,
             readers=("timm>=1.0,<2",),
         ),

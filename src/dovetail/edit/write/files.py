@@ -1,7 +1,7 @@
 """The files of a checkpoint to be written: which tensors go into which, and how one is written.
 
-A safetensors checkpoint is one file or shards with an index; a torch checkpoint is one file whatever its
-size, because a storage that two names share must lie in one file.
+A safetensors checkpoint is one file, or shards with an index where its tools open them; a torch checkpoint
+is one file whatever its size, because a storage that two names share must lie in one file.
 """
 
 import json
@@ -52,7 +52,8 @@ def output_files(
 ) -> tuple[OutputFile, ...]:
     """The files for these tensors, whose names get the container's wrapper here.
 
-    `format` (`safetensors` or `torch`) overrides what the layout's tools expect.
+    `format` (`safetensors` or `torch`) overrides what the layout's tools expect. One whose tools open one
+    file only has no shards, whatever `max_shard_size` says.
     """
     kind = format or container.kind
     named = [_wrapped(one, container.wrapper) for one in tensors] if container.wrapper else [*tensors]
@@ -60,7 +61,8 @@ def output_files(
         name = container.file if container.kind == "torch" else TORCH_FILE
         return (OutputFile(name, kind, tuple(named), values or {}),)
     named.sort(key=lambda one: -BITS[one.dtype])  # wider first, so that every tensor is aligned
-    runs = in_shards([one.size for one in named], max_shard_size)
+    most = sum(one.size for one in named) if container.is_one_file else max_shard_size
+    runs = in_shards([one.size for one in named], most)
     shards = [tuple(named[run.start : run.stop]) for run in runs]
     if len(shards) == 1:
         return (OutputFile("model.safetensors", kind, shards[0]),)
