@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow check format bench clean
+.PHONY: setup demo test test-slow test-engine check format bench clean
 
 setup: $(READY)
 
@@ -23,6 +23,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m "slow and not gpu and not engine"
+
+# what is written for a reader, read by it: builds an environment for each below .engines (6 GB) by itself
+test-engine: $(READY)
+	scripts/engines "$(PYTHON)" .engines
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m engine tests/engines
 
 check: $(READY)
 	scripts/check "$(BIN)"

@@ -69,8 +69,8 @@ def section(one: dict[str, Any]) -> str:
     lines += [
         f"- sources: {', '.join(one['sources'])}",
         "",
-        "| layout | access | what it is |",
-        "|---|---|---|",
+        "| layout | access | `--for` | what it is |",
+        "|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(row, one["layouts"]), ""])
 
@@ -90,7 +90,7 @@ def row(layout: dict[str, Any]) -> str:
     access = "read, write" if layout["writable"] else "read only"
     same = f" (same names and shapes as {code(layout['same_as'])})" if layout["same_as"] else ""
     note = layout["note"].replace("|", "\\|")
-    return f"| `{layout['id']}` | {access} | {note}{same} |"
+    return f"| `{layout['id']}` | {access} | {code(layout['readers'])} | {note}{same} |"
 
 
 if __name__ == "__main__":

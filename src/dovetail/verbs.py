@@ -112,14 +112,20 @@ def _with_values(checkpoint: Checkpoint, progress: Callable[[int, int], None] | 
 
 
 def families() -> list[dict[str, Any]]:
-    """What is known: `{family, title, parts, layouts: [{id, writable, note, same_as}], sizes}` each."""
+    """What is known: `{family, title, parts, layouts: [{id, writable, note, readers, same_as}], sizes}`."""
     return [
         {
             "family": one.id,
             "title": one.title,
             "parts": {role: [part.id for part in kinds] for role, kinds in one.parts.items()},
             "layouts": [
-                {"id": layout.id, "writable": layout.is_writable, "note": layout.note, "same_as": same}
+                {
+                    "id": layout.id,
+                    "writable": layout.is_writable,
+                    "note": layout.note,
+                    "readers": list(layout.readers),
+                    "same_as": same,
+                }
                 for layout, same in zip(one.layouts, same_layouts(one), strict=True)
             ],
             "sizes": list(one.sizes),

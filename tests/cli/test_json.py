@@ -146,7 +146,7 @@ def test_families_are_a_list_with_their_layouts() -> None:
     assert (answer.code, answer.err) == (0, "")
     assert keys(families) == {("family", "title", "parts", "layouts", "sizes", "variants", "sources")}
     assert keys(layout for one in families for layout in one["layouts"]) == {
-        ("id", "writable", "note", "same_as")
+        ("id", "writable", "note", "readers", "same_as")
     }
     qwen = next(one for one in families if one["family"] == "qwen2_vl")
     assert list(qwen["parts"]) == ["vision", "merger", "text", "head"]

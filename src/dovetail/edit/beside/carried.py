@@ -51,7 +51,7 @@ def side_files(
     for name in texts:
         if wrong := [one for one in source.corrections if one.found.document == name]:
             texts[name] = corrected(texts[name], wrong)
-    texts |= config_texts(source, layout, texts, leaves, vocab)
+    texts |= config_texts(source, layout, texts, leaves, vocab, is_named=chosen is not None)
     if chosen is not None and chosen.reader.name == "transformers" and (chosen.version or ()) < (5,):
         texts = for_transformers_4(texts)
     return texts

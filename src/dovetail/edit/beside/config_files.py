@@ -35,8 +35,12 @@ def config_texts(
     there: Mapping[str, bytes],
     leaves: Sequence[Leaf],
     vocab: Vocab | None = None,
+    *,
+    is_named: bool = False,
 ) -> dict[str, bytes]:
     """The config files that go beside the weights; `there` are the files beside the source.
+
+    For a reader that `is_named` a config says all that any version of it looks for.
 
     Raises:
         UsageError: a config has to say a size that nothing shows, or a reader computes something else.
@@ -45,7 +49,7 @@ def config_texts(
     changes = _changes(source, leaves, vocab)
     texts: dict[str, bytes] = {}
     if not _is_made(source, layout, there):
-        texts[CONFIG] = _carried(source, layout, there[CONFIG], changes)
+        texts[CONFIG] = _carried(source, layout, there[CONFIG], changes, is_named=is_named)
     elif source.family.config.model_types or layout.dialect is not None:
         plan = planned(source, values, CONFIG, leaves)
         texts[CONFIG] = _dumped(_written(source, layout, plan, changes))
@@ -131,14 +135,16 @@ def _is_made(source: Checkpoint, layout: Layout, there: Mapping[str, bytes]) -> 
     return any(dialect.is_spoken(config) for dialect in others)
 
 
-def _carried(source: Checkpoint, layout: Layout, text: bytes, changes: Mapping[str, Any]) -> bytes:
+def _carried(
+    source: Checkpoint, layout: Layout, text: bytes, changes: Mapping[str, Any], *, is_named: bool
+) -> bytes:
     """The config that is there, with what the weights or the user say otherwise."""
     text = adapted(text, changes)
     config = before = _parsed(text)
     if not config:
         return text
     if layout.dialect is None and not layout.container.has_litgpt_config:
-        config = with_old_spelling(config)
+        config = with_both_spellings(config) if is_named else with_old_spelling(config)
         if _TIED in changes:
             config = with_tie_flags(config, changes[_TIED])
     if said := _said_by_user(source):
