@@ -10,7 +10,7 @@ from dovetail.cli import VERBS
 from dovetail.families import built_in
 
 FAMILIES = ", ".join(family.id for family in built_in())
-LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fork"
+LAYOUTS = "hf, hf-4.52, hf-5.5.4, hf-base, hf-5.5.3-bug, litgpt, litgpt-legacy, litgpt-fork"
 DTYPES = "bfloat16, float16, float32, float64"
 # the words after `dovetail`, the exit code, the message
 WRONG: dict[str, tuple[str, int, str]] = {
