@@ -16,6 +16,8 @@ from dovetail.store.remote.http import HttpFolder
 from files import MODELS, header_of, plan_of, write_listing
 from hubserver import hub_server
 from inputs.golden_images import noise
+from parity import assert_near, randomise
+from tiny_models import TEXT, TOWER, VISION
 
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -187,3 +189,38 @@ def test_another_size_may_be_asked_for(tmp_path: Path) -> None:
         size={"shortest_edge": 60}, crop_size={"height": 60, "width": 60}, **COLOURS
     )([IMAGES[0]], return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(pixels(inputs, IMAGES[0]), expected)
+
+
+def tower(kind: str) -> tuple[Any, Any, dict[str, Any]]:
+    """A model of transformers, its image processor, and what the model is given beside pixels."""
+    plain = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "patch_size": 14}
+    if kind == "dinov2":  # made for 70 pixels, shown 28: positions are interpolated
+        cut = {"size": {"shortest_edge": 40}, "crop_size": {"height": 28, "width": 28}}
+        config = transformers.Dinov2Config(**plain, mlp_ratio=2, image_size=70)
+        return transformers.Dinov2Model(config), transformers.BitImageProcessorPil(**cut, **COLOURS), {}
+    squeezed = transformers.SiglipImageProcessorPil(size={"height": 28, "width": 28}, resample=2)
+    if kind == "siglip":
+        return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION)), squeezed, {}
+    config = transformers.LlavaConfig(
+        text_config={**TEXT, "model_type": "llama"},
+        vision_config={**TOWER},
+        image_token_id=90,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
+    ids = torch.tensor([[5, 90, 90, 90, 90, 7]])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return transformers.LlavaForConditionalGeneration(config), squeezed, given
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "siglip", "llava"])
+def test_a_model_of_transformers_sees_the_same(kind: str, tmp_path: Path) -> None:
+    model, images, given = tower(kind)
+    randomise(model).save_pretrained(tmp_path)
+    images.save_pretrained(tmp_path)
+    one: Any = dovetail.load(tmp_path, dtype="float32")
+    with torch.no_grad():
+        output = model(**given, **images([IMAGES[0]], return_tensors="pt"))
+        found = one(**(one.prepare([[5, 90, 7]], [[IMAGES[0]]]) if given else one.prepare([IMAGES[0]])))
+    expected = output.logits if given else output.last_hidden_state[:, -found.shape[1] :]
+    assert_near(found, expected)

@@ -1,6 +1,8 @@
 """`dovetail act CKPT --camera NAME=FILE … --instruction TEXT --state NUMBERS`."""
 
 import argparse
+import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.inspect import CHECKPOINT
@@ -8,6 +10,8 @@ from dovetail.cli.writing import add_reading_options, assignments
 
 if TYPE_CHECKING:
     from dovetail.run.act import Chunk
+
+_MAX_NUMBERS = 64 << 20  # bytes of a file of state or noise
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -112,17 +116,24 @@ def numbers(text: str) -> Any:
     Raises:
         UsageError: it is neither.
     """
+    from io import BytesIO
+
     import numpy as np
 
-    from dovetail.errors import UsageError
+    from dovetail.errors import DovetailError, UsageError
+    from dovetail.store.folder import whole
+    from dovetail.store.source import LocalSource
 
+    if text.endswith(".npy") and not os.path.exists(text):
+        raise UsageError(f"there is no file `{text}`", hint="give the path of a .npy file")
     try:
-        if text.endswith(".npy"):
-            return np.asarray(np.load(text, allow_pickle=False), dtype=np.float64)
-        return np.array([float(word) for word in text.replace(",", " ").split()])
-    except FileNotFoundError:
-        raise UsageError(f"there is no file `{text}`", hint="give the path of a .npy file") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"`{text}` holds no numbers: {error}", hint="a .npy file of numbers, or 0.1,0.2,…"
-        ) from None
+        if not text.endswith(".npy"):
+            return np.array([float(word) for word in text.replace(",", " ").split()])
+        with closing(LocalSource(text)) as source:
+            array = np.load(BytesIO(whole(source, _MAX_NUMBERS)), allow_pickle=False)
+        return np.asarray(array, dtype=np.float64)
+    except DovetailError as error:  # no ordinary file, or one that is too long
+        why = error.message
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError) as error:
+        why = str(error) or type(error).__name__
+    raise UsageError(f"`{text}` holds no numbers: {why}", hint="a .npy file of numbers, or 0.1,0.2,…")
