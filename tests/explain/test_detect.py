@@ -123,7 +123,9 @@ def test_a_part_that_is_missing_shows_where_sizes_meet(tmp_path: Path) -> None:
     lost = {name: value for name, value in header.items() if "siglip_featurizer" not in name}
     report = dovetail.inspect(write_listing(tmp_path / "x.json", lost))
     assert [f.message for f in report.findings if f.severity == "error"] == [
-        "sizes do not meet: projector.d_in = vision.d_vision + fused.d_vision, but projector.d_in = 124, vision.d_vision = 58"
+        "sizes do not meet: projector.d_in = vision.d_vision + fused.d_vision, but projector.d_in = 124 "
+        "(`projector/projector.0.weight` and 2 more), vision.d_vision = 58 "
+        "(`vision_backbone/dino_featurizer.patch_embed.proj.weight` and 19 more)"
     ]
 
 

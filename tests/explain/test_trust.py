@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 import dovetail
@@ -161,6 +162,24 @@ def test_validate_and_stamp_see_the_same(tmp_path: Path) -> None:
     assert (theirs["resampler_config"]["num_layers"], theirs["resampler_config"]["depth"]) == (2, 2)
     assert "set_aside" not in json.loads((folder / "dovetail.json").read_text())
     assert dovetail.validate(folder, values=True).is_whole
+
+
+def test_what_a_torch_file_itself_says_wrong_is_set_aside(tmp_path: Path) -> None:
+    """Lightning's hyper-parameters are inside the weights file: nobody rewrites them, every verb knows."""
+    folder = tmp_path / "it"
+    dovetail.make("panovlm", folder, set=SYSTEM_4, layout="legacy", dtype="float32")
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    hyper = {"resampler_hidden_dim": 1536, "resampler_type": "mlp", "resampler_expand": 2.0}
+    torch.save({**content, "hyper_parameters": hyper}, folder / "last.ckpt")
+    assert len(errors(dovetail.validate(folder))) == 3
+    done = dovetail.stamp(folder, trust="weights")
+    assert len(done.notes) == 3
+    assert all(one.startswith("set aside: hyper_parameters in the checkpoint: ") for one in done.notes)
+    assert len(overruled(dovetail.validate(folder))) == 3
+    dovetail.convert(folder, tmp_path / "out")
+    assert torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)["hyper_parameters"] == hyper
+    report = dovetail.validate(tmp_path / "out")
+    assert (report.is_whole, len(overruled(report))) == (True, 3)
 
 
 # -- certificate against config

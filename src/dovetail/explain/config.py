@@ -352,10 +352,13 @@ class _PartConfig:
     def check_kind(self, kinds: Iterable[Part]) -> None:
         """Of several kinds of a part, the tensors are of the one that certificate and config name."""
         mine, kinds = self.part, tuple(kinds)
-        named, place = self.documents.named_kinds(kinds, self.roots)
         told = self.documents.kind(self.role)
         is_told = told is not None and told.side == "set" and told.value == mine.id
-        said = [place] if place and not any(part.id == mine.id for part in named) else []
+        said = [
+            found
+            for found, named in self.documents.named_kinds(kinds, self.roots)
+            if not any(part.id == mine.id for part in named)
+        ]
         if told and told.value != mine.id and any(part.id == told.value for part in kinds):
             said.append(told)
         for found in said:

@@ -88,9 +88,9 @@ def _of_setting(
 def _of_kind(
     kinds: tuple[Part, ...], part: Part, roots: tuple[str, ...], documents: Documents
 ) -> Iterator[Correction]:
-    named, found = documents.named_kinds(kinds, roots)
-    if found is not None and part.facts.named_by and not any(one.id == part.id for one in named):
-        yield Correction(found, part.facts.named_by[-1])
+    for found, named in documents.named_kinds(kinds, roots):
+        if part.facts.named_by and not any(one.id == part.id for one in named):
+            yield Correction(found, part.facts.named_by[-1])
 
 
 def model_type_of(family: Family, said: str, variant: str | None) -> str:

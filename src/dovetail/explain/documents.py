@@ -208,18 +208,21 @@ class Documents(NamedTuple):
         where = self.stamp.name if self.stamp else STAMP
         return None if value is None else Found(_brief(value), where, f"config.{name}")
 
+    def first_named(self, parts: Iterable[Part], roots: tuple[str, ...]) -> tuple[Part, ...]:
+        """Of several kinds of a part those that the first statement about it names."""
+        return next((named for _, named in self.named_kinds(parts, roots)), ())
+
     def named_kinds(
         self, parts: Iterable[Part], roots: tuple[str, ...]
-    ) -> tuple[tuple[Part, ...], Found | None]:
-        """Of several kinds of a part those that a config names, and where."""
-        found: list[tuple[int, Part, Found]] = []
-        for part in parts:
-            *keys, ending = part.facts.named_by or ("",)
-            said = self.find(keys, roots) if keys else None
-            if said is not None and str(said.value).endswith(ending):
-                found.append((len(ending), part, said))
-        longest = max((length for length, _, _ in found), default=0)  # `fused-gelu-mlp` is no `gelu-mlp`
-        return tuple(part for length, part, _ in found if length == longest), found[0][2] if found else None
+    ) -> Iterator[tuple[Found, tuple[Part, ...]]]:
+        """Each statement of a config that names kinds of a part, and which of several it names."""
+        named = [part for part in parts if part.facts.named_by]
+        keys = dict.fromkeys(key for part in named for key in part.facts.named_by[:-1])
+        for said in self.find_all(keys, roots):
+            fits = [part for part in named if str(said.value).endswith(part.facts.named_by[-1])]
+            longest = max((len(part.facts.named_by[-1]) for part in fits), default=0)
+            if fits:  # `fused-gelu-mlp` is no `gelu-mlp`
+                yield said, tuple(part for part in fits if len(part.facts.named_by[-1]) == longest)
 
 
 def read_documents(store: Store) -> Documents:

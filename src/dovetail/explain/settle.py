@@ -17,8 +17,9 @@ def as_named(family: Family, documents: Documents) -> Family:
         return family
     kept = {}
     for role, parts in family.parts.items():
-        named, _ = documents.named_kinds(parts, family.config.roots.get(role, ("",)))
-        ids = {documents.kind(role), *(part.id for part in named)}
+        named = documents.first_named(parts, family.config.roots.get(role, ("",)))
+        told = documents.kind(role)
+        ids = {str(told.value) if told else "", *(part.id for part in named)}
         kept[role] = tuple(part for part in parts if not part.facts.only_named or part.id in ids)
     return family.with_parts(kept)
 
@@ -44,7 +45,7 @@ def with_settled_kinds(detection: Detection, entries: Mapping[str, Entry], docum
         roots = one.family.config.roots.get(role, ("",))
         said = documents.kind(role)
         stamped = [part for part in fitting if said and part.id == said.value]
-        named = stamped or documents.named_kinds(fitting, roots)[0]
+        named = stamped or [*documents.first_named(fitting, roots)]
         chosen = (named or fitting)[0]
         others = tuple(part for part in fitting if part is not chosen)
         roles[role] = as_kind[id(chosen)]._replace(alike=others)

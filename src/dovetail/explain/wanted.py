@@ -105,7 +105,7 @@ def _kind(
     if said := documents.given.get(role):
         return family.kind(role, str(said))
     roots = family.config.roots.get(role, ("",))
-    named, _ = documents.named_kinds(family.parts[role], roots)
+    named = documents.first_named(family.parts[role], roots)
     fitting = [part for part in named if _agrees(part, documents, roots)]
     return (fitting or named or family.parts[role])[0]
 
