@@ -362,14 +362,6 @@ NOT_CHECKPOINTS = {
         "this is a web page, not a checkpoint\n  file    FILE\n  begins  <!DOCTYPE html>\n\n"
         "hint: the server sent an error or log-in page; download again with a token or the raw link",
     ),
-    "GGUF": (
-        b"GGUF\x03" + bytes(64),
-        "this is a GGUF file\n  file  FILE\n\nhint: dovetail reads what GGUF files are made from",
-    ),
-    "HDF5": (
-        b"\x89HDF\r\n\x1a\n" + bytes(64),
-        "this is an HDF5 (Keras) file\n  file  FILE\n\nhint: save it as safetensors first",
-    ),
     "gzip": (b"\x1f\x8b" + bytes(64), "this file is compressed\n  file  FILE\n\nhint: unpack it first"),
     "text": (
         b"hello, this is text",

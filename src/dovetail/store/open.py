@@ -8,6 +8,8 @@ from typing import Any
 from dovetail.errors import FormatError, MissingError, UsageError, listed, nearest
 from dovetail.report import Finding, counted
 from dovetail.store.folder import Folder, LocalFolder, Within, check_name
+from dovetail.store.foreign import folder_refusal, is_foreign_weight
+from dovetail.store.hub_place import meant
 from dovetail.store.index import compare_with_index, parse_json
 from dovetail.store.listing import read_listing, read_weight_map
 from dovetail.store.safetensors.read import read_safetensors
@@ -45,6 +47,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Store:
 
 
 def _open(text: str) -> Store:
+    text = meant(text)
     if text.startswith(_REMOTE):
         folder, name = located(text)
         shown = shown_path(text)
@@ -80,6 +83,7 @@ def located(text: str) -> tuple[Folder, str]:
         RemoteError: the hub cannot be reached or refuses.
         UsageError: an address is not one.
     """
+    text = meant(text)
     if text.startswith("hf://"):
         from dovetail.store.remote.hub import open_hub
 
@@ -149,10 +153,16 @@ def open_folder(folder: Folder, path: str) -> Store:
     """Opens the one model in a folder: index first, then a single file, then numbered shards.
 
     Raises:
+        FormatError: the weights are in a format that dovetail does not read; the message says which.
         MissingError: there are no weights.
         UsageError: there are several models.
     """
-    files = [name for name in folder.files() if not _NOT_WEIGHTS.fullmatch(name.rsplit("/", 1)[-1])]
+    names = folder.files()
+    files = [
+        name
+        for name in names
+        if not _NOT_WEIGHTS.fullmatch(name.rsplit("/", 1)[-1]) and not is_foreign_weight(name)
+    ]
     here = [name for name in files if "/" not in name]
     for suffix in (".safetensors.index.json", ".bin.index.json", ".index.json"):
         if indexes := [name for name in here if name.endswith(suffix)]:
@@ -166,6 +176,8 @@ def open_folder(folder: Folder, path: str) -> Store:
             return _open_nodes(folder, nested, path)
         preferred = [name for name in nested if name == "checkpoints/latest-checkpoint.pt"]
         return _open_weights(folder, preferred or nested, path)
+    if refusal := folder_refusal(names, path):
+        raise refusal
     raise MissingError(
         "there are no weights in this folder",
         folder=path,

@@ -1,6 +1,7 @@
 """What kind of file this is, by its first bytes, and a clear word for what no checkpoint is."""
 
 from dovetail.errors import FormatError
+from dovetail.store.foreign import file_refusal
 from dovetail.store.source import ByteSource
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -25,6 +26,8 @@ def sniff(source: ByteSource) -> str:
         head[4:9] == b"\0\0\0\0{"
     ):  # first: a header of 640 bytes begins as a pickle does, one of 35,615 as gzip
         return "safetensors"
+    if refusal := file_refusal(head, source.name):
+        raise refusal
     if head.startswith(_ZIP) or head.startswith(_PICKLE) or head[257:262] == b"ustar":
         return "torch"
     if head.startswith(_LFS):
@@ -36,14 +39,6 @@ def sniff(source: ByteSource) -> str:
             file=source.name,
             begins=_first_line(text),
             hint="the server sent an error or log-in page; download again with a token or the raw link",
-        )
-    if head.startswith(b"GGUF"):
-        raise FormatError(
-            "this is a GGUF file", file=source.name, hint="dovetail reads what GGUF files are made from"
-        )
-    if head.startswith(b"\x89HDF\r\n"):
-        raise FormatError(
-            "this is an HDF5 (Keras) file", file=source.name, hint="save it as safetensors first"
         )
     if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")):
         raise FormatError("this file is compressed", file=source.name, hint="unpack it first")

@@ -383,10 +383,11 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read_torch(LocalSource(str(tmp_path / "x.pt"), name="x.pt"))
     assert str(caught.value) == (
-        "not a valid torch file: it is a TorchScript program, not saved weights\n"
+        "this is a TorchScript program, which torch.jit reads\n"
         "  file  x.pt\n"
         "\n"
-        "hint: load it with torch.jit.load and save its state_dict() with torch.save"
+        'hint: make it readable: `python -c "from sys import argv; import torch; '
+        "torch.save(torch.jit.load(argv[1], 'cpu').state_dict(), argv[2])\" x.pt OUT.pth`"
     )
 
 

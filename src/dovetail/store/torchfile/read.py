@@ -84,9 +84,6 @@ def _check_kind(source: ByteSource) -> None:
 def _read_small(archive: Archive) -> tuple[int, bytes]:
     """The alignment and the pickle, after a look at what kind of archive it is."""
     source, members = archive.source, archive.members
-    if "constants.pkl" in members or any(name.startswith("code/") for name in members):
-        hint = "load it with torch.jit.load and save its state_dict() with torch.save"
-        raise broken(source, "it is a TorchScript program, not saved weights", hint=hint)
     if not members:
         raise broken(source, "it is an empty zip file", hint="the file was not written completely")
     if _PICKLE not in members:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from dovetail.errors import FormatError, UnsafeError
+from dovetail.store.foreign import of_zip
 from dovetail.store.source import ByteSource, LocalSource
 from dovetail.store.torchfile.pickle.pickled import shown
 
@@ -90,6 +91,8 @@ def read_archive(source: ByteSource) -> Archive:
     raw = (
         tail[start - first : end - first] if is_held else source.exactly(start, end - start, "zip directory")
     )
+    if foreign := of_zip(raw, count):
+        raise foreign.refusal(source.name)
     members = _parse_directory(source, raw, count)
     return _in_one_folder(source, _with_limits(source, members, start))
 
