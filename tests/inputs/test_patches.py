@@ -101,3 +101,9 @@ def test_an_image_too_long_is_refused() -> None:
         "  found     1 x 201\n\n"
         "hint: crop or pad it first"
     )
+
+
+@pytest.mark.parametrize("bounds", [{"max_pixels": 0}, {"max_pixels": -1}, {"min_pixels": -5}])
+def test_bounds_that_no_image_meets_are_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="no image has so many pixels"):
+        smart_resize(60, 90, **bounds)

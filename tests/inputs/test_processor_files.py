@@ -130,6 +130,9 @@ def test_patches_are_those_of_naflex(tmp_path: Path) -> None:
         ({"do_resize": "no"}, "do_resize cannot be 'no'"),
         ({"image_mean": [0.5, "x", 0.5]}, "image_mean"),
         ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_std": [0.5, 0, 0.5]}, "make NaN or infinity of bytes"),
+        ({"image_mean": [1e308] * 3}, "make NaN or infinity of bytes"),
+        ({"rescale_factor": 1e300}, "make NaN or infinity of bytes"),
     ],
     ids=str,
 )

@@ -239,7 +239,7 @@ def test_a_template_is_found_wherever_it_is(
         (folder / place).write_text(json.dumps({"chat_template": template("qwen2_vl")}))
         (folder / "chat_template.jinja").write_text("the processor's legacy file goes before it")
     else:
-        both = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": template("qwen2_vl")}]
+        both = [{"name": ["odd"], "template": "x"}, {"name": "default", "template": template("qwen2_vl")}]
         said["chat_template"] = both if place == "named" else template("qwen2_vl")
         (folder / "tokenizer_config.json").write_text(json.dumps(said))
     expected = Generator.load(one.folder).tokens_of(PROMPT, [noise(9, 9)])

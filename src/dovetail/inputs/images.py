@@ -144,10 +144,20 @@ def normalize(image: Image, statistics: Normalization) -> Pixels:
     """(value scale - mean) / std, each step rounded to float32 as the image processors do.
 
     A byte has 256 values, so this is a table look-up.
+
+    Raises:
+        UsageError: mean and deviation make no numbers of bytes.
     """
-    scaled = (np.arange(256) * statistics.scale).astype(np.float32)
-    mean, std = np.array(statistics.mean, np.float32), np.array(statistics.std, np.float32)
-    table = (scaled[:, None] - mean) / std
+    with np.errstate(all="ignore"):
+        scaled = (np.arange(256) * statistics.scale).astype(np.float32)
+        mean, std = np.array(statistics.mean, np.float32), np.array(statistics.std, np.float32)
+        table = (scaled[:, None] - mean) / std
+    if not np.isfinite(table).all():
+        raise UsageError(
+            "image_mean, image_std and rescale_factor make NaN or infinity of bytes",
+            found=f"{list(statistics.mean)}, {list(statistics.std)}, {statistics.scale}",
+            hint="--set 'image_std=[0.5, 0.5, 0.5]' says another deviation",
+        )
     return np.stack([table[:, channel][image[:, :, channel]] for channel in range(3)])
 
 

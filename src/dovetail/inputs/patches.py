@@ -36,8 +36,15 @@ def smart_resize(
     (728, 1316)
 
     Raises:
-        UsageError: one edge is more than 200 times the other.
+        UsageError: one edge is more than 200 times the other, or the bounds are none.
     """
+    if not (min_pixels >= 0 < max_pixels):
+        raise UsageError(
+            "no image has so many pixels",
+            expected="0 <= min_pixels, 0 < max_pixels",
+            found=f"min_pixels {min_pixels}, max_pixels {max_pixels}",
+            hint="--set min_pixels=3136 --set max_pixels=1003520 are Qwen2-VL's",
+        )
     if max(height, width) > MAX_RATIO * min(height, width):
         raise UsageError(
             "the image is too long to be cut into patches",

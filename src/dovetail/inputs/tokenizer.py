@@ -222,8 +222,8 @@ def _template(store: SideFiles, config: Mapping[str, Any]) -> str | None:
     for place in places:
         template = place().get("chat_template")
         if isinstance(template, list):
-            named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-            template = named.get("default")
+            named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]
+            template = named[0].get("template") if named else None
         if isinstance(template, str):
             return template
     return None
