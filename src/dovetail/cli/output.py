@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from dovetail.errors import DovetailError
@@ -52,6 +53,23 @@ def without_controls(text: str) -> str:
     'one\n\\x1b]52;c;aGk=\\x07two'
     """
     return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The command as a page shows it: addresses without the secrets that they may hold.
+
+    >>> command_line(["diff", "https://me:secret@host/a?key=1", "--report=my page"])
+    "dovetail diff https://host/a '--report=my page'"
+    """
+    from shlex import quote
+
+    from dovetail.store.open import shown_path
+
+    pieces = ["dovetail"]
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        pieces.append(quote(f"{option}{equals}{shown_path(value)}"))
+    return " ".join(pieces)
 
 
 def prepare_folder(path: str) -> None:

@@ -1,7 +1,6 @@
 """`dovetail verify CKPT --backend NAME`."""
 
 import argparse
-import shlex
 import sys
 from typing import Any
 
@@ -67,7 +66,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints every stage; 1 if one of them is not as the reference has it."""
-    from dovetail.cli.output import StageBar, print_json, say
+    from dovetail.cli.output import StageBar, command_line, print_json, say
     from dovetail.dtypes import dtype_of
     from dovetail.loading.load import load
     from dovetail.parity.backends import backend
@@ -103,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         from dovetail.render.html_verify import write_verification
 
-        command = shlex.join(["dovetail", *sys.argv[1:]])
+        command = command_line(sys.argv[1:])
         say(f"wrote {' and '.join(write_verification(values, options.report, command=command))}")
     if options.json:
         print_json(values)

@@ -1,7 +1,6 @@
 """What the verbs that write have in common: their options, the plan they print, the bar and the end."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -125,13 +124,13 @@ def carry_out(plan: "Plan", options: argparse.Namespace) -> int:
 
 def show_plan(page: "Page", values: Mapping[str, Any], options: argparse.Namespace) -> None:
     """Prints a plan, and writes it as a page if that is asked for."""
-    from dovetail.cli.output import print_json, say
+    from dovetail.cli.output import command_line, print_json, say
     from dovetail.render.terminal import show
 
     if options.report:
         from dovetail.render.html_plan import write_plan
 
-        command = shlex.join(["dovetail", *sys.argv[1:]])
+        command = command_line(sys.argv[1:])
         say(f"wrote {' and '.join(write_plan(page, values, options.report, command=command))}")
     if options.json:
         print_json(values)
