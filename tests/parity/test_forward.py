@@ -98,9 +98,30 @@ def test_a_value_that_nothing_decides_is_a_finding(tmp_path: Path) -> None:
     folder = made("dinov2", tmp_path / "dinov2")
     (folder / "config.json").unlink(missing_ok=True)
     report = dovetail.validate(folder, forward=True)
-    (finding,) = (one for one in report.findings if one.severity == "error")
-    assert finding.code == "forward-failed"
-    assert finding.message.startswith("the model cannot be run: to run dinov2, vision.heads must be known")
+    (finding,) = (one for one in report.findings if one.severity == "warning")
+    assert (finding.code, report.is_whole, report.forward) == ("not-run", True, None)
+    assert finding.message.startswith(
+        "the checkpoint is whole, and dovetail cannot run it: to run dinov2, vision.heads must be known"
+    )
+    assert "a forward run (dovetail cannot run it)" in report.unchecked
+
+
+@pytest.mark.parametrize("what", ["scaling", "features"])
+def test_what_dovetail_cannot_run_is_whole_all_the_same(what: str, tmp_path: Path) -> None:
+    """And the command, which did not do what it was asked, ends with 1."""
+    family = {"scaling": "qwen2", "features": "llava_onevision"}[what]
+    folder = made(family, tmp_path / "it")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"scaling": {"rope_scaling": {"rope_type": "yarn", "factor": 2}}}.get(
+        what, {"vision_feature_select_strategy": "default"}
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    answer = command("validate", "it", "--forward", "--json", cwd=tmp_path)
+    report = json.loads(answer.out)
+    assert (answer.code, report["whole"]) == (1, True)
+    message = next(one["message"] for one in report["findings"] if one["code"] == "not-run")
+    assert message.startswith("the checkpoint is whole, and dovetail cannot run it: ")
+    assert command("validate", "it", cwd=tmp_path).code == 0
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -58,4 +58,5 @@ def run(options: argparse.Namespace) -> int:
         from dovetail.render.terminal import show
 
         show(validate_page(report))
-    return 0 if report.is_whole else 1
+    was_run = not options.forward or report.forward is not None
+    return 0 if report.is_whole and was_run else 1

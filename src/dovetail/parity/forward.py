@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dovetail.checkpoint import Checkpoint
-from dovetail.errors import DovetailError
+from dovetail.errors import DovetailError, UsageError
 from dovetail.loading.load import load_opened
 from dovetail.models.policies.policy import Policy
 from dovetail.models.taps import Step, attached
@@ -77,6 +77,16 @@ def with_forward(report: Report, checkpoint: Checkpoint) -> Report:
     begin = perf_counter()
     try:
         stages = forward(load_opened(checkpoint))
+    except UsageError as error:
+        unchecked = (*report.unchecked, "a forward run (dovetail cannot run it)")
+        return report.replace(unchecked=unchecked).with_findings(
+            Finding(
+                code="not-run",
+                severity="warning",
+                message=f"the checkpoint is whole, and dovetail cannot run it: {error.message}",
+                hint=error.hint,
+            )
+        )
     except DovetailError as error:
         return report.with_findings(
             Finding(
