@@ -62,6 +62,7 @@ def scoped(role: str, sizes: Mapping[str, int | str]) -> dict[str, int | str]:
     return {f"{role}.{name}": size for name, size in sizes.items()}
 
 
+_TEXT_TOWER = {"layers": 2, "d_text": 42, "heads": 3, "d_ff": 29, "vocab": 97, "positions": 11}
 # family -> a few tiny models of it, each with other kinds of parts or optional parts
 MODELS: dict[str, list[dict[str, int | str]]] = {
     "qwen2_vl": [
@@ -214,6 +215,23 @@ MODELS: dict[str, list[dict[str, int | str]]] = {
     "siglip": [
         {"vision": "siglip+pool", **scoped("vision", TINY["vision"])},
         {"vision": "siglip", **scoped("vision", TINY["vision"])},
+    ],
+    "siglip_text": [scoped("text", {**_TEXT_TOWER, "d_out": 33})],
+    "clip": [
+        {
+            **scoped("vision", {**TINY["vision"], "positions": 50}),
+            "text": "clip_text",
+            **scoped("text", _TEXT_TOWER),
+            "visual_projection": "clip_projection",
+            "visual_projection.d_out": 33,
+            "text_projection": "clip_projection",
+            "scale": "clip_scale",
+        },
+        scoped("vision", {**TINY["vision"], "positions": 50}),
+    ],
+    "clip_text": [
+        scoped("text", _TEXT_TOWER),
+        {**scoped("text", _TEXT_TOWER), "text_projection": "clip_projection", "text_projection.d_out": 33},
     ],
     "dinov2": [
         {"vision": "dinov2+registers", **scoped("vision", {**TINY["vision"], "registers": 4})},

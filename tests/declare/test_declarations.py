@@ -224,7 +224,7 @@ def test_norms_of_all_families_begin_at_their_neutral_value() -> None:
 @pytest.mark.parametrize("id", FAMILIES)
 def test_every_part_that_runs_says_what_it_is_for(id: str) -> None:
     unsaid = {role for role, kinds in FAMILIES[id].parts.items() for part in kinds if part.purpose == ""}
-    assert unsaid <= {"contrast", "normalizer", "vision_norm", "vicreg", "text_projection"}
+    assert unsaid <= {"contrast", "scale", "normalizer", "vision_norm", "vicreg", "text_projection"}
 
 
 @pytest.mark.parametrize(
