@@ -327,3 +327,22 @@ def test_heads_that_a_published_model_of_these_sizes_does_not_have_are_a_warning
     assert errors(dovetail.inspect(tmp_path / "it")) == [
         "vision.heads cannot be 5 as config.json: num_attention_heads says; the weights say vision.d_vision = 1152"
     ]
+
+
+def test_of_two_flags_of_ties_one_that_is_true_is_enough_for_a_head_that_is_not_there(tmp_path: Path) -> None:
+    """As transformers 4.45 wrote LLaVA-OneVision 0.5B: false by default around a decoder whose own is true."""
+    model = {name: value for name, value in MODELS["llava_onevision"][0].items() if name != "head"}
+    header = header_of(plan_of("llava_onevision", model), "hf")
+    said = {"model_type": "llava_onevision", "tie_word_embeddings": False}
+    report = report_on(tmp_path, header, config={**said, "text_config": {"tie_word_embeddings": True}})
+    assert (report.is_whole, report.ties[0].flag) == (True, True)
+    assert [(one.code, one.severity, one.message) for one in report.findings if one.code == "tie-flag"] == [
+        (
+            "tie-flag",
+            "warning",
+            "head is not in the file, and tied as config.json: text_config.tie_word_embeddings = true says; "
+            "config.json: tie_word_embeddings is false",
+        )
+    ]
+    report = report_on(tmp_path, header, config={**said, "text_config": {"tie_word_embeddings": False}})
+    assert errors(report) == ["head is not in the file, and the config says tie_word_embeddings = false"]

@@ -227,11 +227,11 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no layers": (
         lambda f: dovetail.load_part(f, "text", layers=range(2, 5)),
-        "layers 2 to 4 are no stage of 3 layers",
+        "layers 2 to 4 are no stage of 3 layers\n\nhint: give a range within the layers",
     ),
     "layers of a tower": (
         lambda f: dovetail.load_part(f, "vision", layers=range(1)),
-        "vision is no decoder: it cannot be cut into layers",
+        "vision is no decoder: it cannot be cut into layers\n\nhint: layers can be chosen of a decoder only",
     ),
 }
 

@@ -69,18 +69,29 @@ def ties(one: Explanation, documents: Documents) -> tuple[Tie, ...]:
     for role, leaf in one.family.ties.items():
         if leaf.split(".")[0] not in one.roles:
             continue
-        flag = tie_flag(one.family, leaf, documents)
+        flag = tie_flag(one.family, leaf, documents, is_stored=role in one.roles)
         is_overruled = flag is not None and (documents.trust == "weights" or documents.has_set_aside(flag))
         is_tied = is_overruled and role not in one.roles and not _bare_model(one, role, documents)
         found.append(Tie(role, leaf, role in one.roles, flag.value if flag and not is_tied else None))
     return tuple(found)
 
 
-def tie_flag(family: Family, leaf: str, documents: Documents) -> Found | None:
-    """Where a config says whether a head is tied to a leaf."""
+def tie_flag(family: Family, leaf: str, documents: Documents, *, is_stored: bool) -> Found | None:
+    """Where a config says whether a head is tied to a leaf; of one that is not stored, where it says so.
+
+    A nested config may say otherwise than the one around it (LLaVA-OneVision 0.5B on the hub), and
+    transformers before 5 believes the inner one.
+    """
+    flags = tie_flags(family, leaf, documents)
+    said_tied = [flag for flag in flags if flag.value is True and not is_stored]
+    return next(iter([*said_tied, *flags]), None)
+
+
+def tie_flags(family: Family, leaf: str, documents: Documents) -> list[Found]:
+    """Every place where a config says whether a head is tied to a leaf."""
     roots = family.config.roots.get(leaf.split(".", maxsplit=1)[0], ("",))
-    flag = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
-    return flag if flag and isinstance(flag.value, bool) else None
+    said = documents.find_all(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
+    return [flag for flag in said if isinstance(flag.value, bool)]
 
 
 def accounting(
@@ -358,7 +369,9 @@ def _bare_model(one: Explanation, role: str, documents: Documents) -> str | None
 
 def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
     for role, leaf in one.family.ties.items():
-        flag = tie_flag(one.family, leaf, documents) if leaf.split(".")[0] in one.roles else None
+        if leaf.split(".")[0] not in one.roles:
+            continue
+        flag = tie_flag(one.family, leaf, documents, is_stored=role in one.roles)
         is_lost = flag is not None and role not in one.roles and flag.value is False
         if is_lost and (bare := _bare_model(one, role, documents)):
             yield Finding(
@@ -377,6 +390,16 @@ def _tie_findings(one: Explanation, documents: Documents) -> Iterator[Finding]:
                 hint="set the flag to true, or find the tensor: a loader that believes it leaves it random",
             )
             yield judged(finding, kept="weights", found=flag, documents=documents)
+        others = [] if role in one.roles else tie_flags(one.family, leaf, documents)
+        if flag is not None and flag.value and (said := [one for one in others if not one.value]):
+            yield Finding(
+                code="tie-flag",
+                severity="warning",
+                part=role,
+                message=f"{role} is not in the file, and tied as {flag.place} = true says; "
+                f"{said[0].place} is false",
+                hint="a loader that believes the other leaves it random; `dovetail convert` writes one flag",
+            )
         if flag is not None and role in one.roles and flag.value is True:
             yield Finding(
                 code="tie-flag",

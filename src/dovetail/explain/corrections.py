@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
 from dovetail.declare.spelling import keys_of
-from dovetail.explain.accounts import tie_flag
+from dovetail.explain.accounts import tie_flags
 from dovetail.explain.documents import Documents, Found
 from dovetail.explain.variant import VARIANT
 from dovetail.report import Tie, Value
@@ -41,9 +41,9 @@ def corrections(
     for setting in family.settings:
         found += _of_setting(setting.name, setting.spellings, ("",), documents, config)
     for tie in ties:
-        flag = tie_flag(family, tie.leaf, documents)
-        if flag is not None and flag.value is False and tie.flag is None:
-            found.append(Correction(flag, True))
+        if tie.flag is None and not tie.is_stored:
+            flags = tie_flags(family, tie.leaf, documents)
+            found += [Correction(flag, True) for flag in flags if flag.value is False]
     named, known = documents.type_named, config.get(VARIANT)
     if named and known and family.variants.get(named.value) not in (None, known.value):
         found.append(Correction(named, model_type_of(family, named.value, known.value)))

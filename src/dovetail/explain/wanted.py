@@ -11,6 +11,7 @@ from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.declare.family import Family
 from dovetail.declare.part import Part
 from dovetail.errors import UsageError, listed
+from dovetail.explain.accounts import tie_flags
 from dovetail.explain.documents import Documents
 from dovetail.explain.variant import VARIANT, variant_of
 from dovetail.report import Value
@@ -97,9 +98,8 @@ def _kind(
             return family.kind(role, str(published[role]).split("+", maxsplit=1)[0])
         return None if role in family.optional else family.parts[role][0]
     if role in family.ties and role in family.optional:
-        roots = family.config.roots.get(role, ("",))
-        tied = documents.find(("tie_word_embeddings",), tuple(dict.fromkeys(("", *roots))))
-        return family.parts[role][0] if tied is not None and tied.value is False else None
+        flags = tie_flags(family, family.ties[role], documents)
+        return None if not flags or any(flag.value for flag in flags) else family.parts[role][0]
     if role in family.optional:
         return None
     if said := documents.given.get(role):
