@@ -249,6 +249,14 @@ def test_words_that_no_verb_takes(words: str, message: str, tmp_path: Path) -> N
     assert dovetail(*words.split(), cwd=tmp_path) == (2, "", message)
 
 
+@pytest.mark.parametrize("words", ["", "inspect a"])
+def test_an_address_in_the_wrong_place_is_named_without_its_secrets(words: str) -> None:
+    answer = dovetail(*words.split(), "https://me:geheim@host/a?signature=geheim")
+    assert answer.code == 2
+    assert "`https://host/a`" in answer.err
+    assert "geheim" not in answer.err
+
+
 @pytest.mark.parametrize("spelling", ["bf16", "BF16", "fp16", "Half", "torch.bfloat16", "fp32"])
 def test_dtypes_may_be_spelled_as_people_spell_them(spelling: str, tmp_path: Path) -> None:
     answer = dovetail("make", "siglip", tmp_path / "it", "--sparse", "--dtype", spelling)

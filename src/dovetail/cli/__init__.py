@@ -178,8 +178,10 @@ def _unknown(verb: str, rest: list[str]) -> UsageError:
             f"options stand behind the verb: dovetail {there} … {verb}" if there else "the verb comes first"
         )
         return UsageError(f"`{verb}` is no verb", hint=f"{hint}; `dovetail --help` lists all verbs")
+    from dovetail.store.open import shown_path
+
     hint = suggestion(verb, VERBS, f"the verbs: {', '.join(VERBS)}")
-    return UsageError(f"there is no verb `{verb}`", hint=hint)
+    return UsageError(f"there is no verb `{shown_path(verb)}`", hint=hint)
 
 
 def _fail(error: DovetailError, *, is_json: bool) -> int:

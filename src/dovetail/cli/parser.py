@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dovetail.errors import UsageError, printable, suggestion
+from dovetail.errors import UsageError, suggestion
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,9 +27,11 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(words)
         if not unknown:
             return options
+        from dovetail.store.open import shown_path
+
         odd = next((word for word in unknown if word.startswith("-")), None)
         if odd is None:
-            self.error(f"`{printable(unknown[0])}` is one argument too many")
+            self.error(f"`{shown_path(unknown[0])}` is one argument too many")
         option = odd.partition("=")[0]
         known = [name for action in self._actions for name in action.option_strings if name[:2] == "--"]
         hint = suggestion(option, known, f"`{self.prog} --help` lists all")
