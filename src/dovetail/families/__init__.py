@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dovetail.declare.family import Family
-from dovetail.errors import DeclarationError, UsageError, bare, nearest
+from dovetail.errors import DeclarationError, DovetailError, UsageError, bare, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -79,7 +79,8 @@ def _loaded(point: "EntryPoint") -> Any:
     try:
         return point.load()
     except Exception as error:
-        message = f"entry point `{point.name}` cannot be loaded: {type(error).__name__}: {error}"
+        why = error.message if isinstance(error, DovetailError) else error  # its hint is not the reader's
+        message = f"entry point `{point.name}` cannot be loaded: {type(error).__name__}: {why}"
         raise DeclarationError(message, **_origin(point)) from error
 
 
