@@ -227,7 +227,7 @@ def test_donors_may_be_in_any_layout(tmp_path: Path) -> None:
 def test_an_older_model_with_a_head_of_its_own_gives_it(tmp_path: Path) -> None:
     """A policy's language model takes the decoder of a VLM, whatever role it has there."""
     dovetail.make("paligemma", tmp_path / "vlm", set=MODELS["paligemma"][0], seed=4)
-    dovetail.make("pi0", tmp_path / "policy", set=MODELS["pi0"][0], sparse=True)
+    dovetail.make("pi0", tmp_path / "policy", layout="transformers", set=MODELS["pi0"][0], sparse=True)
     with opened_graft([tmp_path / "vlm"], tmp_path / "policy") as graft:
         fates = {(row.part, row.fate) for row in graft.rows if row.side == "target"}
         assert {("vlm", "copied"), ("vision", "copied"), ("expert", "fresh"), ("heads", "fresh")} <= fates
