@@ -85,7 +85,7 @@ def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "gemma"])
 def test_it_equals_transformers(name: str, tmp_path: Path) -> None:
     theirs = original(name)
     mine = loaded(theirs, tmp_path)
@@ -102,6 +102,16 @@ def test_it_equals_transformers(name: str, tmp_path: Path) -> None:
         assert_near(mine(**inputs), theirs(**asked, position_ids=positions).logits, inputs["valid"])
     greedy = theirs.generate(**asked, max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert generate(mine, inputs, max_new_tokens=4) == greedy[:, inputs["tokens"].shape[1] :].tolist()
+
+
+def test_a_gemma_is_whole_and_not_run(tmp_path: Path) -> None:
+    """transformers 4.57 and 5.23 compute different logits of it."""
+    original("gemma").save_pretrained(tmp_path)
+    report = dovetail.validate(tmp_path, forward=True)
+    assert (report.is_whole, report.parts["text"].kind) == (True, "gemma")
+    assert [one.code for one in report.findings] == ["not-run"]
+    with pytest.raises(UsageError, match="transformers 4 multiplies the features of images by"):
+        dovetail.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["all", "siglip-head", "list-full", "gemma"])

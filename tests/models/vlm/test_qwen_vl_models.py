@@ -1,11 +1,14 @@
 """The Qwen-VL families equal transformers on tiny models of many shapes, and however they are run."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from safetensors.torch import load_file
 
 import dovetail
 from dovetail.errors import UsageError
@@ -150,3 +153,23 @@ def test_a_merger_behind_which_no_layer_stands_is_unreachable(tmp_path: Any) -> 
     inputs = model.prepare([[5, model.config.image_token, 7, 8]], [[noise(23, 31)]])
     model.loss(inputs, inputs["tokens"] % 211).backward()
     assert {name for name, one in model.named_parameters() if not one.grad.any()} == third
+
+
+@pytest.mark.parametrize("family", ORIGINALS)
+def test_a_bare_model_is_whole_runs_and_comes_back_to_the_byte(family: str, tmp_path: Path) -> None:
+    """`Qwen2VLModel` and its like: no `model.` before the names, and no head."""
+    shape = next(shape for one, shape in CASES if one == family)
+    bare = ORIGINALS[family][0](shape).model
+    mine = loaded(bare, tmp_path / "saved", settings={"min_pixels": 200, "max_pixels": 700})
+    report = dovetail.validate(tmp_path / "saved")
+    assert (report.family, report.layout, report.is_whole) == (family, "hf-base", True)
+    inputs = mine.prepare(ROWS, PICTURES)
+    with torch.no_grad():
+        expected = bare(**theirs(inputs)).last_hidden_state
+        assert_near(mine.hidden(mine.embed(**inputs)), expected, inputs["valid"])
+    dovetail.convert(tmp_path / "saved", tmp_path / "there", to="hf")
+    dovetail.convert(tmp_path / "there", tmp_path / "back", to="hf-base")
+    before, after = (load_file(tmp_path / one / "model.safetensors") for one in ("saved", "back"))
+    assert {name: one.numpy().tobytes() for name, one in after.items()} == {
+        name: one.numpy().tobytes() for name, one in before.items()
+    }

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dovetail.errors import UsageError
 from dovetail.inputs.llava import LEFT_OUT, LlavaInputs
 from dovetail.inputs.values import Values, fill
 from dovetail.models.language import LanguageModel
@@ -53,6 +54,12 @@ class Llava(LanguageModel):
 
     def __init__(self, values: Values) -> None:
         super().__init__()
+        if values.kind("text") == "gemma":
+            raise UsageError(
+                "a Gemma behind LLaVA's projector is not run: transformers 4 multiplies the features of "
+                "images by the root of d_model, as the tokens of text, transformers 5 does not",
+                hint="everything but running it works: validate, convert, split, diff",
+            )
         self.inputs = LlavaInputs(values)
         self.config = fill(LlavaConfig, values)
         self.vision = build_tower(values)
