@@ -342,6 +342,15 @@ class Report:
         return f"{self.path}: {', '.join([what, *numbers, verdict])}"
 
     @property
+    def called(self) -> str:
+        """What it is in a few words: `Qwen2 / Qwen2.5, quantised by GPTQ to 4 bits`, `a LoRA adapter`."""
+        if self.family is None and self.adapter and self.adapter.is_alone:
+            return self.adapter.text
+        variant = f" ({self.variant})" if self.family and self.variant not in (None, "base") else ""
+        packed = f", {self.quantisation.text}" if self.quantisation else ""
+        return f"{self.title or self.family or 'unknown'}{variant}{packed}"
+
+    @property
     def rows(self) -> list[tuple[str, ...]]:
         """The parts as a table, its heads first."""
         return [

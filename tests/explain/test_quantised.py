@@ -12,6 +12,7 @@ from dovetail.explain.documents import Documents
 from dovetail.explain.name_groups import take_inventory
 from dovetail.explain.quantised import unpacked
 from dovetail.families import all_families
+from dovetail.render.html import write_report
 from files import MODELS, header_of, plan_of, write_listing
 
 Header = dict[str, list[Any]]
@@ -183,6 +184,7 @@ def test_what_it_is_comes_first_and_nothing_follows_from_the_packing(way: str, t
     )
     assert report.quantisation is not None
     assert (report.quantisation.text, report.quantisation.weights) == (text, 21)
+    assert report.called == f"Qwen2 / Qwen2.5, {text}"
     assert sum((report.accounting.used, *report.accounting.ignored.values())) == report.tensors
     if report.quantisation.bits:
         assert (report.parameters, report.parts["text"].parameters) == (
@@ -192,6 +194,13 @@ def test_what_it_is_comes_first_and_nothing_follows_from_the_packing(way: str, t
     if way not in UNSEEN:
         sizes = [{name: one.value for name, one in each.config.items()} for each in (report, plain)]
         assert sizes[0] == sizes[1]
+
+
+def test_a_report_is_headed_by_it(tmp_path: Path) -> None:
+    report = look(tmp_path, quantised(model(), awq), {})
+    write_report(report, str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h1>Qwen2 / Qwen2.5, quantised by AWQ to 4 bits</h1>" in page
 
 
 def test_layers_that_were_left_as_they_are_belong_to_the_same_stack(tmp_path: Path) -> None:

@@ -69,10 +69,7 @@ def _top(report: Report) -> Html:
 
 
 def _title(report: Report) -> str:
-    if report.family is not None:
-        variant = f" ({report.variant})" if report.variant not in (None, "base") else ""
-        return f"{report.title or report.family}{variant}"
-    title = report.title or "unknown model"
+    title = report.called if report.called != "unknown" else "unknown model"
     return title[0].upper() + title[1:]
 
 

@@ -136,15 +136,8 @@ def families_page(families: Iterable[Mapping[str, object]]) -> Page:
 
 
 def _head(report: Report) -> Page:
-    if report.family is not None:
-        variant = f" ({report.variant})" if report.variant not in (None, "base") else ""
-        packed = f", {report.quantisation.text}" if report.quantisation else ""
-        title = f"{report.title}{variant}{packed}: family {report.family}, layout {_layout(report)}"
-    elif report.adapter and report.adapter.is_alone:
-        title = report.adapter.text
-    else:
-        packed = f", {report.quantisation.text}" if report.quantisation else ""
-        title = f"{report.title or 'unknown'}{packed}"
+    where = f": family {report.family}, layout {_layout(report)}" if report.family else ""
+    title = f"{report.called}{where}"
     head: Page = [Line(title, "title"), Line(f"{report.path}  ({_container(report)})", "dim")]
     if report.wrappers:
         head.append(Line(f"taken off every name: {', '.join(f'`{wrapper}`' for wrapper in report.wrappers)}"))
