@@ -38,8 +38,11 @@ class Foreign(NamedTuple):
 
     def refusal(self, path: str, *, is_folder: bool = False, more: str = "") -> FormatError:
         """The error: what it is, who reads it, and how it can be read here."""
-        command = self.command.replace("{path}", quote(path))
-        hint = f"make it readable: `{command}`{self.note}{more}" if command else self.note
+        is_remote = "://" in path
+        here = os.path.basename(path.rstrip("/")) if is_remote else path
+        command = self.command.replace("{path}", quote(here))
+        begin = "download it and make it readable" if is_remote else "make it readable"
+        hint = f"{begin}: `{command}`{self.note}{more}" if command else self.note
         place = {"folder" if is_folder else "file": path}
         return FormatError(f"this is {self.what}, which {self.reader} reads", hint=hint, **place)
 

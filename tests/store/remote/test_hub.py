@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from dovetail.errors import MissingError, RemoteError, UnsafeError, UsageError, WriteError
+from dovetail.errors import FormatError, MissingError, RemoteError, UnsafeError, UsageError, WriteError
 from dovetail.store.open import open_checkpoint
 from dovetail.store.remote.http import HttpSource
 from dovetail.store.remote.hub import HubFolder, open_hub, parse_hub_path
@@ -456,3 +456,24 @@ def test_a_cache_as_the_hub_s_library_makes_it_is_read(
         storage.symlink_to(tmp_path / "moved")
     assert HubFolder(REPO).read("sub/deep.bin") == b"deep"
     assert HubFolder(REPO, path="sub").download("deep.bin") == str(cached)
+
+
+# -- what people paste
+
+
+def test_the_page_of_a_repository_is_opened_as_the_repository(hub: HubServer) -> None:
+    (hub.root / "first").mkdir()
+    write_sparse(hub.root / "first" / "model.safetensors", qwen2_vl_header())
+    hub.add(REPO, "first")
+    for page in (f"https://huggingface.co/{REPO}", f"huggingface.co/{REPO}/tree/main"):
+        with open_checkpoint(page) as store:
+            assert (store.path.split("@")[0], len(store.entries)) == (f"hf://{REPO}", 729)
+
+
+def test_a_repository_of_gguf_files_is_to_be_downloaded_first(hub: HubServer) -> None:
+    put(hub, "first", {"model-Q4_K_M.gguf": "GGUF", "README.md": "#"})
+    hub.add(REPO, "first")
+    with pytest.raises(FormatError, match="this is a GGUF file") as refused:
+        open_checkpoint(f"hf://{REPO}")
+    assert (refused.value.hint or "").startswith("download it and make it readable: `python -c ")
+    assert " model-Q4_K_M.gguf OUT.pth`" in (refused.value.hint or "")
