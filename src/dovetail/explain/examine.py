@@ -256,6 +256,9 @@ class _Subject(NamedTuple):
             findings = []
         findings += [*self.store.findings, *self.documents.findings]
         findings = self._first(None, findings)
+        one = self.detection.closest
+        if one is not None and (lost := lost_chunks(self.store, self.documents, one)):
+            findings.insert(0, lost.finding)
         if self.store.absent is not None:
             findings.append(shard_finding(self.store.absent, None, is_claim=False))
         return {
