@@ -328,7 +328,6 @@ def test_pi0_of_published_sizes_is_named_as_openpi_and_lerobot_name_it(tmp_path:
         "dtype": "bfloat16",
         "chunk_size": 50,
         "n_action_steps": 50,
-        "max_state_dim": 32,
         "max_action_dim": 32,
         "min_period": 0.004,
         "max_period": 4.0,

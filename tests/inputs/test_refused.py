@@ -129,7 +129,7 @@ def test_an_empty_video() -> None:
     inputs = inputs_for("llava_onevision")
     video = np.zeros((0, 20, 30, 3), np.uint8)
     assert refused(inputs, [[5, inputs.video_token]], [[video]]) == (
-        "the video has no frames\n  source  image 0 of row 0"
+        "the video has no frames\n  source  image 0 of row 0\n\nhint: give at least one frame"
     )
 
 
@@ -195,4 +195,6 @@ def test_what_a_tower_refuses(id: str) -> None:
     assert refused(inputs, []) == "there is no image\n\nhint: give a list of decoded images"
     assert "  source    image 1" in refused(inputs, [IMAGE, IMAGE / 255])
     assert refused(inputs, pixel_values=[IMAGE]).startswith("inputs are made from no `pixel_values`")
-    assert refused(inputs.texts, [[1]]) == "this is a vision tower alone, and reads no texts"
+    assert refused(inputs.texts, [[1]]) == (
+        "this is a vision tower alone, and reads no texts\n\nhint: give images only"
+    )

@@ -60,17 +60,19 @@ def openpi_config(plan: Blueprint, config: Mapping[str, Any], _: Mapping[str, An
 
 
 def lerobot_config(plan: Blueprint, config: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a lerobot policy. What it is fed and gives is left to the data set, as lerobot leaves it."""
+    """The config of a lerobot policy. What it is fed and gives is left to the data set, as lerobot leaves it,
+    and so is how many numbers of state the text of pi0.5 has, which no weight shows."""
     sections = {} if limit(plan) is None else {key: config[key] for key in _SECTIONS if key in config}
     pixels = math.isqrt(plan.sizes["vision.positions"]) * plan.sizes["vision.patch"]
     horizon = config["action_horizon"]
+    state = {"max_state_dim": plan.sizes["heads.d_state"]} if "heads.d_state" in plan.sizes else {}
     return {
         "type": plan.family.id,
         **variants(plan),
         "dtype": config["torch_dtype"],
         "chunk_size": horizon,
         "n_action_steps": horizon,
-        "max_state_dim": plan.sizes.get("heads.d_state", 32),
+        **state,
         "max_action_dim": plan.sizes["heads.d_action"],
         "min_period": config["min_period"],
         "max_period": config["max_period"],
