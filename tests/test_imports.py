@@ -78,6 +78,16 @@ def test_what_reads_values_imports_numpy_and_nothing_else(folder: Path) -> None:
     assert heavy("validate", "whole", "--values", cwd=folder) == ["numpy"]
 
 
+def test_only_the_families_up_to_the_one_that_fits_are_imported(folder: Path) -> None:
+    """`find` stops at a family of several parts that explains a file; others are not needed to know it."""
+    assert dovetail("make", "qwen2_vl", "first", "--sparse", cwd=folder).code == 0
+    script = SCRIPT.replace('name.partition(".")[0]', "name")
+    loaded = python("-c", script, "inspect", "first", cwd=folder).err.rpartition("loaded:")[2].split()
+    families = {name.rpartition(".")[2] for name in loaded if name.startswith("dovetail.families.")}
+    assert "qwen2_vl" in families
+    assert not families & {"pi0", "panovlm", "prismatic", "llava_onevision"}
+
+
 @pytest.mark.parametrize("package", [*HEAVY, *ON_A_TERMINAL])
 def test_every_package_of_the_list_would_be_seen(package: str) -> None:
     """Each can be imported here, under the name that the test looks for."""

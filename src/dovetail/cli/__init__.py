@@ -144,21 +144,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Finds the verb and does what it does."""
-    from dovetail.cli.overview import overview
-    from dovetail.render.terminal import show
-
     verb, *rest = words or [""]
     if verb == "help" and rest:
         verb, rest = rest[0], ["--help"]
     if verb in ("-V", "--version"):
         print(f"dovetail {__version__}")
         return 0
-    if verb in ("-h", "--help", "help"):
-        show(overview())
-        return 0
-    if not verb:
-        show(overview(), sys.stderr)
-        return 2
+    if verb in ("", "-h", "--help", "help"):
+        from dovetail.cli.overview import overview
+        from dovetail.render.terminal import show
+
+        show(overview(), sys.stdout if verb else sys.stderr)
+        return 0 if verb else 2
     if verb not in VERBS:
         raise _unknown(verb, rest)
     from dovetail.cli.parser import Parser

@@ -1,7 +1,7 @@
 """From an opened store to a report: group, detect, solve, account. Headers only."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypedDict
@@ -129,8 +129,9 @@ def examine(
     return Examination(report, store, here, inference, documents, inventory.set_aside)
 
 
-def _as_named(families: Families, documents: Documents) -> tuple[Family, ...]:
-    return tuple(as_named(one, documents) for one in families())
+def _as_named(families: Families, documents: Documents) -> Iterator[Family]:
+    """Each when its turn comes, for only then is it imported."""
+    return (as_named(one, documents) for one in families())
 
 
 def _as_node(detection: Detection, node: Node, families: Iterable[Family]) -> Detection:

@@ -1,7 +1,6 @@
 """What a caller says of a checkpoint with `--set`, by names that may be short: which value is meant."""
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from dovetail.declare.family import Family
@@ -78,6 +77,8 @@ def _full_name(name: str, config: Mapping[str, Value]) -> str:
         return same[0]
     if same:
         raise UsageError(f"several parts have a {name}", hint=f"say which: {listed(same, 6)}")
+    from difflib import get_close_matches  # a typing error is rare, and this is read for every file
+
     near = get_close_matches(name, [*config, *(full.rpartition(".")[2] for full in config)], 1)
     still_open = [full for full, value in config.items() if value.source in ("default", "undetermined")]
     own = [full for full in config if full.startswith(f"{name.partition('.')[0]}.")]

@@ -2,7 +2,6 @@
 
 import os
 import re
-from urllib.parse import unquote
 
 from dovetail.errors import MissingError, UsageError, listed
 
@@ -34,6 +33,8 @@ def meant(text: str) -> str:
     page = _PAGE.fullmatch(text)
     if page is None:
         return text
+    from urllib.parse import unquote  # nothing that lies on a disk needs it
+
     revision = f"@{unquote(page['revision'])}" if page["revision"] else ""
     path = f"/{unquote(page['path']).rstrip('/')}" if page["path"] else ""
     return f"hf://{page['owner']}/{page['name']}{revision}{path}"
