@@ -88,8 +88,20 @@ def use() -> bool:
     answers = [said("generate", path, *prompt) for path in (small, nodes)]
     for path, answer in zip((small, nodes), answers, strict=True):
         print(f"$ dovetail generate {path} {' '.join(prompt)}\n{answer}")
-    steps += [answers[0] == answers[1] != ""]
+    steps += [answers[0] == answers[1] != "", written_for_a_reader(small)]
     steps.append(run("verify", small, "--dtype", "bfloat16", "--report", OUT / "reports" / "verify") == 0)
+    return all(steps)
+
+
+def written_for_a_reader(small: Path) -> bool:
+    """Writes the small model for one program, and is refused for one that has no such family."""
+    print("\n--- for a program by name: transformers 4.57 reads `rope_theta`, 5.23 `rope_parameters`")
+    named = OUT / "for-transformers-4.57"
+    steps = [run("convert", small, named, "--for", "transformers==4.57") == 0]
+    config = json.loads((named / "config.json").read_text())
+    spellings = {key: config.get(key) for key in ("rope_theta", "rope_scaling", "rope_parameters")}
+    print("\n".join(f"config.json: {key} = {value}" for key, value in spellings.items()))
+    steps += [None not in spellings.values(), run("convert", small, OUT / "no", "--for", "lerobot") == 2]
     return all(steps)
 
 

@@ -25,5 +25,6 @@ def run(name: str, script: str, *words: str | Path) -> dict[str, Any]:
         [python, HERE / script, *words], capture_output=True, text=True, env=clean, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]  # vLLM talks after it too
+    found: dict[str, Any] = json.loads(lines[-1])
     return found
