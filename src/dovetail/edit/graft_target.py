@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from dovetail.checkpoint import opened
 from dovetail.declare.family import Family
 from dovetail.edit.settings import sorted_out
-from dovetail.errors import UsageError, suggestion
+from dovetail.errors import DovetailError, UsageError, suggestion
 from dovetail.explain.documents import Documents, config_documents
 from dovetail.explain.variant import VARIANT
 from dovetail.explain.wanted import family_of
@@ -26,7 +27,8 @@ def target_of(
     """
     if is_place(config):
         documents = config_documents(*located(config))
-        one = family_of(documents, all_families(), shown_path(config))
+        known = _shown_by_weights(config) if documents.model_type is None else None
+        one = known or family_of(documents, all_families(), shown_path(config))
         return one, documents._replace(given=_said(one, given)), None
     id, _, size = config.partition("/")
     if id not in {one.id for one in all_families()}:
@@ -46,6 +48,15 @@ def target_of(
             ),
         )
     return one, Documents(given=_said(one, given)), one.sizes[size]
+
+
+def _shown_by_weights(place: str) -> Family | None:
+    """The family of the weights beside a config that names none, as openpi's does not."""
+    try:
+        with opened(place) as found:
+            return found.family if found.is_known else None
+    except DovetailError:
+        return None
 
 
 def _said(one: Family, given: Mapping[str, Any]) -> dict[str, Any]:
