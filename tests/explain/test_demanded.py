@@ -111,13 +111,13 @@ def connectors(plan: Blueprint, layout: str) -> list[str]:
     return [one.name for one in plan.stored(plan.family.layout(layout)) if one.name.startswith(prefixes)]
 
 
-# Of these the first axis is a length of its own, that no other tensor has.
-LENGTHS = (".query", ".latents", "_embeddings.weight")
+# Of these the first axis is a length of its own, or that of the space where CLIP compares images and texts.
+LENGTHS = (".query", ".latents", "_embeddings.weight", "text_projection.weight", "visual_projection.weight")
 
 
 @pytest.mark.parametrize("family", MODELS)
 def test_a_wrong_shape_of_a_connector_names_its_tensor(family: str, tmp_path: Path) -> None:
-    for model in MODELS[family][:4]:
+    for model in MODELS[family][:2]:
         plan = plan_of(family, model)
         layout = next(one.id for one in plan.family.layouts if header_of(plan, one.id))
         header: dict[str, Any] = header_of(plan, layout)
