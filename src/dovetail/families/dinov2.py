@@ -75,6 +75,25 @@ blocks.{layer}.mlp.[gate up].bias            encoder.layer.{layer}.mlp.weights_i
 blocks.{layer}.mlp.down.(weight|bias)        encoder.layer.{layer}.mlp.weights_out.(weight|bias)
 """
 )
+# transformers 5.23 has other names in memory than on disk.
+_MEMORY_BODY = (
+    "\n".join(row for row in _HF_BODY.splitlines() if ".attn." not in row)
+    + """
+blocks.{layer}.attn.(q|k|v|o).(weight|bias)  encoder.layer.{layer}.attention.(q_proj|k_proj|v_proj|o_proj).(weight|bias)
+"""
+)
+IN_MEMORY = Naming(
+    _MEMORY_BODY
+    + """
+blocks.{layer}.mlp.(fc1|fc2).(weight|bias)   encoder.layer.{layer}.mlp.(fc1|fc2).(weight|bias)
+"""
+)
+_GATED_IN_MEMORY = Naming(
+    _MEMORY_BODY
+    + """
+blocks.{layer}.mlp.(gate|up|down).(weight|bias)  encoder.layer.{layer}.mlp.(gate_proj|up_proj|down_proj).(weight|bias)
+"""
+)
 _GATED_TIMM = Naming(
     "\n".join(row for row in _SHARED.splitlines() if ".mlp." not in row)
     + """
@@ -140,7 +159,7 @@ ALONE = Part(
     id="dinov2",
     purpose="tower",
     table=LEAVES + MASK_TOKEN,
-    namings={"timm": TIMM, "hf": HF},
+    namings={"timm": TIMM, "hf": HF, "hf-mem": IN_MEMORY},
     optional=("registers", "mask_token"),
     facts=_ALONE,
 )
@@ -148,7 +167,7 @@ GATED = Part(
     id="dinov2_gated",
     purpose="tower",
     table=GATED_LEAVES + MASK_TOKEN,
-    namings={"timm": _GATED_TIMM, "hf": _GATED_HF},
+    namings={"timm": _GATED_TIMM, "hf": _GATED_HF, "hf-mem": _GATED_IN_MEMORY},
     optional=("registers", "mask_token"),
     facts=_ALONE._replace(
         spellings={name: keys for name, keys in _ALONE.spellings.items() if name != "d_ff"},
@@ -193,6 +212,11 @@ FAMILY = Family(
             {"vision": ""},
             note="the hub; transformers 4.31-5.23",
             readers=("transformers>=4.45,<6",),
+        ),
+        layout(
+            "hf-5.23-mem",
+            {"vision": Mount("", "hf-mem")},
+            note="in memory in transformers 5.23: torch.save, FSDP",
         ),
     ),
     config=ConfigKeys(

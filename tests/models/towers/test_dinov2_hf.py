@@ -121,3 +121,15 @@ def test_one_tensor_less_is_found(tmp_path: Path) -> None:
         report = dovetail.validate(tmp_path)
         assert not report.is_whole
         assert lost in str([finding.tensors for finding in report.findings])
+
+
+@pytest.mark.parametrize("name", ["registers", "gated"])
+def test_the_names_in_memory_are_known(name: str, tmp_path: Path) -> None:
+    """They differ from those on disk since 5.23."""
+    theirs = original(name)
+    theirs.save_pretrained(tmp_path / "saved")
+    (tmp_path / "memory").mkdir()
+    torch.save(theirs.state_dict(), tmp_path / "memory" / "pytorch_model.bin")
+    theirs.config.save_pretrained(tmp_path / "memory")
+    assert dovetail.validate(tmp_path / "memory").layout == "hf-5.23-mem"
+    assert dovetail.fingerprint(tmp_path / "memory") == dovetail.fingerprint(tmp_path / "saved")
