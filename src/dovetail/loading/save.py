@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dovetail.checkpoint import Checkpoint, Path, examined, opened
 from dovetail.declare.blueprint import Blueprint
 from dovetail.dtypes import dtype_of
+from dovetail.edit.beside.config_files import needed_dims
 from dovetail.edit.conversion import Conversion, writable_layout
 from dovetail.edit.convert import conversion_plan
 from dovetail.edit.set_values import check_given
@@ -162,7 +163,7 @@ def _store_of(values: Values, layout: str) -> Store:
         {
             f"{role}.{dim}": int(_value(values, f"{role}.{dim}"))
             for role, part in kinds.items()
-            for dim in part.dims
+            for dim in needed_dims(part, values.features[role])
         },
         {
             role: tuple(one for one in part.optional if one in values.features[role])

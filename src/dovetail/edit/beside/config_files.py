@@ -95,7 +95,7 @@ def planned(
         if role not in here:
             continue
         kinds[role], features[role] = match.part, match.features
-        for dim in _dims(match.part, match.features):
+        for dim in needed_dims(match.part, match.features):
             value = values.get(f"{role}.{dim}")
             if value is None or not isinstance(value.value, int):
                 still_open.append((f"{role}.{dim}", value.evidence if value else "weights cannot show it"))
@@ -114,7 +114,7 @@ def planned(
     return Blueprint(source.family, kinds, sizes, features, subsets)
 
 
-def _dims(part: Part, features: Collection[str]) -> list[str]:
+def needed_dims(part: Part, features: Collection[str]) -> list[str]:
     """The sizes of a part, without those that only leaves have which are not there."""
     leaves = [leaf for leaf in part.leaves.values() if leaf.feature in (None, *part.features, *features)]
     used = {part.count_name(index) for leaf in leaves for index in leaf.template.fields}
