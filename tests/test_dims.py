@@ -104,3 +104,17 @@ def test_what_is_declared_is_inferred(sizes: dict[str, int]) -> None:
     solver.run()
     assert solver.values() == sizes
     assert solver.contradictions == []
+
+
+def test_a_value_from_outside_must_fit_what_follows_from_it() -> None:
+    """28 = q c and 14 = g c: seven query heads make c 4, which does not divide 14."""
+    solver = Solver()
+    for names, value in (("q c", 28), ("g c", 14)):
+        solver.add(Fact(parse_expression(names), value, names))
+    solver.run()
+    assert not solver.assign("q", 7, source="config", evidence="config.json")
+    assert solver.get("q") is None
+    assert solver.get("c") is None
+    assert not solver.contradictions
+    assert solver.assign("q", 4, source="config", evidence="config.json")
+    assert (solver.get("c").value, solver.get("g").value) == (7, 2)  # type: ignore[union-attr]

@@ -245,16 +245,23 @@ class Solver:
             self._pending.append(Fact(Expression(((1, monomial),)), size.value, size.evidence[0]))
 
     def assign(self, name: str, value: int, *, source: Source, evidence: str) -> bool:
-        """Sets an open name from outside the weights. False if the known products forbid the value."""
+        """Sets an open name from outside the weights. False if a product that is known forbids the value, or
+        what follows from it."""
         name = self.root(name)
         for monomial, size in self.products.items():
             others = math.prod(self.sizes[n].value for n in monomial if n in self.sizes)
             if name in monomial and size.value % (value * others):
                 return False
+        before, products, pending = dict(self.sizes), dict(self.products), list(self._pending)
+        num_contradictions = len(self.contradictions)
         self.sizes[name] = Size(value, source, (evidence,))
-        before = set(self.sizes)
         self._split_products()
         self.run()
+        if len(self.contradictions) > num_contradictions:
+            self.sizes, self.products, self._pending = before, products, pending
+            del self.contradictions[num_contradictions:]
+            return False
+        before[name] = self.sizes[name]
         for new in [name for name in self.sizes if name not in before]:
             size = self.sizes[new]
             self.sizes[new] = Size(size.value, source, (f"`{size.evidence[0]}` with {name} = {value}",))

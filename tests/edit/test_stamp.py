@@ -395,3 +395,18 @@ def test_an_older_stamp_with_odd_words_is_written_anew(tmp_path: Path) -> None:
     path.write_text(json.dumps({**read(path), "allowed": 1.5, "init": 7, "source": [], "set_aside": 3}))
     dovetail.stamp(folder, values=False)
     assert read(path)["allowed"] == []
+
+
+def test_what_is_set_puts_right_what_contradicts_itself(tmp_path: Path) -> None:
+    """Head counts of one config that the sizes cannot have: --set says which is wrong, and is written down."""
+    sizes = {**MODELS["llama"][0], "text.q_heads": 4, "text.kv_heads": 2}
+    dovetail.make("llama", tmp_path / "m", set=sizes, dtype="float32")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config.pop("head_dim", None)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "num_attention_heads": 7}))
+    with pytest.raises(CheckpointError, match=r"cannot be 7 as config\.json"):
+        dovetail.stamp(tmp_path / "m")
+    dovetail.stamp(tmp_path / "m", set={"text.q_heads": 4})
+    report = dovetail.inspect(tmp_path / "m")
+    assert report.is_whole
+    assert report.config["text.q_heads"].value == 4

@@ -143,13 +143,11 @@ def _examined(
             )
         notes.append(f"nothing was taken from the older {name}: {why}")
         first = look(ignores_stamp=True)
-    source = first.usable(allow=allow, to_be="stamped")
-    if given:
-        full = resolved(given, source.report.config, source.family)
-        check_given(full, source, overwrite=overwrite)
-        again = look(given=full, ignores_stamp=bool(against))
-        source = again.usable(allow=allow, to_be="stamped")
-    return source, old, notes
+    if given and first.is_known:  # which may put right what is wrong without it
+        full = resolved(given, first.report.config, first.family)
+        check_given(full, first, overwrite=overwrite)
+        first = look(given=full, ignores_stamp=bool(against))
+    return first.usable(allow=allow, to_be="stamped"), old, notes
 
 
 def _is_same(a: str, b: str) -> bool:

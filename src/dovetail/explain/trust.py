@@ -68,5 +68,5 @@ def _way_on(hint: str | None, kept: Side, found: Found, trust: Side | None) -> s
         right = hint or f"correct {found.document}, or find the weights that it describes"
         return f"{firm}{TRUST_WEIGHTS}; or {right}"
     if kept == found.side:
-        return f"correct {found.document}, or say with --set which is right"
+        return f"correct {found.document}, or say with --set NAME=NUMBER which is right"
     return "`--trust config` or `--trust stamp` says which of the two is right"
