@@ -25,7 +25,7 @@ def resolved(given: Mapping[str, Any], config: Mapping[str, Value], family: Fami
         if name in family.parts:
             full[name] = family.kind(name, str(value)).id
             continue
-        found = _full_name(name, config)
+        found = _conditional(name, config, family) or _full_name(name, config)
         if found == VARIANT:
             check_variant(value, family.variants.values())
         if isinstance(value, str) and value in _WORDS:
@@ -67,6 +67,20 @@ def check_variant(value: Any, variants: Collection[str]) -> None:
     if value not in variants:
         known = listed(list(dict.fromkeys(variants)))
         raise UsageError(f"there is no variant `{value}`", hint=f"it is one of: {known}")
+
+
+def _conditional(name: str, config: Mapping[str, Value], family: Family) -> str | None:
+    """The full name of a setting that only counts where another one says so: a window that is off."""
+    roles = {full.partition(".")[0] for full in config if "." in full}
+    known = {
+        f"{role}.{setting.name}"
+        for role, parts in family.parts.items()
+        for part in parts
+        for setting in part.facts.settings
+        if setting.when and role in roles
+    }
+    same = [full for full in known if name in (full, full.rpartition(".")[2])]
+    return same[0] if len(same) == 1 else None
 
 
 def _full_name(name: str, config: Mapping[str, Value]) -> str:
