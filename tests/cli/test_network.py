@@ -234,6 +234,10 @@ def test_secrets_of_an_address_are_shown_nowhere(hub: HubServer, secret: str, tm
         ("stamp", address, "--out", out),
     ):
         tell(hub, tmp_path / "home", *words)
+    mirror = {"HF_ENDPOINT": hub.url.replace("http://", "http://me:geheim@")}
+    for name in (f"hf://{REPOSITORY}", "hf://a/nothing", "hf://a/b?c=geheim", "hf://me:geheim@a/b"):
+        answer = ask(hub, "inspect", name, home=tmp_path / "home", **mirror)
+        assert (answer.code in (0, 1, 2), "geheim" in answer.out + answer.err) == (True, False), name
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {*written} == {"report.json", "report.html", "dovetail.json"}
     assert [name for name, text in written.items() if b"geheim" in text] == []

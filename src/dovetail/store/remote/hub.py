@@ -28,6 +28,7 @@ from dovetail.store.remote.request import (
     patiently,
     refused,
     request,
+    shown_url,
     translated,
     watched,
 )
@@ -201,6 +202,8 @@ def parse_hub_path(text: str) -> tuple[str, str | None, str]:
         raise _malformed(text, f"it does not begin with `{PREFIX}`")
     rest = text.removeprefix(PREFIX).removeprefix("models/")
     owner, _, rest = rest.partition("/")
+    if "?" in text or "@" in owner:  # which may hold secrets, so they are not quoted
+        raise _malformed(text, "it has a query" if "?" in text else "it begins with a login; set HF_TOKEN")
     if owner in _OTHER_KINDS:
         raise _malformed(text, f"`{owner}` hold no models; dovetail reads model repositories")
     name = re.split("[@/]", rest, maxsplit=1)[0]
@@ -236,14 +239,15 @@ def _is_name(part: str) -> bool:
 
 
 def _malformed(text: str, why: str) -> UsageError:
-    return UsageError(f"`{text}` is not a repository of the hub: {why}", hint=_FORM)
+    return UsageError(f"`{shown_url(text)}` is not a repository of the hub: {why}", hint=_FORM)
 
 
 def _asked(repo: str, revision: str | None) -> Commit:
     """The commit according to the hub: one request, or a few when there are very many files."""
     from huggingface_hub import constants
 
-    where = {"repository": PREFIX + repo, "revision": revision or "main", "endpoint": constants.ENDPOINT}
+    endpoint = shown_url(constants.ENDPOINT)
+    where = {"repository": PREFIX + repo, "revision": revision or "main", "endpoint": endpoint}
     home = f"{constants.ENDPOINT}/api/models/{repo}"
     address = home if revision is None else f"{home}/revision/{quote(revision, safe='')}"
     info, _ = _json(f"{address}?blobs=true", where)
