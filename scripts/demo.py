@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def know() -> bool:
-    """Makes a checkpoint of full size, inspects and validates it, and three broken copies."""
+    """Makes a checkpoint of full size, inspects and validates it, three broken copies, and a stranger."""
     steps = [run("make", "qwen2_vl", WHOLE, "--size", "2b", "--sparse") == 0, run("inspect", WHOLE) == 0]
     steps.append(run("validate", WHOLE, "--report", OUT / "reports" / WHOLE.name) == 0)
     with open_checkpoint(WHOLE) as store:
@@ -44,6 +44,9 @@ def know() -> bool:
             print(f"\n--- {story}")
             write_changed(store, OUT / name, change)
             steps.append(run("validate", OUT / name, "--report", OUT / "reports" / name) == EXPECTED[name])
+    print("\n--- a sound checkpoint of a family that dovetail does not know: Gemma 3 of 1B, names and shapes")
+    write_stranger(OUT / "gemma-3-1b")
+    steps.append(run("validate", OUT / "gemma-3-1b", "--report", OUT / "reports" / "gemma-3-1b") == 1)
     return all(steps)
 
 
@@ -156,6 +159,27 @@ def write_changed(store: Store, out: Path, change: Change) -> None:
     write_safetensors(str(out / "model.safetensors"), changed)
     config = json.loads(store.side_file("config.json") or b"{}")
     (out / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def write_stranger(out: Path) -> None:
+    """The header of Gemma 3 1B, as transformers names it: the layers of no family that is declared."""
+    d, d_ff, q, kv, c = 1152, 6912, 1024, 256, 256
+    norms = ("input", "post_attention", "pre_feedforward", "post_feedforward")
+    layer = {
+        **{f"{norm}_layernorm": (d,) for norm in norms},
+        **{f"mlp.{name}_proj": (d_ff, d) for name in ("gate", "up")},
+        "mlp.down_proj": (d, d_ff),
+        "self_attn.q_proj": (q, d),
+        **{f"self_attn.{name}_proj": (kv, d) for name in "kv"},
+        "self_attn.o_proj": (d, q),
+        **{f"self_attn.{name}_norm": (c,) for name in "qk"},
+    }
+    shapes = {"embed_tokens": (262_144, d), "norm": (d,)}
+    shapes |= {f"layers.{i}.{name}": shape for i in range(26) for name, shape in layer.items()}
+    out.mkdir()
+    tensors = [TensorData(f"model.{name}.weight", "BF16", shape, None) for name, shape in shapes.items()]
+    write_safetensors(str(out / "model.safetensors"), tensors)
+    (out / "config.json").write_text('{"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}')
 
 
 def run(*words: str | Path) -> int:
