@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 import dovetail
 from commands import dovetail as command
 from dovetail.declare.reader import name_of, parse_asked, parse_version
-from dovetail.edit.beside.rope_spelling import with_both_spellings, with_old_spelling
-from dovetail.edit.beside.transformers_4 import for_transformers_4
 from dovetail.edit.reading import reading
+from dovetail.edit.side_files.rope_spelling import with_both_spellings, with_old_spelling
+from dovetail.edit.side_files.transformers_4 import for_transformers_4
 from dovetail.errors import UsageError
 from dovetail.families import built_in, family
 from dovetail.families.readers import READERS

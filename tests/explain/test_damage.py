@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dovetail
-from dovetail.edit.beside.config_json import config_json
+from dovetail.edit.side_files.config_json import config_json
 from dovetail.families import built_in
 from dovetail.report import Report
 from files import MODELS, header_of, plan_of, write_listing

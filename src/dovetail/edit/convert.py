@@ -6,8 +6,6 @@ from typing import Any
 
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout
-from dovetail.edit.beside.carried import side_files, travelling
-from dovetail.edit.beside.config_files import assumptions
 from dovetail.edit.conversion import (
     Conversion,
     Words,
@@ -21,6 +19,8 @@ from dovetail.edit.conversion import (
 )
 from dovetail.edit.plan import Dropped, Lossy, Output, Plan
 from dovetail.edit.reading import Reading, check_reading, doubled, reading
+from dovetail.edit.side_files.carried import side_files, travelling
+from dovetail.edit.side_files.config_files import assumptions
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import UsageError

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.blueprint import PlannedLeaf
 from dovetail.declare.family import Family, Layout
-from dovetail.edit.beside.carried import travelling
-from dovetail.edit.beside.config_files import CONFIG
-from dovetail.edit.beside.config_json import adapted, config_json, corrected
 from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, words_of, writable_layout
 from dovetail.edit.graft_target import is_place, target_of
 from dovetail.edit.plan import Output, Plan
+from dovetail.edit.side_files.carried import travelling
+from dovetail.edit.side_files.config_files import CONFIG
+from dovetail.edit.side_files.config_json import adapted, config_json, corrected
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, output_files
 from dovetail.errors import CheckpointError, UsageError, listed

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from dovetail.declare.blueprint import Blueprint, blueprint
 from dovetail.declare.family import Family, Layout
 from dovetail.dtypes import Dtype, dtype_of
-from dovetail.edit.beside.config_json import config_json
 from dovetail.edit.settings import Told, sorted_out, with_settings
+from dovetail.edit.side_files.config_json import config_json
 from dovetail.edit.write.files import DEFAULT_SHARD, index_of, output_files, write_file
 from dovetail.errors import FormatError, UsageError, suggestion
 from dovetail.explain.corrections import model_type_of

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dovetail.checkpoint import Checkpoint
 from dovetail.declare.family import Family, Layout
 from dovetail.declare.reader import Asked, Reader, Version, is_read_by, name_of, parse_asked, parse_version
-from dovetail.edit.beside.config_files import CONFIG, planned
+from dovetail.edit.side_files.config_files import CONFIG, planned
 from dovetail.errors import UsageError, listed
 from dovetail.families.readers import READERS
 from dovetail.weights.lay_out import OutputTensor

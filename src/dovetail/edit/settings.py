@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Family
 from dovetail.declare.part import Setting
-from dovetail.edit.beside.config_json import put, value_at, written_section
+from dovetail.edit.side_files.config_json import put, value_at, written_section
 from dovetail.errors import UsageError, listed
 from dovetail.explain.given import check_variant
 from dovetail.explain.variant import VARIANT

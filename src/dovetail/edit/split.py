@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.family import Layout, Pipeline
-from dovetail.edit.beside.carried import side_files
 from dovetail.edit.conversion import (
     Conversion,
     Words,
@@ -28,6 +27,7 @@ from dovetail.edit.conversion import (
 )
 from dovetail.edit.convert import plan_of
 from dovetail.edit.plan import Output, Plan
+from dovetail.edit.side_files.carried import side_files
 from dovetail.edit.write.certificate import certificate_name
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD, OutputFile, output_files

@@ -422,6 +422,6 @@ FAMILY = Family(
     inputs="dovetail.inputs.panovlm:PanoVlmInputs",
     # mamba_ssm modules/mamba_simple.py keeps both out of mixed precision
     float32=("resampler.*.A_log", "resampler.*.D"),
-    side_file=("checkpoint_metadata.json", "dovetail.edit.beside.panovlm:side_file"),
+    side_file=("checkpoint_metadata.json", "dovetail.edit.side_files.panovlm:side_file"),
     sources=("wooseungw/panollava@ab73e9e", "wooseungw/panollava@48559af", "arXiv:2312.00752"),
 )

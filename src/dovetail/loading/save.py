@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dovetail.checkpoint import Checkpoint, Path, examined, opened
 from dovetail.declare.blueprint import Blueprint
 from dovetail.dtypes import dtype_of
-from dovetail.edit.beside.config_files import needed_dims
 from dovetail.edit.conversion import Conversion, writable_layout
 from dovetail.edit.convert import conversion_plan
 from dovetail.edit.set_values import check_given
+from dovetail.edit.side_files.config_files import needed_dims
 from dovetail.edit.write.destination import check_place
 from dovetail.edit.write.execute import Done, Progress, Writing, execute
 from dovetail.edit.write.files import DEFAULT_SHARD

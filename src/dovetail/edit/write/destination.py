@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from dovetail.edit.beside.carried import is_travelling
+from dovetail.edit.side_files.carried import is_travelling
 from dovetail.edit.write.journal import NAME as JOURNAL
 from dovetail.errors import DovetailError, UsageError, listed
 from dovetail.explain.documents import STAMP

@@ -5,10 +5,10 @@ from fnmatch import fnmatchcase
 
 from dovetail.checkpoint import Checkpoint
 from dovetail.declare.family import Layout
-from dovetail.edit.beside.config_files import config_texts
-from dovetail.edit.beside.config_json import corrected
-from dovetail.edit.beside.transformers_4 import for_transformers_4
 from dovetail.edit.reading import Reading
+from dovetail.edit.side_files.config_files import config_texts
+from dovetail.edit.side_files.config_json import corrected
+from dovetail.edit.side_files.transformers_4 import for_transformers_4
 from dovetail.store.folder import Folder
 from dovetail.store.store import Store
 from dovetail.weights.leaf import Leaf

@@ -14,11 +14,11 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.family import Layout
 from dovetail.declare.part import Part
 from dovetail.dtypes import DTYPES
-from dovetail.edit.beside.config_json import adapted, config_json, with_tie_flags, written_section
-from dovetail.edit.beside.litgpt_config import decoder_of, litgpt_config
-from dovetail.edit.beside.rope_scaling import from_litgpt
-from dovetail.edit.beside.rope_spelling import scaling_of, with_both_spellings, with_old_spelling
 from dovetail.edit.settings import with_settings
+from dovetail.edit.side_files.config_json import adapted, config_json, with_tie_flags, written_section
+from dovetail.edit.side_files.litgpt_config import decoder_of, litgpt_config
+from dovetail.edit.side_files.rope_scaling import from_litgpt
+from dovetail.edit.side_files.rope_spelling import scaling_of, with_both_spellings, with_old_spelling
 from dovetail.errors import UsageError, listed
 from dovetail.report import Value
 from dovetail.weights.leaf import Leaf

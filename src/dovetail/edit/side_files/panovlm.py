@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dovetail.checkpoint import Checkpoint
-from dovetail.edit.beside.config_json import put
+from dovetail.edit.side_files.config_json import put
 from dovetail.errors import UsageError
 from dovetail.report import Value
 

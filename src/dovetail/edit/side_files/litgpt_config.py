@@ -9,8 +9,8 @@ from typing import Any
 
 from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.part import Part
-from dovetail.edit.beside import sliding_window
-from dovetail.edit.beside.rope_scaling import to_litgpt
+from dovetail.edit.side_files import sliding_window
+from dovetail.edit.side_files.rope_scaling import to_litgpt
 from dovetail.report import Value
 
 
