@@ -49,7 +49,7 @@ def test_a_literal_index_is_told_from_a_field() -> None:
 
 
 def test_a_repeated_field_is_refused() -> None:
-    with pytest.raises(DeclarationError, match=r"^template `\{a\}\.\{a\}` repeats a field$"):
+    with pytest.raises(DeclarationError, match=r"^template `\{a\}\.\{a\}` repeats a field\n"):
         Template("{a}.{a}")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dovetail.inputs.values import Values, fill
 from dovetail.models.blocks import Blocks
 from dovetail.models.layers import Conv2d, LayerNorm
-from dovetail.models.towers.vit import Block, Output, Table, resampled, states, through
+from dovetail.models.towers.vit import Block, Output, Table, resampled, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +73,9 @@ class ClipTower(nn.Module):
         return self.pre_norm(torch.cat([token, patches], dim=1))
 
     def forward(
-        self, pixels: Float[Tensor, "b channels height width"], output: Output = "last"
+        self, pixels: Float[Tensor, "b channels height width"], output: Output | Sequence[int] = "last"
     ) -> Float[Tensor, "b m d"]:
         return through(self.blocks, self.norm, self.embed(pixels), output)
-
-    def states(
-        self, pixels: Float[Tensor, "b channels height width"], layers: Sequence[int]
-    ) -> list[Float[Tensor, "b m d"]]:
-        """What some blocks put out (`vit.py:states`)."""
-        return states(self.blocks, self.embed(pixels), layers)
 
 
 def build_tower(values: Values, role: str) -> ClipTower:

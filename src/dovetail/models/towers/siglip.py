@@ -31,7 +31,7 @@ from dovetail.models.layers import Conv2d, LayerNorm
 from dovetail.models.towers.siglip_naflex import SiglipNaflex
 from dovetail.models.towers.siglip_pool import Pool
 from dovetail.models.towers.siglip_text import WithTexts
-from dovetail.models.towers.vit import Block, Output, Table, edge_of, resampled, states, through
+from dovetail.models.towers.vit import Block, Output, Table, edge_of, resampled, through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +85,9 @@ class SiglipTower(nn.Module):
         return patches.to(self.norm.weight.dtype)  # pi0 keeps what made them in float32
 
     def forward(
-        self, pixels: Float[Tensor, "b channels height width"], output: Output = "normed"
-    ) -> Float[Tensor, "b n d"]:
+        self, pixels: Float[Tensor, "b channels height width"], output: Output | Sequence[int] = "normed"
+    ) -> Float[Tensor, "b n _"]:
         return through(self.blocks, self.norm, self.embed(pixels), output)
-
-    def states(
-        self, pixels: Float[Tensor, "b channels height width"], layers: Sequence[int]
-    ) -> list[Float[Tensor, "b m d"]]:
-        """What some blocks put out (`vit.py:states`)."""
-        return states(self.blocks, self.embed(pixels), layers)
 
 
 def build_tower(values: Values, role: str, **more: Any) -> SiglipTower:

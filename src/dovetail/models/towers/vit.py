@@ -76,9 +76,12 @@ class Block(nn.Module):
 
 
 def through(
-    blocks: Blocks, norm: nn.Module, x: Float[Tensor, "b n d"], output: Output
-) -> Float[Tensor, "b n d"]:
-    """What comes out of a stack of blocks and its norm. What is not needed is not run."""
+    blocks: Blocks, norm: nn.Module, x: Float[Tensor, "b n d"], output: Output | Sequence[int]
+) -> Float[Tensor, "b n _"]:
+    """What comes out of a stack of blocks and its norm, or what the blocks of some numbers put out, joined
+    on channels. What is not needed is not run."""
+    if not isinstance(output, str):
+        return torch.cat(states(blocks, x, output), dim=-1)
     end = len(blocks) - (output == "penultimate")
     for block in list(blocks.values())[:end]:
         x = block(x)

@@ -13,7 +13,6 @@ Sources: arXiv:2310.03744; transformers@5.23.0 `modeling_llava.py`; haotian-liu/
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -72,7 +71,7 @@ class Llava(LanguageModel):
 
     def features(self, pixels: Float[Tensor, "i 3 height width"]) -> Float[Tensor, "i m d"]:
         """What takes the place of each image."""
-        seen = torch.cat(self.vision.states(pixels, self.layers), dim=-1)
+        seen = self.vision(pixels, self.layers)
         return self.projector(seen[:, LEFT_OUT[self.config.feature_select] :])
 
     def embed(

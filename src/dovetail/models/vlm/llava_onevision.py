@@ -93,7 +93,7 @@ class LlavaOnevision(LanguageModel):
 
     def seen(self, pixels: Float[Tensor, "t 3 height width"]) -> Float[Tensor, "t p d"]:
         """What the tower sees in views, projected."""
-        return self.projector(torch.cat(self.vision.states(pixels, self.layers), dim=-1))
+        return self.projector(self.vision(pixels, self.layers))
 
     def image_features(
         self, pixels: Float[Tensor, "t 3 height width"], sizes: Int[Tensor, "images 2"]
