@@ -172,7 +172,11 @@ def test_any_config_beside_a_sound_file_leaves_it_known(
         (tmp_path / name).write_bytes(text_of({"config": config} if name == "dovetail.json" else config))
     report = judge(tmp_path / "x.json")
     assert report is not None
-    assert report.family == model[0] or set(report.candidates) == {"llama", "mistral", "smollm3", "gemma"}
+    alike = {"llama", "mistral", "smollm3", "gemma"}
+    if report.family != model[0] and set(report.candidates) != alike:  # then another name stands beside it
+        said = report.findings[0].message
+        assert "which dovetail does not know; every tensor has its place in" in said
+        assert model[0] in said
 
 
 def test_what_the_fuzzers_start_from_is_read(tmp_path: Path) -> None:

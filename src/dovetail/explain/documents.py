@@ -110,7 +110,7 @@ class Documents(NamedTuple):
         """The `model_type`, and where it stands."""
         for document in self.configs:
             for key in ("model_type", "type"):
-                if isinstance(value := document.values.get(key), str):
+                if isinstance(value := document.values.get(key), str) and value.strip():
                     return Found(str(_brief(value)), document.name, key)
         return None
 
