@@ -14,38 +14,15 @@ from dovetail.declare.family import ConfigKeys, Family, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.clip import CLIP, SIZES
 from dovetail.families.history import NEW_READERS, hub_readers
-from dovetail.families.siglip import BLOCKS, CLIP_PIXELS, HF_BLOCKS, image_settings
+from dovetail.families.siglip import CLIP_PIXELS, HF_TEXT, TEXT_LEAVES, TEXT_SPELLINGS, image_settings
 
 CLIP_TEXT = Part(
     id="clip_text",
     purpose="tower",
-    table="""
-    embed.weight                                 vocab d_text
-    pos_embed.weight                             positions d_text
-    """
-    + BLOCKS.replace("d_vision", "d_text"),
-    namings={
-        "hf": Naming(
-            """
-        embed.weight                                 embeddings.token_embedding.weight
-        pos_embed.weight                             embeddings.position_embedding.weight
-        """
-            + HF_BLOCKS
-            + """
-        norm.(weight|bias)                           final_layer_norm.(weight|bias)
-        -                                            embeddings.position_ids               buffer
-        """
-        )
-    },
+    table=TEXT_LEAVES,
+    namings={"hf": Naming(HF_TEXT)},
     facts=Facts(
-        spellings=parse_spellings("""
-        d_text      hidden_size
-        layers      num_hidden_layers
-        heads       num_attention_heads
-        d_ff        intermediate_size
-        vocab       vocab_size
-        positions   max_position_embeddings
-        """),
+        spellings=parse_spellings(TEXT_SPELLINGS),
         open_dims={"heads": "d_text"},
         settings=(
             Setting("norm_eps", ("layer_norm_eps",), 1e-5, "clip convention"),

@@ -202,41 +202,37 @@ SIGLIP_NAFLEX = Part(
     ),
 )
 
+# What the text towers of SigLIP and CLIP share: all names but SigLIP's projection, and the keys of their sizes.
+TEXT_LEAVES = """
+embed.weight                                 vocab d_text
+pos_embed.weight                             positions d_text
+""" + BLOCKS.replace("d_vision", "d_text")
+HF_TEXT = f"""
+embed.weight                                 embeddings.token_embedding.weight
+pos_embed.weight                             embeddings.position_embedding.weight
+{HF_BLOCKS}
+norm.(weight|bias)                           final_layer_norm.(weight|bias)
+-                                            embeddings.position_ids               buffer
+"""
+TEXT_SPELLINGS = """
+d_text      hidden_size
+layers      num_hidden_layers
+heads       num_attention_heads
+d_ff        intermediate_size
+vocab       vocab_size
+positions   max_position_embeddings
+"""
+
 SIGLIP_TEXT = Part(
     id="siglip_text",
     purpose="tower",
-    table="""
-    embed.weight                                 vocab d_text
-    pos_embed.weight                             positions d_text
-    """
-    + BLOCKS.replace("d_vision", "d_text")
+    table=TEXT_LEAVES
     + """
     proj.(weight|bias)                           d_out d_text | d_out
     """,
-    namings={
-        "hf": Naming(
-            """
-        embed.weight                                 embeddings.token_embedding.weight
-        pos_embed.weight                             embeddings.position_embedding.weight
-        """
-            + HF_BLOCKS
-            + """
-        norm.(weight|bias)                           final_layer_norm.(weight|bias)
-        proj.(weight|bias)                           head.(weight|bias)
-        -                                            embeddings.position_ids               buffer
-        """
-        )
-    },
+    namings={"hf": Naming(HF_TEXT + "proj.(weight|bias)  head.(weight|bias)")},
     facts=Facts(
-        spellings=parse_spellings("""
-        d_text      hidden_size
-        layers      num_hidden_layers
-        heads       num_attention_heads
-        d_ff        intermediate_size
-        vocab       vocab_size
-        positions   max_position_embeddings
-        d_out       projection_size
-        """),
+        spellings=parse_spellings(TEXT_SPELLINGS + "d_out  projection_size"),
         open_dims={"heads": "d_text"},
         settings=SETTINGS[:2],
         conventions=(("heads", 16, "siglip so400m convention"),),
