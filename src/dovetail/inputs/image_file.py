@@ -6,6 +6,8 @@ Formats are those that Pillow decodes by itself; others would be given to progra
 import os
 import stat
 import warnings
+from collections.abc import Callable
+from io import BytesIO
 from typing import IO
 
 import numpy as np
@@ -26,8 +28,21 @@ def read_image(path: str) -> Image:
     Raises:
         UsageError: there is no such file, it holds no image that is read here, or too many pixels.
     """
+    return _read(lambda: _opened(path), path)
+
+
+def read_image_bytes(content: bytes, name: str) -> Image:
+    """The same of the bytes of an image file, which errors call `name`.
+
+    Raises:
+        UsageError: they hold no image that is read here, or too many pixels.
+    """
+    return _read(lambda: BytesIO(content), name)
+
+
+def _read(opened: Callable[[], IO[bytes]], path: str) -> Image:
     try:
-        with _opened(path) as file, warnings.catch_warnings():
+        with opened() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
             with Pillow.open(file, formats=FORMATS) as image:
                 return _decoded(image, path)

@@ -1,0 +1,1 @@
+"""What models learn from: manifests of samples, labels, batches. No weights and no torch."""
