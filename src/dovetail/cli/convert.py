@@ -4,7 +4,13 @@ import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.sizes import parse_size
-from dovetail.cli.writing import add_source_options, add_writing_options, assignments, carry_out
+from dovetail.cli.writing import (
+    add_shard_option,
+    add_source_options,
+    add_writing_options,
+    carry_out,
+    source_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", metavar="FORMAT", help="safetensors or pth, instead of what the layout's tools expect"
     )
-    parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
-    )
+    add_shard_option(parser)
     parser.add_argument(
         "--dtype",
         metavar="[PATTERN=]DTYPE",
@@ -45,7 +49,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the checkpoint, or prints what would be written."""
-    from dovetail.checkpoint import opened
     from dovetail.edit.conversion import Conversion
     from dovetail.edit.convert import conversion_plan
 
@@ -59,12 +62,5 @@ def run(options: argparse.Namespace) -> int:
         allow=options.allow,
         reader=options.reader,
     )
-    with opened(
-        options.checkpoint,
-        as_=options.as_,
-        allow=asked.allow,
-        given=assignments(options.given),
-        trust=options.trust,
-        to_be="changed",
-    ) as source:
+    with source_of(options.checkpoint, options) as source:
         return carry_out(conversion_plan(source, asked), options)

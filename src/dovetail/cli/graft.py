@@ -5,6 +5,7 @@ import argparse
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.sizes import parse_size
 from dovetail.cli.writing import (
+    add_shard_option,
     add_trust_option,
     add_writing_options,
     assignments,
@@ -42,9 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of what no donor has (default 0)")
     parser.add_argument("--to", metavar="LAYOUT", help="the first layout of the family by default")
     parser.add_argument("--format", metavar="FORMAT", help="safetensors or pth")
-    parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
-    )
+    add_shard_option(parser)
     parser.add_argument(
         "--dtype", metavar="[PATTERN=]DTYPE", action="append", default=[], help="as in convert"
     )

@@ -3,6 +3,7 @@
 import argparse
 
 from dovetail.cli.sizes import assignment, parse_size
+from dovetail.cli.writing import add_shard_option
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sparse", action="store_true", help="true headers and holes instead of data: full size, no disk"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default 0)")
-    parser.add_argument(
-        "--max-shard-size",
-        default="5GB",
-        metavar="SIZE",
-        help="cut safetensors files at this size (default 5GB)",
-    )
+    add_shard_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -3,7 +3,13 @@
 import argparse
 
 from dovetail.cli.sizes import parse_size
-from dovetail.cli.writing import add_source_options, add_writing_options, assignments, carry_out
+from dovetail.cli.writing import (
+    add_shard_option,
+    add_source_options,
+    add_writing_options,
+    carry_out,
+    source_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--to", metavar="LAYOUT", help="a layout; the one that was split by default")
     parser.add_argument("--format", metavar="FORMAT", help="safetensors or pth")
-    parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
-    )
+    add_shard_option(parser)
     add_source_options(parser)
     add_writing_options(parser)
     parser.set_defaults(run=run)
@@ -22,7 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the model, or prints what would be written."""
-    from dovetail.checkpoint import opened
     from dovetail.edit.conversion import Conversion
     from dovetail.edit.merge import merge_plan
 
@@ -32,12 +35,5 @@ def run(options: argparse.Namespace) -> int:
         max_shard_size=parse_size(options.max_shard_size),
         allow=options.allow,
     )
-    with opened(
-        options.directory,
-        as_=options.as_,
-        allow=options.allow,
-        given=assignments(options.given),
-        trust=options.trust,
-        to_be="changed",
-    ) as source:
+    with source_of(options.directory, options) as source:
         return carry_out(merge_plan(source, asked), options)

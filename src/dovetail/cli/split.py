@@ -4,7 +4,13 @@ import argparse
 
 from dovetail.cli.inspect import CHECKPOINT
 from dovetail.cli.sizes import parse_size
-from dovetail.cli.writing import add_source_options, add_writing_options, assignments, carry_out
+from dovetail.cli.writing import (
+    add_shard_option,
+    add_source_options,
+    add_writing_options,
+    carry_out,
+    source_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", metavar="FORMAT", help="safetensors or pth (litgpt chunks are always pth)"
     )
-    parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
-    )
+    add_shard_option(parser)
     parser.add_argument(
         "--dtype",
         metavar="[PATTERN=]DTYPE",
@@ -38,7 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the nodes, or prints what would be written."""
-    from dovetail.checkpoint import opened
     from dovetail.edit.conversion import Conversion
     from dovetail.edit.split import split_plan
 
@@ -50,14 +53,7 @@ def run(options: argparse.Namespace) -> int:
         dtypes=options.dtype,
         allow=options.allow,
     )
-    with opened(
-        options.checkpoint,
-        as_=options.as_,
-        allow=options.allow,
-        given=assignments(options.given),
-        trust=options.trust,
-        to_be="changed",
-    ) as source:
+    with source_of(options.checkpoint, options) as source:
         plan = split_plan(source, asked, nodes=options.nodes, layers=layers)
         return carry_out(plan, options)
 

@@ -3,12 +3,14 @@
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dovetail.cli.sizes import assignment
 from dovetail.errors import UsageError
 
 if TYPE_CHECKING:
+    from dovetail.checkpoint import Checkpoint
     from dovetail.edit.plan import Plan
     from dovetail.render.page import Page
 
@@ -71,6 +73,32 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
         dest="sync",
         action="store_false",
         help="do not wait for the disk, as cp does not; a power cut soon after may damage OUT",
+    )
+
+
+def add_shard_option(parser: argparse.ArgumentParser) -> None:
+    """The option that says how large a file may become."""
+    parser.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="cut safetensors files at this size (5GB)"
+    )
+
+
+def source_of(path: str, options: argparse.Namespace) -> AbstractContextManager["Checkpoint"]:
+    """The checkpoint that is to be changed, opened with what the options say of it.
+
+    Raises:
+        UsageError: there is none, or an option is none of its values.
+        CheckpointError: it is damaged, or no family claims it.
+    """
+    from dovetail.checkpoint import opened
+
+    return opened(
+        path,
+        as_=options.as_,
+        allow=options.allow,
+        given=assignments(options.given),
+        trust=options.trust,
+        to_be="changed",
     )
 
 

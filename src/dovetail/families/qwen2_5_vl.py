@@ -13,7 +13,7 @@ from dovetail.declare.family import ConfigKeys, Family, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN2_OF_VL, QWEN2_SIZES
 from dovetail.families.history import litgpt_layout, qwen_vl_layouts
-from dovetail.families.qwen2_vl import HUB_VISION, mrope
+from dovetail.families.qwen2_vl import HUB_VISION, TOKENS, mrope
 from dovetail.families.qwen2_vl import SETTINGS as QWEN2_VL_SETTINGS
 
 _WHY = "qwen2_5_vl convention"
@@ -121,11 +121,8 @@ FAMILY = Family(
         architecture="Qwen2_5_VLForConditionalGeneration",
         write_roots={"text": "", "head": ""},
         constants={
-            "vision_start_token_id": 151652,
-            "vision_end_token_id": 151653,
+            **TOKENS,
             "vision_token_id": 151654,
-            "image_token_id": 151655,
-            "video_token_id": 151656,
             "rope_scaling": mrope,
             "vision_config.tokens_per_second": 2,
         },

@@ -129,14 +129,18 @@ def mrope_keys(key: str) -> tuple[str, ...]:
     )
 
 
+# The tokens that stand for an image and a video or around one, the same in all Qwen-VL families.
+TOKENS = {
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+}
+
+
 def token_settings(why: str) -> tuple[Setting, ...]:
-    """The tokens that stand for an image and a video or around one, the same in all Qwen-VL families."""
-    return (
-        Setting("vision_start_token", ("vision_start_token_id",), 151652, why),
-        Setting("vision_end_token", ("vision_end_token_id",), 151653, why),
-        Setting("image_token", ("image_token_id",), 151655, why),
-        Setting("video_token", ("video_token_id",), 151656, why),
-    )
+    """`TOKENS` as settings, which a config may say otherwise."""
+    return tuple(Setting(key.removesuffix("_id"), (key,), id, why) for key, id in TOKENS.items())
 
 
 def pixel_settings(smallest: int, largest: int, why: str) -> tuple[Setting, ...]:
@@ -186,11 +190,8 @@ FAMILY = Family(
         architecture="Qwen2VLForConditionalGeneration",
         write_roots={"text": "", "head": ""},
         constants={
-            "vision_start_token_id": 151652,
-            "vision_end_token_id": 151653,
+            **TOKENS,
             "vision_token_id": 151654,
-            "image_token_id": 151655,
-            "video_token_id": 151656,
             "rope_scaling": mrope,
         },
         litgpt=mdi_fields,

@@ -17,7 +17,7 @@ from dovetail.declare.family import ConfigKeys, Family, Pipeline, layout, scoped
 from dovetail.declare.part import Facts, Naming, Part, Setting, parse_spellings
 from dovetail.families.decoder import HEAD, QWEN3_OF_VL, QWEN3_SIZES
 from dovetail.families.history import bare_qwen_vl, hub_readers, litgpt_layout
-from dovetail.families.qwen2_vl import mrope_keys, pixel_settings, token_settings
+from dovetail.families.qwen2_vl import TOKENS, mrope_keys, pixel_settings, token_settings
 from dovetail.families.siglip import HALF_PIXELS, image_settings
 
 _WHY = "qwen3_vl convention"
@@ -184,10 +184,7 @@ FAMILY = Family(
         model_types=("qwen3_vl",),
         architecture="Qwen3VLForConditionalGeneration",
         constants={
-            "vision_start_token_id": 151652,
-            "vision_end_token_id": 151653,
-            "image_token_id": 151655,
-            "video_token_id": 151656,
+            **TOKENS,
             "text_config.model_type": "qwen3_vl_text",
             "text_config.rope_scaling": mrope,
             "vision_config.model_type": "qwen3_vl",
