@@ -135,6 +135,35 @@ def test_side_files_travel_and_values_are_stamped(tmp_path: Path) -> None:
         dovetail.save(model, tmp_path / "no", like=here, stamp={"resampler.dropuot": 0.25})
 
 
+def test_a_save_for_a_reader_has_facts_and_files_beside(tmp_path: Path) -> None:
+    """The values of a state dict from elsewhere, in what transformers 4.57 opens, with what else was said."""
+    here = made(tmp_path / "here")
+    model = dovetail.load(here)
+    twice = {name: 2 * one for name, one in model.state_dict().items()}
+    facts = {"training": {"seed": 7}}
+    options: dict[str, Any] = {"like": here, "for_": "transformers==4.57", "weights": twice, "facts": facts}
+
+    def beside(folder: str) -> None:
+        assert not (tmp_path / "out").exists()
+        Path(folder, "trainer_state.json").write_text("{}")
+
+    done = dovetail.save(model, tmp_path / "out", beside=beside, **options)
+    assert json.loads((tmp_path / "out" / "dovetail.json").read_text())["training"] == {"seed": 7}
+    assert (tmp_path / "out" / "trainer_state.json").is_file()
+    again = dovetail.load(tmp_path / "out").state_dict()
+    assert all(torch.equal(again[name], one) for name, one in twice.items())
+    assert done.fingerprint == dovetail.fingerprint(tmp_path / "out") != dovetail.fingerprint(here)
+    with pytest.raises(UsageError, match="no reader is called `transformer`"):
+        dovetail.save(model, tmp_path / "no", like=here, for_="transformer")
+
+    def fails(folder: str) -> None:
+        raise UsageError("no more")
+
+    with pytest.raises(UsageError, match="no more"):
+        dovetail.save(model, tmp_path / "cut", beside=fails, **options)
+    assert not (tmp_path / "cut").exists()
+
+
 def test_fresh_tensors_keep_their_tag(tmp_path: Path) -> None:
     donor = made(tmp_path / "donor", "qwen2")
     dovetail.graft([donor], tmp_path / "grafted", config=made(tmp_path / "target"), only="text")

@@ -6,7 +6,7 @@ without one it is written from the sizes and settings of the model.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.dtypes import dtype_of
 from dovetail.edit.conversion import Conversion, writable_layout
 from dovetail.edit.convert import conversion_plan
+from dovetail.edit.plan import Plan
 from dovetail.edit.set_values import check_given
 from dovetail.edit.side_files.config_files import needed_dims
 from dovetail.edit.write.destination import check_place
@@ -39,10 +40,14 @@ def save(
     *,
     like: Path | None = None,
     layout: str | None = None,
+    for_: str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     stamp: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
     trust: str | None = None,
     format: str | None = None,
     max_shard_size: int = DEFAULT_SHARD,
+    beside: Callable[[str], None] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     sync: bool = True,
@@ -52,18 +57,55 @@ def save(
 
     `like` is the checkpoint whose layout, configs and tokenizer it gets, nearly always the one that it
     was loaded from; `layout` is another layout of its family, or the only thing said where there is no
-    such checkpoint. `stamp` are values that go into the certificate, as `dovetail stamp --set` writes
-    them; `trust` is the side that counts where `weights`, `config` and `stamp` of `like` contradict each
+    such checkpoint; `for_` is the program that is to open the result (`transformers==4.57`). `weights` are
+    the values by the names of `state_dict()`, where they are not in the model: gathered from several
+    processes, or merged with an adapter. `stamp` are values that go into the certificate, as
+    `dovetail stamp --set` writes them, and `facts` further entries of it, such as what the model was trained
+    on; `trust` is the side that counts where `weights`, `config` and `stamp` of `like` contradict each
     other. Parameters are written in the dtype that they have; a head that shares the table of tokens is
-    tied in the result. What was random when the model began keeps its tag. `resume` goes on with what a
-    save that failed left; all of it is compared with the parameters first.
+    tied in the result. What was random when the model began keeps its tag. `beside` is told the folder
+    before it appears, and puts further files into it. `resume` goes on with what a save that failed left;
+    all of it is compared with the parameters first.
 
     Raises:
         UsageError: the module is no whole model of dovetail's, nothing says the layout, or `out` exists.
         CheckpointError: `like` is damaged or of another model.
         WriteError: there is no room or no permission; what was written is kept for `resume`.
     """
-    inner = _unwrapped(model)
+    with planned(
+        model,
+        like=like,
+        layout=layout,
+        for_=for_,
+        weights=weights,
+        stamp=stamp,
+        facts=facts,
+        trust=trust,
+        format=format,
+        max_shard_size=max_shard_size,
+    ) as plan:
+        check_place(os.fspath(out), plan.stores, overwrite=overwrite)
+        is_mixed = any(leaf.store for tensor in plan.tensors for leaf in tensor.leaves)
+        read = plan if is_mixed else plan._replace(stores=())
+        return execute(read, os.fspath(out), Writing(overwrite, resume, sync, beside), progress)
+
+
+@contextmanager
+def planned(
+    model: nn.Module,
+    *,
+    like: Path | None = None,
+    layout: str | None = None,
+    for_: str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+    stamp: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    trust: str | None = None,
+    format: str | None = None,
+    max_shard_size: int = DEFAULT_SHARD,
+) -> Iterator[Plan]:
+    """What `save` with the same arguments would write; raises what it raises before it writes."""
+    inner = unwrapped(model)
     values = vars(inner).get("values")
     if not isinstance(values, Values):
         raise UsageError(
@@ -75,20 +117,18 @@ def save(
             "nothing says how to write the model",
             hint="give like=CKPT, the checkpoint that it came from, or layout=LAYOUT",
         )
-    parameters = inner.state_dict(keep_vars=True)
+    parameters = inner.state_dict(keep_vars=True) if weights is None else weights
     _check_values(inner, parameters)
-    asked = Conversion(to=layout, format=format, max_shard_size=max_shard_size)
+    asked = Conversion(to=layout, format=format, max_shard_size=max_shard_size, reader=for_)
     with _described(values, like, layout, stamp=stamp or {}, trust=trust) as source:
-        check_place(os.fspath(out), (source.store,), overwrite=overwrite)
         leaves = _leaves(source, values, parameters, getattr(inner, "tags", {}))
         in_memory = source.with_leaves(leaves)
         plan = conversion_plan(in_memory, asked)._replace(verb="save", parts=_kinds(in_memory))
-        if not any(leaf.store for leaf in leaves.values()):
-            plan = plan._replace(stores=())
-        return execute(plan, os.fspath(out), Writing(overwrite, resume, sync), progress)
+        outputs = tuple(one._replace(facts={**one.facts, **(facts or {})}) for one in plan.outputs)
+        yield plan._replace(outputs=outputs)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside of what torch.compile or DistributedDataParallel put around it."""
     while [name for name, _ in model.named_children()] in _WRAPPERS:
         (model,) = model.children()

@@ -38,12 +38,14 @@ class Writing(NamedTuple):
     """How a result is written.
 
     `overwrite` replaces what is there once the new one is whole, `resume` goes on with what a killed run
-    left; without `sync` the system puts it on the disk when it likes.
+    left; without `sync` the system puts it on the disk when it likes. `beside` is told the folder when all
+    else is in it, and may put files of its own there, which then appear with the rest.
     """
 
     overwrite: bool = False
     resume: bool = False
     sync: bool = True
+    beside: Callable[[str], None] | None = None
 
 
 _PLAIN = Writing()
@@ -107,6 +109,8 @@ def execute(plan: Plan, out: str, writing: Writing = _PLAIN, progress: Progress 
             _check_promise(plan, run.contents)
             texts = _write_texts(plan, folder, run.contents, run.overflows)
             check_files(folder, names)
+            if writing.beside is not None:
+                writing.beside(folder)
         finally:
             journal.close()
     files = tuple(os.path.join(output.folder, file.name) for output in plan.outputs for file in output.files)
