@@ -1,0 +1,116 @@
+"""The module that the Trainer of transformers sees: a model of dovetail's and its loss.
+
+    module = TrainingModule(dovetail.load(CKPT))
+    module(inputs=..., targets=...)["loss"].backward()
+
+A batch is `{"targets": ..., "inputs": {name: tensor}}`, for a language model and for a policy alike: the
+model's own `loss` says what targets are. The model itself is `module.model`, and is what is saved.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dovetail.errors import UsageError
+from dovetail.models.language import LanguageModel
+from dovetail.models.trainable import IGNORED, Count, Trainable, cross_entropy, predicted
+from dovetail.train import checkpointing
+
+Batch = Mapping[str, Any]
+
+
+class TrainingModule(nn.Module):
+    """A model whose `forward` gives its loss. `settings` go to every call of it (`is_packed=True`).
+
+    Parameters that no loss reaches (`model.unreachable`) want no gradient from here on: neither an optimizer
+    nor DistributedDataParallel may wait for them.
+
+    Raises:
+        UsageError: the model has no loss.
+    """
+
+    accepts_loss_kwargs = True  # the Trainer then passes `num_items_in_batch`, and does not scale again
+
+    def __init__(self, model: nn.Module, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if not isinstance(model, Trainable):
+            raise UsageError(
+                f"a {type(model).__name__} has no loss: there is nothing to train it by",
+                hint="language models and policies have one; `dovetail families` lists them",
+            )
+        self.model = model
+        self.settings = dict(settings or {})
+        for name in model.unreachable:
+            model.get_parameter(name).requires_grad_(False)
+
+    def forward(
+        self,
+        inputs: dict[str, Any],
+        targets: Tensor,
+        num_items_in_batch: Count | None = None,
+        is_scored: bool = False,
+    ) -> dict[str, Tensor]:
+        """The loss; with `is_scored`, what evaluation counts instead (`scores`)."""
+        if is_scored:
+            return self.scores(inputs, targets)
+        return {
+            "loss": self.model.loss(inputs, targets, num_items_in_batch=num_items_in_batch, **self.settings)
+        }
+
+    @torch.no_grad()
+    def scores(self, inputs: dict[str, Any], targets: Tensor) -> dict[str, Tensor]:
+        """Sums over a batch: `loss` over `items`, and of a language model `right` among the items, `exact`
+        among the `rows` with an answer.
+
+        Right is a token that the model finds most likely after the true ones before it (teacher forcing),
+        exact a row all of whose tokens are.
+        """
+        items = num_items({"inputs": inputs, "targets": targets})
+        if not isinstance(self.model, LanguageModel):
+            loss = self.model.loss(inputs, targets, num_items_in_batch=1, **self.settings)
+            return {"loss": loss, "items": torch.tensor(items, device=loss.device)}
+        stream = self.model.embed(**inputs)
+        counts, wanted = predicted(targets, stream.columns)
+        found = self.model.logits(self.model.hidden(stream)[counts][None])[0]
+        is_right = found.argmax(dim=-1) == wanted
+        row = counts.nonzero()[:, 0]
+        rows, wrong = torch.unique(row), torch.unique(row[~is_right])
+        return {
+            "loss": cross_entropy(found, wanted).sum(),
+            "items": torch.tensor(len(wanted), device=found.device),
+            "right": is_right.sum(),
+            "rows": torch.tensor(len(rows), device=found.device),
+            "exact": torch.tensor(len(rows) - len(wrong), device=found.device),
+        }
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """What the Trainer calls under `--gradient_checkpointing`."""
+        checkpointing.enable(self.model, **(gradient_checkpointing_kwargs or {}))
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Takes it back."""
+        checkpointing.disable(self.model)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether blocks compute again on the way back."""
+        return checkpointing.is_enabled(self.model)
+
+
+def num_items(batch: Batch) -> int:
+    """How many targets of a batch count: tokens that are predicted, or all numbers of the actions.
+
+    The first token of a row is predicted by nothing. This is what `Trainable.loss` takes the mean over.
+    """
+    targets = batch["targets"]
+    if targets.is_floating_point():
+        return int(targets.numel())
+    counts = targets[:, 1:] != IGNORED
+    valid = batch["inputs"].get("valid")
+    if valid is not None:
+        counts = counts & valid[:, 1:].bool() & valid[:, :-1].bool()
+    return int(counts.sum())

@@ -1,0 +1,184 @@
+"""The Trainer of transformers on a model of dovetail's: what it counts, evaluates and saves.
+
+Everything else - steps, schedules, accumulation, several processes - is the Trainer's own and accelerate's.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dovetail.errors import UsageError
+from dovetail.loading.save import save
+from dovetail.train.batches import InTensors
+from dovetail.train.module import TrainingModule, num_items
+
+# Parameters that are no matrices of products: 1-d ones, and what Mamba says of its own.
+# Source: state-spaces/mamba `mamba_simple.py`: `self.A_log._no_weight_decay = True`.
+_NO_DECAY = ("A_log",)
+
+
+class Trainer(transformers.Trainer):
+    """Trains a model. Every save is a checkpoint as `like`, the one that the model came from.
+
+    `collate` makes a batch of samples as arrays, `{"inputs": {name: array}, "targets": array}`; `rates` are
+    learning rates of single parts, by role, in place of the one for all.
+    """
+
+    def __init__(
+        self,
+        module: TrainingModule,
+        args: transformers.TrainingArguments,
+        *,
+        data: Dataset[Any] | Sequence[Any],
+        collate: Callable[[list[Any]], Mapping[str, Any]],
+        like: str | os.PathLike[str],
+        val_data: Dataset[Any] | Sequence[Any] | None = None,
+        rates: Mapping[str, float] | None = None,
+        callbacks: Sequence[transformers.TrainerCallback] = (),
+    ) -> None:
+        _check(args)
+        self.like = like
+        self.rates = dict(rates or {})
+        super().__init__(
+            model=module,
+            args=args,
+            data_collator=InTensors(collate),
+            train_dataset=data,
+            eval_dataset=val_data,
+            callbacks=list(callbacks),
+        )
+
+    @property
+    def module(self) -> TrainingModule:
+        """The module, without what accelerate put around it."""
+        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        assert isinstance(inner, TrainingModule)
+        return inner
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """How many targets count in all the batches of one step, on all processes."""
+        if not batch_samples:
+            return None
+        count = torch.tensor(sum(map(num_items, batch_samples)), device=device)
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count[None]).sum()
+        return count.clamp(min=1)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The matrices: norms, biases and single vectors do not decay."""
+        return [
+            name
+            for name, one in model.named_parameters()
+            if one.ndim > 1 and name.rpartition(".")[2] not in _NO_DECAY
+        ]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer that the arguments name, with a group for each learning rate.
+
+        Raises:
+            UsageError: it cannot have groups.
+        """
+        if self.optimizer is not None or not self.rates:
+            return super().create_optimizer(model)
+        trained: Any = self.model if model is None else model
+        make, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        if not isinstance(make, type) or {"params", "model", "optimizer_dict"} & settings.keys():
+            raise UsageError(
+                f"the optimizer `{self.args.optim}` takes one learning rate for all parts",
+                hint="leave --part-lr out, or choose --optim adamw_torch",
+            )
+        self.optimizer = make(self._groups(trained), **settings)
+        return self.optimizer
+
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The trained parameters by learning rate and decay."""
+        decaying = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, one in model.named_parameters():
+            if one.requires_grad:
+                rate = self.rates.get(part_of(name), self.args.learning_rate)
+                groups.setdefault((rate, name in decaying), []).append(one)
+        return [
+            {"params": of, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0}
+            for (rate, decays), of in groups.items()
+        ]
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The loss over all targets of the validation data, and of language models the share of tokens and of
+        whole answers that the model finds most likely after the true ones before (teacher forcing)."""
+        sums: dict[str, float] = {}
+        model = self._wrap_model(self.model, training=False)  # type: ignore[arg-type]
+        was_training = model.training
+        model.eval()
+        for batch in self.get_eval_dataloader(eval_dataset):
+            given = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                found = model(**given, is_scored=True)
+            for name, one in found.items():
+                total = self.accelerator.reduce(one.double(), reduction="sum")
+                sums[name] = sums.get(name, 0.0) + float(total)
+        model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measures(sums).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Writes the model as a checkpoint in the layout that it came from, whole or not at all."""
+        if self.args.should_save:
+            save(self.module.model, output_dir or str(self.args.output_dir), like=self.like, overwrite=True)
+
+
+def measures(sums: Mapping[str, float]) -> dict[str, float]:
+    """What sums of `TrainingModule.scores` mean.
+
+    >>> measures({"loss": 6.0, "items": 4, "right": 3, "rows": 2, "exact": 1})
+    {'loss': 1.5, 'token_accuracy': 0.75, 'exact_answers': 0.5}
+    """
+    found = {"loss": sums["loss"] / sums["items"] if sums.get("items") else math.nan}
+    if "right" in sums:
+        found["token_accuracy"] = sums["right"] / max(sums["items"], 1)
+        found["exact_answers"] = sums["exact"] / max(sums["rows"], 1)
+    return found
+
+
+def part_of(name: str) -> str:
+    """The role of the part that a parameter of the module is of.
+
+    >>> part_of("model.text.blocks.0.norm1.weight")
+    'text'
+    """
+    return name.removeprefix("module.").removeprefix("model.").partition(".")[0]
+
+
+def _check(args: transformers.TrainingArguments) -> None:
+    """Refuses what the Trainer can do to models of transformers only.
+
+    Raises:
+        UsageError: the arguments ask for it.
+    """
+    for name, why in {
+        "label_smoothing_factor": "labels are not smoothed here",
+        "neftune_noise_alpha": "embeddings get no noise here",
+        "deepspeed": "DeepSpeed is not supported",
+        "auto_find_batch_size": "a batch that changes while it runs is no experiment that can be repeated",
+        "use_liger_kernel": "these kernels are for models of transformers",
+        "torch_compile": "the shapes of a batch change with every step",
+    }.items():
+        if getattr(args, name, None):
+            hint = f"leave --{name} out"
+            raise UsageError(f"`{name}` cannot be: {why}", hint=hint)
+    if args.n_gpu > 1:
+        raise UsageError(
+            f"one process sees {args.n_gpu} GPUs",
+            hint="start one process for each: torchrun --nproc-per-node N -m dovetail train ..., "
+            "or set CUDA_VISIBLE_DEVICES=0",
+        )
