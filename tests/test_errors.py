@@ -55,7 +55,7 @@ def test_every_class_has_a_next_step_of_its_own() -> None:
 
 
 # What their class says of the next step is enough: what is wrong with the file, the server or the declaration.
-SAID_BY_CLASS = ("FormatError", "UnsafeError", "MissingError", "RemoteError", "DeclarationError")
+SAID_BY_CLASS = ("FormatError", "DataError", "UnsafeError", "MissingError", "RemoteError", "DeclarationError")
 
 
 def raised_without_a_hint(source: str) -> list[str]:

@@ -6,6 +6,7 @@
     │   ├── FormatError     it breaks the rules of its own format
     │   ├── UnsafeError     reading it would mean running code from it
     │   └── MissingError    something it names is not there
+    ├── DataError           a manifest, a sample or what it names is not as it should be   exit 1
     ├── RemoteError         a server did not give what was asked for                 exit 1
     ├── DeclarationError    a family, part or layout is declared wrongly             exit 3
     ├── WriteError          the output could not be written                          exit 1
@@ -88,6 +89,12 @@ class MissingError(CheckpointError):
     """A file or tensor that is named somewhere does not exist."""
 
     next_step = "finish the copy or download, or correct the name"
+
+
+class DataError(DovetailError):
+    """What is to be learned from is not what it should be: a manifest, a record of it, an image it names."""
+
+    next_step = "correct the record in its manifest, or take it out"
 
 
 class RemoteError(DovetailError):

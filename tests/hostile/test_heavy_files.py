@@ -10,7 +10,7 @@ import pytest
 from torch_attacks import pickled
 
 from dovetail.errors import FormatError
-from dovetail.explain.documents import _yaml_as_json
+from dovetail.explain.documents import yaml_as_json
 from dovetail.store.index import parse_json
 from dovetail.store.safetensors.read import read_header
 from dovetail.store.source import LocalSource
@@ -94,6 +94,6 @@ def test_any_strided_view_is_what_numpy_reads(
 def test_a_long_plain_value_of_yaml_is_refused_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(ValueError, match="a number of more than 4,096 characters"):
-        _yaml_as_json("a: " + "1:" * 130_000 + "1")
+        yaml_as_json("a: " + "1:" * 130_000 + "1")
     assert time.monotonic() - started < 5
-    assert len(json.loads(_yaml_as_json("a: " + "word " * 5000))["a"]) == 24_999
+    assert len(json.loads(yaml_as_json("a: " + "word " * 5000))["a"]) == 24_999

@@ -310,7 +310,7 @@ def _limit(name: str) -> int:
 
 
 def _parse(name: str, text: str) -> Any:
-    return _parse_json(text if name.endswith(".json") else _yaml_as_json(text))
+    return _parse_json(text if name.endswith(".json") else yaml_as_json(text))
 
 
 def _parse_json(text: str) -> Any:
@@ -330,8 +330,12 @@ def _finite(digits: str) -> float | str:
     return value if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
 
 
-def _yaml_as_json(text: str) -> str:
-    """The document with nothing in it that JSON does not have."""
+def yaml_as_json(text: str) -> str:
+    """The document with nothing in it that JSON does not have.
+
+    Raises:
+        ValueError: it is no YAML, or something in it could take the reader's time or memory.
+    """
     import yaml
 
     depth = 0
