@@ -286,6 +286,17 @@ def batch() -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (images, cameras, tokens, mask, state), theirs
 
 
+def in_float64(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has transformers make its sines of a time from angles in float64, as ours are."""
+
+    def sines(t: Any) -> Any:
+        share = np.linspace(0, 1, theirs.expert_hidden_size // 2)
+        angles = t.double().numpy()[:, None] * 2 * np.pi / (4e-3 * 1000**share)
+        return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], axis=1)).float()
+
+    monkeypatch.setattr(theirs.embed_action_time.sinusoid_embeds, "forward", sines)
+
+
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_pi0_equals_transformers(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = original(shape)
@@ -299,13 +310,7 @@ def test_pi0_equals_transformers(shape: str, tmp_path: Path, monkeypatch: pytest
     with torch.no_grad():
         expected = theirs(noise=noise, timestep=t, **same).logits
         assert_near(mine.velocity(inputs, noise, t), expected, atol=4e-5)
-
-    def in_float64(t: Any) -> Any:
-        share = np.linspace(0, 1, theirs.expert_hidden_size // 2)
-        angles = t.double().numpy()[:, None] * 2 * np.pi / (4e-3 * 1000**share)
-        return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], axis=1)).float()
-
-    monkeypatch.setattr(theirs.embed_action_time.sinusoid_embeds, "forward", in_float64)
+    in_float64(theirs, monkeypatch)
     names = [f"expert.blocks.{i}.mlp" for i in range(len(theirs.model.dit.layers))]
     found: dict[str, Any] = {}
     for name, layer in zip(names, theirs.model.dit.layers, strict=True):
