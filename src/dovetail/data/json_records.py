@@ -1,14 +1,13 @@
 """The records of a JSON file, read one at a time from their places."""
 
-import json
 import os
 from typing import Any, NoReturn
 
-from dovetail.data.image_root import ImageRoot
+from dovetail.data.image_root import ImageRoot, Images
 from dovetail.data.json_index import Index, index_of, line_of
-from dovetail.data.record import in_record, sample_of
+from dovetail.data.record import in_record
 from dovetail.data.records import Records
-from dovetail.data.sample import Sample
+from dovetail.data.strict_json import parse
 from dovetail.errors import DataError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -39,7 +38,7 @@ class JsonRecords(Records):
         return len(self._index.begins)
 
     def fields(self, number: int) -> dict[str, Any]:
-        """A record as it is written.
+        """A record as it is written; the key of a mapping is its `id`, if it has no other.
 
         Raises:
             DataError: it is no JSON, or no mapping.
@@ -47,31 +46,19 @@ class JsonRecords(Records):
         raw = self._raw(number)
         is_mapped = self._index.form == "mapping"
         try:
-            value = _DECODER.decode((b"{%b}" % raw if is_mapped else raw).decode())
-        except UnicodeDecodeError as error:
-            self._refuse(number, f"it is not UTF-8: {error.reason}")
-        except json.JSONDecodeError as error:
-            self._refuse(
-                number, f"it is no JSON: {error.msg}", begins=repr(raw[:40].decode(errors="replace"))
-            )
-        except RecursionError:
-            self._refuse(number, "it is nested too deep")
-        except ValueError as error:
-            self._refuse(number, str(error))
+            value = parse(b"{%b}" % raw if is_mapped else raw)
+        except DataError as error:
+            self._refuse(number, error.message, **error.details)
         if not isinstance(value, dict):
-            self._refuse(number, "it is no mapping", found=type(value).__name__)
+            self._refuse(number, "a record is no mapping", found=type(value).__name__)
+        if is_mapped:
+            ((id, value),) = value.items()
+            return {"id": id, **value}
         return value
 
-    def sample(self, number: int) -> Sample:
-        """A record as a sample.
-
-        Raises:
-            DataError: it is none.
-        """
-        record, id = self.fields(number), None
-        if self._index.form == "mapping":
-            ((id, record),) = record.items()
-        return sample_of(record, self._images, source=self.path, number=number, id=id)
+    def images(self, number: int) -> Images:
+        """The folder that the names of all records are relative to."""
+        return self._images
 
     def content_hash(self) -> str:
         """The BLAKE3 of the file. Reads all of it; images are not read."""
@@ -93,10 +80,10 @@ class JsonRecords(Records):
             raise DataError("the file has changed since it was opened", file=self.path, hint="open it again")
         return raw
 
-    def _refuse(self, number: int, why: str, **details: object) -> NoReturn:
+    def _refuse(self, number: int, what: str, **details: object) -> NoReturn:
         with open(self.path, "rb") as file:
             line = line_of(file, int(self._index.begins[number]))
-        error = DataError(f"a record cannot be read: {why}", hint=None, line=line, **details)
+        error = DataError(what, hint=None, line=line, **details)
         raise in_record(error, self.path, number)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,19 +128,3 @@ def _check_head(head: bytes, path: str) -> None:
     for begin, (why, hint) in _NOT_JSON.items():
         if head.startswith(begin):
             raise DataError(f"the manifest is no JSON: {why}", file=path, hint=hint)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it names `{twice[:60]}` twice")
-    return values
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"`{word}` is no number in JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)

@@ -3,6 +3,8 @@
     train.json  train.jsonl          records (json_index.py says which forms)
     mix.yaml                         datasets: [{json_path: a.json, sampling_strategy: first:25%}, …]
     {a,b}.json                       several files, one after the other
+    shard-{000..009}.tar             WebDataset shards
+    folder/                          what `datasets` saved to disk
 
 Opening finds the places of the records and reads none of them.
 """
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Int64
 
+from dovetail.data.folder_records import FolderRecords, is_saved_folder
 from dovetail.data.image_root import ImageRoot
 from dovetail.data.json_records import JsonRecords
 from dovetail.data.records import Records
@@ -51,8 +54,8 @@ class Source(NamedTuple):
         }
 
 
-class Manifest(Sequence[Sample]):
-    """Samples in order. Small to pickle: a data loader may send it to its workers."""
+class Manifest:
+    """Samples in order, by number. It may be pickled: a data loader sends it to its workers."""
 
     def __init__(self, path: str, sources: Sequence[Source], numbers: Numbers | None = None) -> None:
         self.path = path
@@ -158,7 +161,8 @@ def _sources(path: str, image_root: str | None, seed: int) -> list[Source]:
                 raise DataError(error.message, **details, hint=error.hint) from None
             sources.append(Source(records, entry.strategy, numbers))
         return sources
-    return [Source(records_of(one, image_root)) for one in paths_of(path)]
+    paths = [path] if path.lower().endswith(".tar") else paths_of(path)
+    return [Source(records_of(one, image_root)) for one in paths]
 
 
 def paths_of(path: str) -> list[str]:
@@ -178,8 +182,14 @@ def records_of(path: str, image_root: str | None) -> Records:
         DataError: it holds no records.
     """
     images = ImageRoot(os.path.dirname(path) if image_root is None else image_root)
+    if path.lower().endswith(".tar"):
+        from dovetail.data.tar_records import TarRecords, shards_of
+
+        return TarRecords(path, shards_of(path))
     if os.path.isfile(path):
         return JsonRecords(path, images)
+    if os.path.isdir(path) and is_saved_folder(path):
+        return FolderRecords(path, ImageRoot(path if image_root is None else image_root))
     if os.path.isdir(path):
         names = [one for one in sorted(os.listdir(path)) if one.endswith((".json", ".jsonl", ".yaml"))]
         raise UsageError(
@@ -187,5 +197,6 @@ def records_of(path: str, image_root: str | None) -> Records:
         )
     raise UsageError(
         f"there is no manifest `{path}`",
-        hint="give a .json, .jsonl or .yaml file, or a list such as {a,b}.json",
+        hint="give a .json, .jsonl or .yaml file, a list such as {a,b}.json, .tar shards, or a folder that "
+        "`datasets` saved",
     )

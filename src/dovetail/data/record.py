@@ -34,10 +34,8 @@ _ROLES: dict[str, Role] = {
 _PLACE = re.compile(r"(<image>|<video>)")
 
 
-def sample_of(
-    record: Mapping[str, Any], images: Images, *, source: str, number: int, id: str | None = None
-) -> Sample:
-    """The sample that a record describes; `id` is what it is called where it has no `id` of its own.
+def sample_of(record: Mapping[str, Any], images: Images, *, source: str, number: int) -> Sample:
+    """The sample that a record describes.
 
     Raises:
         DataError: it is no conversation, or its placeholders and images do not match.
@@ -48,9 +46,9 @@ def sample_of(
         seen.refuse_rest(turns)
     except DataError as error:
         raise in_record(error, source, number) from None
-    own = record.get("id")
+    id = record.get("id")
     kind = next((record[key] for key in KINDS if isinstance(record.get(key), str)), None)
-    return Sample(source, number, turns, id if own is None else str(own), kind)
+    return Sample(source, number, turns, None if id is None else str(id), kind)
 
 
 def in_record(error: DataError, source: str, number: int) -> DataError:
@@ -163,7 +161,7 @@ def _turns(record: Mapping[str, Any], seen: _Seen, images: Images) -> tuple[Turn
     Raises:
         DataError: it has none, or a turn is not understood.
     """
-    key = next((one for one in TURNS if one in record), None)
+    key = next((one for one in TURNS if record.get(one) is not None), None)
     if key is None:
         if seen.images and isinstance(record.get("text"), str):
             return _caption(record["text"], seen)
@@ -198,9 +196,9 @@ def _caption(text: str, seen: _Seen) -> tuple[Turn, ...]:
 def _turn(given: Any, seen: _Seen, images: Images) -> Turn:
     if not isinstance(given, dict):
         raise DataError("a turn is no mapping", found=_shown(given))
-    role_key, text_key = ("from", "value") if "from" in given else ("role", "content")
+    role_key, text_key = ("from", "value") if given.get("from") is not None else ("role", "content")
     role, content = given.get(role_key), given.get(text_key)
-    if role_key not in given or content is None:
+    if role is None or content is None:
         raise DataError(
             "a turn lacks its role or its text",
             expected="from and value, or role and content",

@@ -10,24 +10,62 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from dovetail.errors import DataError
 from dovetail.inputs.image_file import read_image, read_image_bytes
 
 Role = Literal["system", "user", "assistant"]
 
 
+class Span(NamedTuple):
+    """A part of a file, in bytes."""
+
+    path: str
+    begin: int
+    size: int
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            DataError: the file cannot be read, or is not what it was.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.begin)
+                content = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"`{self.path}` cannot be read: {error.strerror}") from None
+        if len(content) != self.size:
+            raise DataError(
+                "the file ends too early",
+                file=self.path,
+                expected=f"{self.size:,} bytes from byte {self.begin:,}",
+                hint="it was cut off, or has changed since it was opened: fetch it again, or open it again",
+            )
+        return content
+
+
 class Picture(NamedTuple):
-    """An image file that is not read yet: its path, or its bytes and the name they had in an archive."""
+    """An image file that is not read yet: its path, its bytes, or its place in an archive.
+
+    `name` is the path, or what errors call it.
+    """
 
     name: str
     content: bytes | None = None
+    inside: Span | None = None
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         """The decoded image.
 
         Raises:
             UsageError: there is no such file, or it is no image that can be read.
+            DataError: the archive that it stands in cannot be read.
         """
-        return read_image(self.name) if self.content is None else read_image_bytes(self.content, self.name)
+        if self.inside is None and self.content is None:
+            return read_image(self.name)
+        content = self.content if self.inside is None else self.inside.read()
+        return read_image_bytes(content or b"", self.name)
 
 
 class Video(NamedTuple):
