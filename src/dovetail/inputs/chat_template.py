@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from dovetail.errors import UsageError
 
@@ -25,6 +25,13 @@ MEMORY = 512 << 20
 _HINT = "--raw gives the model your text as it is"
 
 Message = Mapping[str, Any]
+
+
+class Conversation(NamedTuple):
+    """Messages to render; `is_asking` up to where the model is to answer, else as they are."""
+
+    messages: Sequence[Message]
+    is_asking: bool = True
 
 
 class TakesTextOnly(UsageError):
@@ -53,13 +60,19 @@ class ChatTemplate:
             TakesTextOnly: it cannot take pieces.
             UsageError: the template cannot be read, refuses the messages, or takes too long.
         """
+        return self.render_all([Conversation(messages)])[0]
+
+    def render_all(self, conversations: Sequence[Conversation]) -> list[str]:
+        """The texts of several conversations, at the cost of one question to the process that renders.
+
+        Raises:
+            TakesTextOnly: it cannot take pieces.
+            UsageError: the template cannot be read, refuses the messages, or takes too long.
+        """
         request = {
-            **self._specials,
             "source": self.source,
-            "messages": messages,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": True,
+            "given": {**self._specials, "tools": None, "documents": None},
+            "conversations": [[one.messages, one.is_asking] for one in conversations],
         }
         try:
             line = json.dumps(request).encode() + b"\n"
@@ -68,8 +81,9 @@ class ChatTemplate:
                 f"a message is no JSON: {error}", hint="give texts, numbers, lists and dicts"
             ) from None
         answer = _RENDERER.ask(line)
-        if "text" in answer:
-            return answer["text"]
+        if "texts" in answer:
+            texts: list[str] = answer["texts"]
+            return texts
         kind = TakesTextOnly if answer["kind"] == "TypeError" else UsageError
         raise kind(f"the chat template refuses the messages: {answer['error']}", hint=_HINT)
 
@@ -104,7 +118,7 @@ class _Renderer:
                 ) from None
             self._owner = os.getpid()
 
-    def ask(self, line: bytes) -> dict[str, str]:
+    def ask(self, line: bytes) -> dict[str, Any]:
         """The answer to a request.
 
         Raises:
@@ -140,7 +154,7 @@ class _NoAnswer(Exception):
     """What a template did instead of becoming a text."""
 
 
-def _exchanged(process: "subprocess.Popen[bytes]", line: bytes) -> dict[str, str]:
+def _exchanged(process: "subprocess.Popen[bytes]", line: bytes) -> dict[str, Any]:
     """Sends a line and reads one, without waiting longer than a template may take.
 
     Raises:
@@ -164,7 +178,7 @@ def _exchanged(process: "subprocess.Popen[bytes]", line: bytes) -> dict[str, str
             if not piece:
                 raise _NoAnswer("ends the process that renders it")
             found += piece
-    answer: dict[str, str] = json.loads(found)
+    answer: dict[str, Any] = json.loads(found)
     return answer
 
 

@@ -21,29 +21,49 @@ def main(seconds: int, most: int, folders: list[str]) -> None:
     """Answers requests until there are no more."""
     _bound(most)
     sys.path.extend(folders)
-    environment = _environment()
+    render = _Templates(_environment()).rendered
     for line in sys.stdin.buffer:
         _more_time(seconds)
-        answer = _answered(environment, json.loads(line), most)
+        answer = _answered(render, json.loads(line), most)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _answered(environment: Any, request: dict[str, Any], most: int) -> dict[str, str]:
-    """The text of a template, or what was wrong."""
-    source = request.pop("source")
-    try:
-        text = str(environment.from_string(source).render(**request))
-        text.encode()  # halves of characters are no text
-    except MemoryError:
-        return {"kind": "MemoryError", "error": "it needs more memory than a text can"}
-    except RecursionError:
-        return {"kind": "RecursionError", "error": "it calls itself without end"}
-    except Exception as error:  # noqa: BLE001 - whatever a template does, its caller is told
-        return {"kind": type(error).__name__, "error": str(error)[:1000]}
-    if len(text) > most // 32:
-        return {"kind": "OverflowError", "error": f"it makes a text of {len(text):,} characters"}
-    return {"text": text}
+def _answered(render: Any, request: dict[str, Any], most: int) -> dict[str, Any]:
+    """The texts of a template, or what was wrong."""
+    texts = []
+    length = 0
+    for messages, is_asking in request["conversations"]:
+        given = {**request["given"], "messages": messages, "add_generation_prompt": is_asking}
+        try:
+            text = render(request["source"], given)
+            text.encode()  # halves of characters are no text
+        except MemoryError:
+            return {"kind": "MemoryError", "error": "it needs more memory than a text can"}
+        except RecursionError:
+            return {"kind": "RecursionError", "error": "it calls itself without end"}
+        except Exception as error:  # noqa: BLE001 - whatever a template does, its caller is told
+            return {"kind": type(error).__name__, "error": str(error)[:1000]}
+        length += len(text)
+        if length > most // 32:
+            return {"kind": "OverflowError", "error": f"it makes a text of {length:,} characters"}
+        texts.append(text)
+    return {"texts": texts}
+
+
+class _Templates:
+    """The last template, which is most often the next one, compiled once."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._source: Any = None
+        self._template: Any = None
+
+    def rendered(self, source: Any, given: dict[str, Any]) -> str:
+        if self._template is None or source != self._source:
+            self._template = self._environment.from_string(source)
+            self._source = source
+        return str(self._template.render(**given))
 
 
 def _bound(most: int) -> None:
