@@ -22,8 +22,9 @@ from commands import dovetail as command
 from dovetail.cli.generate import token_ids
 from dovetail.errors import CheckpointError, DovetailError, UsageError
 from dovetail.families import family
+from dovetail.inputs.stop_tokens import stop_tokens
 from dovetail.inputs.tokenizer import SideValues
-from dovetail.run.generate import Generator, context_length, stop_tokens
+from dovetail.run.generate import Generator, context_length
 from dovetail.run.sampling import Sampling
 from files import MODELS
 from inputs.golden_images import noise

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from dovetail.errors import DataError
-from dovetail.inputs.image_file import read_image, read_image_bytes
+from dovetail.errors import DataError, UsageError
+from dovetail.inputs.image_file import image_size, image_size_of_bytes, read_image, read_image_bytes
 
 Role = Literal["system", "user", "assistant"]
 
@@ -62,16 +62,55 @@ class Picture(NamedTuple):
             UsageError: there is no such file, or it is no image that can be read.
             DataError: the archive that it stands in cannot be read.
         """
-        if self.inside is None and self.content is None:
-            return read_image(self.name)
-        content = self.content if self.inside is None else self.inside.read()
-        return read_image_bytes(content or b"", self.name)
+        content = self._content()
+        return read_image(self.name) if content is None else read_image_bytes(content, self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Height and width, by the header of the file.
+
+        Raises:
+            UsageError: there is no such file, or it is no image that can be read.
+            DataError: the archive that it stands in cannot be read.
+        """
+        content = self._content()
+        return image_size(self.name) if content is None else image_size_of_bytes(content, self.name)
+
+    def _content(self) -> bytes | None:
+        """The bytes of the file, None if they are in a file of their own."""
+        return self.content if self.inside is None else self.inside.read()
 
 
 class Video(NamedTuple):
     """A video as its frames, in order."""
 
     frames: tuple[Picture, ...]
+
+    def pixels(self) -> UInt8[np.ndarray, "frames h w 3"]:
+        """The decoded frames.
+
+        Raises:
+            UsageError: there are none, one cannot be read, or they differ in size.
+        """
+        frames = [frame.pixels() for frame in self.frames]
+        sizes = {frame.shape for frame in frames}
+        if len(sizes) != 1:
+            found = ", ".join(f"{height} x {width}" for height, width, _ in sorted(sizes))
+            raise UsageError(
+                "the frames of a video have one size",
+                found=found or "no frames",
+                hint="write the frames anew, all of them from one video",
+            )
+        return np.stack(frames)
+
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width, by the header of the first frame.
+
+        Raises:
+            UsageError: there is none, or it cannot be read.
+        """
+        if not self.frames:
+            raise UsageError("a video has no frames", hint="leave the video out, or name its frames")
+        return (len(self.frames), *self.frames[0].size())
 
 
 Seen = Picture | Video

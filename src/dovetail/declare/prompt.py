@@ -10,6 +10,8 @@ class Prompt(NamedTuple):
     text. `frames` are frames for models that one of the config keys `frames_by` names, as pairs of a
     pattern (as file names have them) and a frame; a name that fits no pattern is asked in a way that nobody
     declared, and no name at all means `frame`.
+    `later` says how a frame goes on: pairs of a frame and what is put around the prompts of later turns. A
+    frame that stands in no pair has one turn.
     `tail` comes behind the frame and is cut into tokens by itself.
     `begin`: `specials` are the special tokens that the tokenizer puts around a text, `bos` is its first
     token alone, behind the images.
@@ -22,6 +24,7 @@ class Prompt(NamedTuple):
     frame: str = "{prompt}"
     frames: tuple[tuple[str, str], ...] = ()
     frames_by: tuple[str, ...] = ()
+    later: tuple[tuple[str, str], ...] = ()
     tail: str = ""
     begin: Literal["specials", "bos"] = "specials"
     clean: Literal["nothing", "strip", "one_line"] = "nothing"

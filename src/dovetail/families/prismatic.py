@@ -123,16 +123,18 @@ SETTINGS = (
 _ARCH_OF = {"linear": "linear", "gelu_mlp": "no-align+gelu-mlp", "fused_gelu_mlp": "no-align+fused-gelu-mlp"}
 
 _IN_OUT = "In: {prompt}\nOut:"
+_LATER_VICUNA = "USER: {prompt} ASSISTANT:"
 _VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
-    "USER: {prompt} ASSISTANT:"
+    f"{_LATER_VICUNA}"
 )
 # TRI-ML/prismatic-vlms@4fcd061 models/backbones/llm/prompting/*.py: each language model in its own words.
 PROMPT = Prompt(
     _IN_OUT,
     frames=(("*-pure", _IN_OUT), ("vicuna-v15-*", _VICUNA)),
     frames_by=("model.llm_backbone_id", "llm_backbone_id"),
+    later=((_IN_OUT, _IN_OUT), (_VICUNA, _LATER_VICUNA)),
     begin="bos",
     clean="strip",
     has_image_tokens=False,

@@ -34,6 +34,21 @@ def framed_tokens(
     return [*images, *ids, *tail]
 
 
+def later_tokens(
+    prompt: Prompt, text: str, tokenizer: Tokenizer, *, config: Mapping[str, Any]
+) -> list[int] | None:
+    """The ids of a prompt that follows an answer, None where the frame has one turn only.
+
+    Raises:
+        UsageError: the config names a language model that is asked in a way of its own.
+    """
+    frame = dict(prompt.later).get(frame_of(prompt, config))
+    if frame is None:
+        return None
+    tail = tokenizer.encode(prompt.tail) if prompt.tail else []
+    return [*tokenizer.encode(frame.format(prompt=cleaned(text, prompt.clean), state="")), *tail]
+
+
 def frame_of(prompt: Prompt, config: Mapping[str, Any]) -> str:
     """The frame of a model whose config may name its language model.
 

@@ -8,7 +8,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from io import BytesIO
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image as Pillow
@@ -17,8 +17,10 @@ from PIL import ImageOps, UnidentifiedImageError
 from dovetail.errors import UsageError
 from dovetail.inputs.images import MAX_PIXELS, Image
 
+Found = TypeVar("Found")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")  # modes of 16 bits of grey
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # Exif 2.32: rows are columns
 _WIDE = ("I", "F")  # 32 bits, whose black and white nobody knows
 
 
@@ -28,7 +30,7 @@ def read_image(path: str) -> Image:
     Raises:
         UsageError: there is no such file, it holds no image that is read here, or too many pixels.
     """
-    return _read(lambda: _opened(path), path)
+    return _read(lambda: _opened(path), path, _decoded)
 
 
 def read_image_bytes(content: bytes, name: str) -> Image:
@@ -37,15 +39,33 @@ def read_image_bytes(content: bytes, name: str) -> Image:
     Raises:
         UsageError: they hold no image that is read here, or too many pixels.
     """
-    return _read(lambda: BytesIO(content), name)
+    return _read(lambda: BytesIO(content), name, _decoded)
 
 
-def _read(opened: Callable[[], IO[bytes]], path: str) -> Image:
+def image_size(path: str) -> tuple[int, int]:
+    """Height and width of an image file, by its header.
+
+    Raises:
+        UsageError: there is no such file, it holds no image that is read here, or too many pixels.
+    """
+    return _read(lambda: _opened(path), path, _size)
+
+
+def image_size_of_bytes(content: bytes, name: str) -> tuple[int, int]:
+    """The same of the bytes of an image file, which errors call `name`.
+
+    Raises:
+        UsageError: they hold no image that is read here, or too many pixels.
+    """
+    return _read(lambda: BytesIO(content), name, _size)
+
+
+def _read(opened: Callable[[], IO[bytes]], path: str, read: Callable[[Pillow.Image, str], Found]) -> Found:
     try:
         with opened() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
             with Pillow.open(file, formats=FORMATS) as image:
-                return _decoded(image, path)
+                return read(image, path)
     except FileNotFoundError:
         raise UsageError(
             f"there is no image `{path}`", hint="give the path of a JPEG, PNG or WebP file"
@@ -77,11 +97,17 @@ def _opened(path: str) -> IO[bytes]:
     return os.fdopen(number, "rb")
 
 
-def _decoded(image: Pillow.Image, path: str) -> Image:
-    """The pixels of an image whose header alone has been read."""
+def _size(image: Pillow.Image, path: str) -> tuple[int, int]:
+    """Height and width as the camera was held, of an image whose header alone has been read."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_many(path, f"{height} x {width}")
+    return (width, height) if image.getexif().get(_ORIENTATION, 1) in _TURNED else (height, width)
+
+
+def _decoded(image: Pillow.Image, path: str) -> Image:
+    """The pixels of an image whose header alone has been read."""
+    _size(image, path)
     if image.mode in _WIDE:
         raise UsageError(
             f"the image `{path}` has numbers of 32 bits, and nothing says which of them is white",

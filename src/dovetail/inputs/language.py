@@ -44,9 +44,11 @@ class LanguageInputs(ABC):
 
     `vocab` is the number of rows of the token table; `image_token` and `video_token` stand for images and
     may lie outside of it, None where the family has none. `prompt` is how the family is asked.
+    `sees_prompt_whole`: every token of a prompt sees all of it, so that what follows is given as `suffixes`.
     """
 
     takes_videos: ClassVar[bool] = False
+    sees_prompt_whole: ClassVar[bool] = False
 
     def __init__(self, values: Values, decoder: str = "text") -> None:
         self.family = values.family.id

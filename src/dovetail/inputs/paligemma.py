@@ -22,6 +22,8 @@ from dovetail.inputs.values import Values
 class PaliGemmaInputs(LanguageInputs):
     """Resizes images, expands placeholders and pads rows."""
 
+    sees_prompt_whole = True
+
     def __init__(self, values: Values) -> None:
         super().__init__(values)
         self.square = Squares(values)

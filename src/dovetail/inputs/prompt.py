@@ -15,16 +15,14 @@ Sources: LLaVA-VL/LLaVA-NeXT `llava/mm_utils.py:tokenizer_image_token`; transfor
 """
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from dovetail.errors import UsageError
 from dovetail.inputs.chat_template import ChatTemplate, Message, TakesTextOnly
+from dovetail.inputs.chat_tokens import chat_tokens, word_for
 from dovetail.inputs.framed import framed_tokens
 from dovetail.inputs.language import LanguageInputs, no_images
 from dovetail.inputs.tokenizer import Tokenizer
-
-_PLACE = "\ufffc"  # the object replacement character: an image, in a text that has no word for it
 
 
 class Prompter:
@@ -60,23 +58,14 @@ class Prompter:
 
     def _chat(self, template: ChatTemplate, prompt: str, num_images: int) -> list[int]:
         """The ids of a conversation of one message."""
-        place = _PLACE
         text: str | None = None
         if self._inputs.takes_images and self._prompt.has_image_tokens:
             text = _in_pieces(template, prompt, num_images)
-            token = self._inputs.image_token
-            place = (self._tokenizer.token(token) if token is not None else None) or _PLACE
+            place = word_for(self._inputs.image_token, self._tokenizer)
             prompt = f"{place}\n" * num_images + prompt if text is None else prompt
         if text is None:
             text = template.render([{"role": "user", "content": prompt}])
-        bos = self._tokenizer.specials.get("bos_token")
-        has_specials = self._inputs.takes_images and not (bos and text.startswith(bos))
-        if place != _PLACE or _PLACE not in text:
-            return self._tokenizer.encode(text, with_specials=has_specials)
-        images = iter(self._images(num_images))
-        before, after = self._tokenizer.around() if has_specials else ([], [])
-        first, *rest = (self._tokenizer.encode(piece) for piece in text.split(_PLACE))
-        return [*before, *first, *(one for piece in rest for one in [*islice(images, 1), *piece]), *after]
+        return chat_tokens(text, self._tokenizer, self._inputs, num_images=num_images)
 
     def _framed(self, prompt: str, num_images: int) -> list[int]:
         """The ids of a prompt as the family wants it where there is no template."""

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Int64
 
 from dovetail.errors import UsageError
 
+# The target of a token that does not count (transformers and torch call it `ignore_index`).
+IGNORED = -100
 Side = Literal["left", "right"]
 _SIDES = ("left", "right")
 

@@ -71,6 +71,20 @@ class Tokenizer:
         found = self._fast.id_to_token(id) if 0 <= id < 1 << 32 else None
         return None if found is None else str(found)
 
+    @property
+    def added(self) -> frozenset[int]:
+        """The tokens that were added to the vocabulary; no piece of a text is one by chance."""
+        return frozenset(self._fast.get_added_tokens_decoder())
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens written out.
+
+        Raises:
+            CheckpointError: the tokenizer breaks over them.
+        """
+        with guarded(_FILE):
+            return str(self._fast.decode(list(ids), skip_special_tokens=False))
+
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens that are put before and behind a text."""
         ids = self.encode("", with_specials=True)

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dovetail.errors import UsageError
+from dovetail.inputs.rows import IGNORED
 from dovetail.models.stream import Columns
 
-# The target of a column that does not count (transformers and torch call it `ignore_index`).
-IGNORED = -100
 Count = int | Tensor
 
 

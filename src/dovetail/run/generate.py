@@ -8,7 +8,6 @@ Sampling is what the caller says; of generation_config.json only the stop tokens
 token table that are no tokens of the tokenizer are never chosen.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,9 +16,10 @@ import numpy as np
 import torch
 
 from dovetail.checkpoint import Path
-from dovetail.errors import CheckpointError, UsageError
+from dovetail.errors import UsageError
 from dovetail.inputs.language import no_images
 from dovetail.inputs.prompt import Prompter
+from dovetail.inputs.stop_tokens import stop_tokens
 from dovetail.inputs.tokenizer import SideValues, Tokenizer, read_side_values, read_tokenizer
 from dovetail.loading.load import Dtype, load
 from dovetail.models.kernels import Weights, choose_kernels, is_worth_packing
@@ -205,36 +205,6 @@ class Generator:
                 if prompt < self.context
                 else "shorten the prompt, or take smaller or fewer images",
             )
-
-
-def stop_tokens(tokenizer: Tokenizer | None, values: SideValues) -> frozenset[int]:
-    """The tokens that end an answer, by generation_config.json, else config.json, else the tokenizer.
-
-    Raises:
-        CheckpointError: what a config says are no tokens.
-    """
-    text = values.config.get("text_config")
-    places = (
-        ("generation_config.json", values.generation),
-        ("config.json", values.config),
-        ("config.json: text_config", text if isinstance(text, dict) else {}),
-    )
-    for name, place in places:
-        said = place.get("eos_token_id")
-        if said is None or said == []:
-            continue
-        ids = said if isinstance(said, list) else [said]
-        if not all(type(one) is int and one >= 0 for one in ids):
-            raise CheckpointError(
-                "eos_token_id is no token",
-                file=name,
-                expected="a token id, or a list of them",
-                found=json.dumps(said)[:200],
-                hint="mend it, or take the line out: the tokenizer's eos_token is used then",
-            )
-        return frozenset(ids)
-    end = tokenizer.special("eos_token") if tokenizer else None
-    return frozenset() if end is None else frozenset({end})
 
 
 def context_length(values: SideValues) -> int | None:

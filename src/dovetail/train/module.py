@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dovetail.errors import UsageError
+from dovetail.inputs.rows import IGNORED
 from dovetail.models.language import LanguageModel
-from dovetail.models.trainable import IGNORED, Count, Trainable, cross_entropy, predicted
+from dovetail.models.trainable import Count, Trainable, cross_entropy, predicted
 from dovetail.train import checkpointing
 
 Batch = Mapping[str, Any]

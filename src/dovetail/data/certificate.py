@@ -1,0 +1,185 @@
+"""The label certificate: what is learned of samples, before the first step.
+
+    certificate(labeller, samples)      3 samples, 812 tokens, 96 learned (11.8%); the first one, shown
+
+A sample that cannot be labelled is an error, or under `on_error="skip"` left out, counted and listed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from dovetail.data.batches import Batches, expanded, sizes_of
+from dovetail.data.labels import Labelled, Labeller
+from dovetail.data.sample import Sample
+from dovetail.errors import DataError
+from dovetail.report import Finding, counted
+
+OnError = Literal["stop", "skip"]
+# Of how many samples the tokens are kept, to be looked at.
+SHOWN = 3
+
+
+class Refused(NamedTuple):
+    """A sample that is left out: its number among those given, where it stands, and why."""
+
+    number: int
+    place: str
+    error: DataError
+
+
+class Shown(NamedTuple):
+    """A sample to look at: its text in pieces, each with whether it is learned."""
+
+    place: str
+    pieces: tuple[tuple[str, bool], ...]
+    tokens: int
+    learned: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCertificate:
+    """What is learned. `lengths` are the tokens of each sample that is not refused, those of images
+    included, and `numbers` say which samples these are."""
+
+    source: str
+    learn: str
+    numbers: tuple[int, ...]
+    lengths: tuple[int, ...]
+    tokens: int
+    image_tokens: int
+    learned: int
+    without_end: int
+    shown: tuple[Shown, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of tokens that is learned, 0 to 1."""
+        return self.learned / max(self.tokens, 1)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What to know before training."""
+        found = []
+        if self.refused:
+            reasons = Counter(one.error.message for one in self.refused).most_common(3)
+            why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            found.append(
+                Finding(
+                    "samples_left_out",
+                    "warning",
+                    f"{counted(len(self.refused), 'sample')} left out: {why}",
+                    hint="--json lists all of them",
+                )
+            )
+        if self.without_end:
+            found.append(
+                Finding(
+                    "answers_without_end",
+                    "warning",
+                    f"the answers of {counted(self.without_end, 'sample')} end with no token that stops "
+                    "generation: the model learns to answer, not to end",
+                    hint="give a chat template that puts the tokenizer's eos_token behind answers",
+                )
+            )
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """The certificate as plain JSON values."""
+        return {
+            "source": self.source,
+            "learn": self.learn,
+            "samples": len(self.numbers),
+            "tokens": self.tokens,
+            "image_tokens": self.image_tokens,
+            "learned": self.learned,
+            "longest": max(self.lengths, default=0),
+            "without_end": self.without_end,
+            "shown": [
+                {
+                    "sample": one.place,
+                    "tokens": one.tokens,
+                    "learned": one.learned,
+                    "pieces": [{"text": text, "learned": is_learned} for text, is_learned in one.pieces],
+                }
+                for one in self.shown
+            ],
+            "refused": [{"sample": one.place, **one.error.as_json()} for one in self.refused],
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+def certificate(
+    labeller: Labeller,
+    samples: Iterable[Sample],
+    *,
+    batches: Batches | None = None,
+    on_error: OnError = "stop",
+    shown: int = SHOWN,
+    progress: Callable[[int], None] | None = None,
+) -> LabelCertificate:
+    """What is learned of all samples. `batches` bound their length; images are measured by their headers.
+
+    `progress` is called with the number of samples that are done.
+
+    Raises:
+        DataError: a sample cannot be labelled or is too long, unless such are skipped; or none is left.
+    """
+    batches = batches or Batches(labeller.inputs)
+    places = {labeller.inputs.image_token, labeller.inputs.video_token}
+    numbers: list[int] = []
+    lengths: list[int] = []
+    kept: list[Shown] = []
+    refused: list[Refused] = []
+    of_images = learned = without_end = 0
+    for number, sample in enumerate(samples):
+        try:
+            row = labeller.labelled(sample)
+            whole = batches.checked(row, expanded(labeller.inputs, row, sizes_of(row)))
+        except DataError as error:
+            if on_error == "stop":
+                raise
+            refused.append(Refused(number, sample.place, error))
+            continue
+        numbers.append(number)
+        lengths.append(len(whole.tokens))
+        of_images += sum(token in places for token in whole.tokens)
+        learned += row.num_learned
+        without_end += not row.has_end
+        if len(kept) < shown:
+            kept.append(_shown(labeller, row, len(whole.tokens)))
+        if progress is not None:
+            progress(number + 1)
+    if not numbers:
+        raise _none_left(refused)
+    return LabelCertificate(
+        source=labeller.source,
+        learn=labeller.learn,
+        numbers=tuple(numbers),
+        lengths=tuple(lengths),
+        tokens=sum(lengths),
+        image_tokens=of_images,
+        learned=learned,
+        without_end=without_end,
+        shown=tuple(kept),
+        refused=tuple(refused),
+    )
+
+
+def _shown(labeller: Labeller, row: Labelled, tokens: int) -> Shown:
+    return Shown(row.place, tuple(labeller.pieces(row)), tokens, row.num_learned)
+
+
+def _none_left(refused: list[Refused]) -> DataError:
+    if not refused:
+        return DataError(
+            "there are no samples to learn from", hint="give a manifest with at least one record"
+        )
+    first = refused[0].error
+    return DataError(
+        f"all {len(refused):,} samples are left out; the first one because {first.message}",
+        **{"sample": refused[0].place, **first.details},
+        hint=first.hint,
+    )
