@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dovetail.errors import UsageError
-from dovetail.loading.save import save
 from dovetail.train.batches import InTensors
 from dovetail.train.module import TrainingModule, num_items
+from dovetail.train.saving import SavingTrainer, SideFiles
 
 # Parameters that are no matrices of products: 1-d ones, and what Mamba says of its own.
 # Source: state-spaces/mamba `mamba_simple.py`: `self.A_log._no_weight_decay = True`.
 _NO_DECAY = ("A_log",)
 
 
-class Trainer(transformers.Trainer):
-    """Trains a model. Every save is a checkpoint as `like`, the one that the model came from.
+class Trainer(SavingTrainer):
+    """Trains a model. Every save is a checkpoint as `like`, the one that the model came from, or as `reader`
+    opens it; `known` and `side_files` are those of `SavingTrainer`.
 
     `collate` makes a batch of samples as arrays, `{"inputs": {name: array}, "targets": array}`; `rates` are
     learning rates of single parts, by role, in place of the one for all.
@@ -38,13 +39,18 @@ class Trainer(transformers.Trainer):
         data: Dataset[Any] | Sequence[Any],
         collate: Callable[[list[Any]], Mapping[str, Any]],
         like: str | os.PathLike[str],
+        reader: str | None = None,
+        known: Mapping[str, Any] | None = None,
+        side_files: Sequence[SideFiles] = (),
         val_data: Dataset[Any] | Sequence[Any] | None = None,
         rates: Mapping[str, float] | None = None,
         callbacks: Sequence[transformers.TrainerCallback] = (),
     ) -> None:
         _check(args)
-        self.like = like
+        self.like, self.reader, self.side_files = like, reader, tuple(side_files)
         self.rates = dict(rates or {})
+        self.known = {"rates": self.rates, **(known or {})}
+        self._module = module
         super().__init__(
             model=module,
             args=args,
@@ -57,9 +63,7 @@ class Trainer(transformers.Trainer):
     @property
     def module(self) -> TrainingModule:
         """The module, without what accelerate put around it."""
-        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        assert isinstance(inner, TrainingModule)
-        return inner
+        return self._module
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
         """How many targets count in all the batches of one step, on all processes."""
@@ -130,11 +134,6 @@ class Trainer(transformers.Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        """Writes the model as a checkpoint in the layout that it came from, whole or not at all."""
-        if self.args.should_save:
-            save(self.module.model, output_dir or str(self.args.output_dir), like=self.like, overwrite=True)
 
 
 def measures(sums: Mapping[str, float]) -> dict[str, float]:

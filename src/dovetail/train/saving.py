@@ -1,0 +1,285 @@
+"""What the Trainer saves and goes on from: whole checkpoints of dovetail's, each in one rename.
+
+A save is the checkpoint as it would be converted, and beside the weights the state of the run: optimizer,
+schedule, random numbers, position in the data. Whatever ends a run, the last save that is there is whole, and
+going on from it gives, on one process, the very losses that the run would have had.
+"""
+
+import json
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.trainer_utils import TrainOutput
+
+from dovetail.errors import CheckpointError
+from dovetail.inputs.values import Values
+from dovetail.loading.load import load
+from dovetail.loading.save import planned, save
+from dovetail.train import record, run_folder
+from dovetail.train.module import TrainingModule
+
+STATE = "trainer_state.json"
+# What a save says of its run, to whoever writes a file of a family beside it.
+SideFiles = Callable[[Mapping[str, Any]], Mapping[str, bytes]]
+
+
+class SavingTrainer(transformers.Trainer):
+    """The Trainer with saves of ours. Who inherits from it sets what a save needs, before anything else.
+
+    `like` is the checkpoint whose layout and side files the result gets, `reader` the program that is to open
+    it; `known` is what decides the losses beside the arguments (data, labels, what is trained); `side_files`
+    are told the record of each save, with `step`, `epoch` and the last `metrics`, and give texts by name.
+    """
+
+    like: str | os.PathLike[str]
+    reader: str | None
+    known: Mapping[str, Any]
+    side_files: Sequence[SideFiles]
+
+    @property
+    @abstractmethod
+    def module(self) -> TrainingModule:
+        """The module, without what accelerate put around it."""
+
+    @property
+    def folder(self) -> str:
+        """The folder of the run."""
+        return str(self.args.output_dir)
+
+    @property
+    def record(self) -> record.Record:
+        """What the run is."""
+        names = [name for name, one in self.module.model.named_parameters() if one.requires_grad]
+        trained = list(dict.fromkeys(name.partition(".")[0] for name in names))
+        known = {"trained": trained, **self.known}
+        return record.record_of(self.args, model=os.fspath(self.like), known=known)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **more: Any) -> TrainOutput:  # type: ignore[override]
+        """Trains, from the beginning or from a save; `True` is the newest one, if there is one yet.
+
+        A run that is finished is left as it is.
+
+        Raises:
+            UsageError: the folder has another run in it, or the save is of a run with other data or settings.
+            CheckpointError: the save has no state to go on with.
+            WriteError: a save could not be written.
+        """
+        with self._alone():
+            place = run_folder.chosen_save(self.folder, resume_from_checkpoint)
+            if place is None:
+                self._check_saves()
+                self._finished = super().train(**more)
+            else:
+                state = self._state_of(place)
+                _put(self.module, place)
+                if state["global_step"] >= state["max_steps"]:
+                    return self._already(place)
+                self._finished = super().train(resume_from_checkpoint=place, **more)
+            self._end()
+        return self._finished
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The folder is this run's; what a killed one left is gone before any process looks."""
+        is_first = self.args.process_index == 0
+        with run_folder.held(self.folder) if is_first else nullcontext():
+            self.accelerator.wait_for_everyone()
+            yield
+
+    def _check_saves(self) -> None:
+        """Refuses, before the first step, a model that could not be saved."""
+        with planned(self.module.model, like=self.like, for_=self.reader, stamp=self._stamp()):
+            pass
+
+    def _state_of(self, place: str) -> dict[str, Any]:
+        """The state of the Trainer in a save, if the run can go on from it."""
+        record.check_same(self.record, record.read_record(place), place)
+        with open(os.path.join(place, STATE), encoding="utf-8") as file:
+            state: dict[str, Any] = json.load(file)
+        names = os.listdir(place)
+        if not any(name.startswith("optimizer") for name in names) or "scheduler.pt" not in names:
+            raise CheckpointError(
+                f"`{place}` has no state of an optimizer to go on with",
+                hint="it was saved with --save_only_model; begin a new run with it as --model",
+            )
+        return state
+
+    def _already(self, place: str) -> TrainOutput:
+        """What a run gives that was finished before."""
+        self.state = transformers.TrainerState.load_from_json(os.path.join(place, STATE))
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return TrainOutput(self.state.global_step, losses[-1] if losses else 0.0, {})
+
+    def _end(self) -> None:
+        """The last save, where the arguments asked for none at the end, and the links."""
+        if self.args.save_strategy == "no":
+            self._save_checkpoint(self.model, None)
+        if self.args.should_save:
+            there = list(run_folder.saves(self.folder).values())
+            run_folder.link(self.folder, "last", there[-1] if there else None)
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """One save: the state is gathered first, then all of it appears in one rename."""
+        step = self.state.global_step
+        place, state = run_folder.save_of(self.folder, step), f"{run_folder.save_of(self.folder, step)}.state"
+        if os.path.isdir(place):  # the end of an epoch at the step of a save
+            return
+        self.accelerator.wait_for_everyone()
+        self.store_flos()
+        if self.args.should_save:
+            os.mkdir(state)
+        self.accelerator.wait_for_everyone()
+        if not self.args.save_only_model and self.args.save_strategy != "no":
+            self._save_optimizer_and_scheduler(state)
+            self._save_scaler(state)
+            self._save_rng_state(state)
+        weights = self._gathered()
+        self.accelerator.wait_for_everyone()
+        if self.state.best_global_step in {step, *run_folder.saves(self.folder)}:
+            self.state.best_model_checkpoint = run_folder.save_of(self.folder, self.state.best_global_step)
+        if self.args.should_save:
+            self._note_callbacks()
+            self.state.save_to_json(os.path.join(state, STATE))
+            self._publish(place, state, weights)
+            best = self.state.best_model_checkpoint
+            run_folder.rotate(self.folder, most=self.args.save_total_limit, best=best)
+            run_folder.link(self.folder, "last", place)
+            run_folder.link(self.folder, "best", best)
+        self.accelerator.wait_for_everyone()
+
+    def _publish(self, place: str, state: str, weights: Mapping[str, Tensor] | None) -> None:
+        """Writes the model as a checkpoint with the state in it."""
+        said = {**self.record, "step": self.state.global_step, "epoch": self.state.epoch}
+        metrics = [one for one in self.state.log_history if any(name.startswith("eval_") for name in one)]
+        said["metrics"] = metrics[-1] if metrics else {}
+
+        def beside(folder: str) -> None:
+            for name in os.listdir(state):
+                os.rename(os.path.join(state, name), os.path.join(folder, name))
+            texts = {record.NAME: record.as_text(said).encode()}
+            for side_files in self.side_files:
+                texts |= side_files(said)
+            for name, text in texts.items():
+                with open(os.path.join(folder, name), "wb") as file:
+                    file.write(text)
+
+        save(
+            self.module.model,
+            place,
+            like=self.like,
+            for_=self.reader,
+            weights=weights,
+            stamp=self._stamp(),
+            facts={"training": said},
+            beside=beside,
+        )
+        shutil.rmtree(state)
+
+    def _stamp(self) -> dict[str, Any]:
+        """The values that nothing but a default said: the model is trained with them now."""
+        values = self.module.model.values.values
+        return {
+            name: one.value
+            for name, one in values.items()
+            if one.source == "default" and one.value is not None
+        }
+
+    def _note_callbacks(self) -> None:
+        """Puts the state of the callbacks that have one into the state of the Trainer, as it does itself."""
+        from transformers.trainer_callback import ExportableState
+
+        for one in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(one, ExportableState):
+                noted: Any = self.state.stateful_callbacks
+                noted[type(one).__name__] = one.state()
+
+    def _gathered(self) -> Mapping[str, Tensor] | None:
+        """All weights by the names of the model, where they are spread over processes; else None."""
+        if not self.is_fsdp_enabled:
+            return None
+        whole = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("model."): one for name, one in whole.items()}
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The Trainer's own; of FSDP without a second copy of the weights."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        from accelerate.utils import save_fsdp_optimizer
+
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save and self.lr_scheduler is not None:
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, "scheduler.pt"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing: the weights are in the model before anything is put around it."""
+
+    def _load_best_model(self) -> None:
+        """Puts the weights of the best save into the model."""
+        best = self.state.best_model_checkpoint
+        assert best is not None
+        if not self.is_fsdp_enabled:
+            _put(self.module, best)
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        whole = {f"model.{name}": one for name, one in load(best).state_dict().items()}
+        spread: Any = self.model
+        set_model_state_dict(spread, whole, options=StateDictOptions(full_state_dict=True))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The model alone as a checkpoint in a folder that is not there yet."""
+        weights = self._gathered()
+        if self.args.should_save and output_dir is not None:
+            save(
+                self.module.model,
+                output_dir,
+                like=self.like,
+                for_=self.reader,
+                weights=weights,
+                stamp=self._stamp(),
+                facts={"training": self.record},
+            )
+        self.accelerator.wait_for_everyone()
+
+
+def values_in(module: TrainingModule) -> Values:
+    """What is known of the model in a module: its family and every value that it was built with."""
+    values: Values = vars(module.model)["values"]
+    return values
+
+
+def _put(module: TrainingModule, place: str) -> None:
+    """Puts the weights of a save into the model, where its parameters are.
+
+    Raises:
+        CheckpointError: it is of another model.
+    """
+    saved = load(place, as_=values_in(module).family.id).state_dict()
+    mine = module.model.state_dict(keep_vars=True)
+    other = [
+        name
+        for name in {**mine, **saved}
+        if name not in saved
+        or name not in mine
+        or saved[name].shape != mine[name].shape
+        or saved[name].dtype != mine[name].dtype
+    ]
+    if other:
+        raise CheckpointError(
+            f"`{place}` holds another model: `{other[0]}` is not the same",
+            differing=str(len(other)),
+            hint="go on with what was trained then: the same --model and --dtype",
+        )
+    with torch.no_grad():
+        for name, one in mine.items():
+            one.copy_(saved[name])
