@@ -185,7 +185,7 @@ class SavingTrainer(transformers.Trainer):
 
     def _stamp(self) -> dict[str, Any]:
         """The values that nothing but a default said: the model is trained with them now."""
-        values = self.module.model.values.values
+        values = values_in(self.module).values
         return {
             name: one.value
             for name, one in values.items()
