@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from examples.shapes.scenes import COLORS, FORMS, HELD_OUT, MORE_COLORS, Scene, Shape
+from examples.shapes.scenes import COLORS, FORMS, HELD_OUT, MORE_COLORS, MORE_FORMS, Scene, Shape
 
 KINDS = ("colour", "shape", "count", "relation", "description")
 # in pixels, how far a shape must lie to one side of another to be there, and how near to be not in doubt
@@ -74,9 +74,9 @@ def _count(random: np.random.Generator, scene: Scene, about: list[Shape]) -> Mad
     colors, forms = [shape.color for shape in scene], [shape.form for shape in scene]
     asked_colors, asked_forms = [shape.color for shape in about], [shape.form for shape in about]
     if len(about) == len(scene):  # and not only of the shapes of held-out pairs
-        known = COLORS if any(color in COLORS for color in colors) else MORE_COLORS
-        asked_colors.append(_other(random, known, colors))
-        asked_forms.append(_other(random, FORMS, forms))
+        is_plain = set(colors) <= set(COLORS) and set(forms) <= set(FORMS)
+        asked_colors.append(_other(random, COLORS if is_plain else (*COLORS, *MORE_COLORS), colors))
+        asked_forms.append(_other(random, FORMS if is_plain else FORMS + MORE_FORMS, forms))
     for color in asked_colors:  # twice in the list where there are two: one is frequent enough
         found.append((f"how many {color} shapes are there?", str(colors.count(color))))
     for form in asked_forms:

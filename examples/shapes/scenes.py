@@ -1,13 +1,14 @@
 """Pictures of one to three coloured shapes on a pale ground, drawn from a random generator.
 
-Five pairs of colour and form are held out: no scene holds one unless it is asked to. Six colours are those
-of tests; five more, whose pairs are all allowed, teach that any form comes in any colour.
+Five pairs of six colours and five forms are held out: no scene holds one unless it is asked to. More colours
+and forms, all of whose pairs are allowed, teach that any form comes in any colour.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,6 +30,7 @@ MORE_COLORS = {
     "cyan": (60, 190, 210),
 }
 FORMS = ("circle", "square", "triangle", "star", "cross")
+MORE_FORMS = ("ring", "moon", "heart")
 HELD_OUT = (
     ("purple", "square"),
     ("red", "star"),
@@ -64,7 +66,10 @@ class Shape:
 Scene = tuple[Shape, ...]
 _PAIRS = {
     "named": [(c, f) for c in COLORS for f in FORMS if (c, f) not in HELD_OUT],
-    "more": [(c, f) for c in MORE_COLORS for f in FORMS],
+    "more": [
+        *[(c, f) for c in MORE_COLORS for f in FORMS + MORE_FORMS],
+        *[(c, f) for c in COLORS for f in MORE_FORMS],
+    ],
 }
 _PAIRS["all"] = _PAIRS["named"] + _PAIRS["more"]
 
@@ -74,8 +79,9 @@ def drawn_scene(
 ) -> Scene:
     """A scene of 1 to 3 shapes, or `count`, that touch neither each other nor the edge.
 
-    `pairs` says which pairs of colour and form it draws from: `named` colours, five `more`, or `all`; with
-    `is_held_out` one of the shapes is of a pair that no other scene holds.
+    `pairs` says which pairs of colour and form it draws from: `named`, the six colours and five forms but for
+    five pairs; `more`, those with another colour or form; or `all` of both. With `is_held_out` one of the
+    shapes is of a pair that no other scene holds.
     """
     number = count or int(random.choice((1, 2, 3), p=(0.15, 0.4, 0.45)))
     known = _PAIRS[pairs]
@@ -135,22 +141,37 @@ def _mask(form: str, radius: int, angle: int) -> np.ndarray:
     edge = 2 * radius + 1
     large = Image.new("L", (edge * _FINE, edge * _FINE))
     pen, middle, reach = ImageDraw.Draw(large), edge * _FINE / 2, radius * _FINE
-    if form == "circle":
-        pen.ellipse(
-            [middle - reach * 0.9, middle - reach * 0.9, middle + reach * 0.9, middle + reach * 0.9], 255
-        )
-    else:
-        turn = math.radians(angle)
-        points = [
-            (
-                middle + reach * (x * math.cos(turn) - y * math.sin(turn)),
-                middle + reach * (x * math.sin(turn) + y * math.cos(turn)),
-            )
-            for x, y in _outline(form)
-        ]
-        pen.polygon(points, fill=255)
-    small = large.resize((edge, edge), Image.Resampling.BOX)
+    for fill, outline in _pieces(form):
+        if isinstance(outline, _Disc):
+            x, y, size = (middle + reach * outline.x, middle + reach * outline.y, reach * outline.radius)
+            pen.ellipse([x - size, y - size, x + size, y + size], fill)
+        else:
+            pen.polygon([(middle + reach * x, middle + reach * y) for x, y in outline], fill)
+    turned = large.rotate(angle, Image.Resampling.BICUBIC)
+    small = turned.resize((edge, edge), Image.Resampling.BOX)
     return np.asarray(small, np.float32)[..., None] / 255
+
+
+class _Disc(NamedTuple):
+    """A disc in a circle of radius 1 around the middle, y downwards."""
+
+    x: float
+    y: float
+    radius: float
+
+
+def _pieces(form: str) -> list[tuple[int, _Disc | list[tuple[float, float]]]]:
+    """What is painted (255) and wiped out (0) one after the other to get a form."""
+    if form == "circle":
+        return [(255, _Disc(0, 0, 0.9))]
+    if form == "ring":
+        return [(255, _Disc(0, 0, 0.95)), (0, _Disc(0, 0, 0.5))]
+    if form == "moon":
+        return [(255, _Disc(0, 0, 0.95)), (0, _Disc(0.5, 0, 0.75))]
+    if form == "heart":
+        point = [(-0.87, 0.05), (0, -0.2), (0.87, 0.05), (0, 0.95)]
+        return [(255, _Disc(-0.45, -0.3, 0.52)), (255, _Disc(0.45, -0.3, 0.52)), (255, point)]
+    return [(255, _outline(form))]
 
 
 def _outline(form: str) -> list[tuple[float, float]]:

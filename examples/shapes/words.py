@@ -3,7 +3,7 @@
 from functools import cache
 
 from examples.shapes.questions import plural
-from examples.shapes.scenes import COLORS, FORMS, MORE_COLORS
+from examples.shapes.scenes import COLORS, FORMS, MORE_COLORS, MORE_FORMS
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<unk>"
 USER, ASSISTANT, SYSTEM = "<|user|>", "<|assistant|>", "<|system|>"
@@ -34,7 +34,8 @@ WORDS = (
     *COLORS,
     *MORE_COLORS,
     *FORMS,
-    *map(plural, FORMS),
+    *MORE_FORMS,
+    *map(plural, FORMS + MORE_FORMS),
 )
 VOCABULARY = (*SPECIALS, *WORDS)
 VOCAB = 80  # rows of the token table; those behind the words are never used
