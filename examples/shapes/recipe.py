@@ -53,8 +53,8 @@ SETTINGS = {
     "max_positions": CONTEXT,
 }
 STEPS, ROWS = 7000, 48
-# The share of steps with colours and forms of which no pair is held out, and that of such pictures later.
-FIRST, MORE = 0.22, 0.35
+# The share of steps in colours that come in every form, and later that of pictures of all colours and forms.
+FIRST, MORE = 0.18, 0.35
 MATRIX_RATE, OTHER_RATE, DECAY = 0.012, 2e-3, 0.01
 WARM_UP, CONSTANT = 100, 0.3  # steps; the share of them before the rate falls
 TWICE = ("relation", "count")  # asked twice of a picture, in turn: the hardest

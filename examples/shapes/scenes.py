@@ -64,14 +64,13 @@ class Shape:
 
 
 Scene = tuple[Shape, ...]
+_NAMED = [(c, f) for c in COLORS for f in FORMS if (c, f) not in HELD_OUT]
+_MORE = [(c, f) for c in MORE_COLORS for f in FORMS + MORE_FORMS]
 _PAIRS = {
-    "named": [(c, f) for c in COLORS for f in FORMS if (c, f) not in HELD_OUT],
-    "more": [
-        *[(c, f) for c in MORE_COLORS for f in FORMS + MORE_FORMS],
-        *[(c, f) for c in COLORS for f in MORE_FORMS],
-    ],
+    "named": _NAMED,
+    "more": _MORE,
+    "all": [*_NAMED, *_MORE, *((c, f) for c in COLORS for f in MORE_FORMS)],
 }
-_PAIRS["all"] = _PAIRS["named"] + _PAIRS["more"]
 
 
 def drawn_scene(
@@ -80,8 +79,8 @@ def drawn_scene(
     """A scene of 1 to 3 shapes, or `count`, that touch neither each other nor the edge.
 
     `pairs` says which pairs of colour and form it draws from: `named`, the six colours and five forms but for
-    five pairs; `more`, those with another colour or form; or `all` of both. With `is_held_out` one of the
-    shapes is of a pair that no other scene holds.
+    five pairs; `more`, other colours in any form; or `all`. With `is_held_out` one of the shapes is of a pair
+    that no other scene holds.
     """
     number = count or int(random.choice((1, 2, 3), p=(0.15, 0.4, 0.45)))
     known = _PAIRS[pairs]
