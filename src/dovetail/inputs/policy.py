@@ -26,7 +26,8 @@ class PolicyInputs:
     """Makes the inputs of pi0 and pi0.5.
 
     `vocab` is the number of rows of the token table; `d_state` is the width of the state, 0 where the text
-    says it; `d_action` is the width of an action; `prompt` is how the policy is told what to do.
+    says it; `d_action` is the width of an action, `horizon` how many it makes at once; `prompt` is how the
+    policy is told what to do.
     """
 
     def __init__(self, values: Values) -> None:
@@ -36,6 +37,7 @@ class PolicyInputs:
         self.processor = fill(ImageProcessor, values)
         self.prompt = values.family.prompt
         self.d_action = values.integer("heads.d_action")
+        self.horizon = values.integer("heads.action_horizon")
         self.is_state_text = "{state}" in self.prompt.frame
         self.d_state = 0 if self.is_state_text else values.integer("heads.d_state")
 

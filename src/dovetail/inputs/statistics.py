@@ -40,20 +40,27 @@ _LEROBOT_EPS = 1e-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """`(x - center) / spread` on the way in, `x * out + center` on the way out."""
+    """`(x - center) / spread` on the way in, `x * out + center` on the way out.
+
+    `said` is what the file says of each number (mean, std, q01, ...), `mode` how it is used, as lerobot calls
+    it (MEAN_STD, QUANTILES, MIN_MAX, QUANTILE10).
+    """
 
     center: Numbers
     spread: Numbers
     out: Numbers
+    said: Read
+    mode: str
 
     @property
     def width(self) -> int:
         """How many numbers there are."""
         return len(self.center)
 
-    def normalized(self, x: Numbers) -> Numbers:
+    def normalized(self, x: Float64[np.ndarray, "*rows width"]) -> Float64[np.ndarray, "*rows width"]:
         """A robot's numbers as the policy wants them; there may be fewer than the scale has."""
-        normal: Numbers = (x - self.center[: len(x)]) / self.spread[: len(x)]
+        width = x.shape[-1]
+        normal: Float64[np.ndarray, "*rows width"] = (x - self.center[:width]) / self.spread[:width]
         return normal
 
     def unnormalized(self, x: Float64[np.ndarray, "t a"]) -> Float64[np.ndarray, "t width"]:
@@ -245,21 +252,23 @@ def _openpi_scale(read: Read, mode: str, where: str) -> Scale:
     """openpi adds its eps on the way out as well, and to every range."""
     low, high = _pair(read, mode, where)
     if mode == "MEAN_STD":
-        return Scale(center=low, spread=high + _OPENPI_EPS, out=high + _OPENPI_EPS)
+        spread = high + _OPENPI_EPS
+        return Scale(center=low, spread=spread, out=spread, said=read, mode=mode)
     half = (high - low + _OPENPI_EPS) / 2
-    return Scale(center=low + half, spread=half, out=half)
+    return Scale(center=low + half, spread=half, out=half, said=read, mode=mode)
 
 
 def _scale(read: Read, mode: str, eps: float, where: str) -> Scale:
     low, high = _pair(read, mode, where)
     if mode == "MEAN_STD":
-        return _mean_std(low, high, eps)
+        return _mean_std(low, high, eps, read)
     half = np.where(high == low, eps, high - low) / 2
-    return Scale(center=low + half, spread=half, out=half)
+    return Scale(center=low + half, spread=half, out=half, said=read, mode=mode)
 
 
-def _mean_std(mean: Numbers, std: Numbers, eps: float = _LEROBOT_EPS) -> Scale:
-    return Scale(center=mean, spread=std + eps, out=std)
+def _mean_std(mean: Numbers, std: Numbers, eps: float = _LEROBOT_EPS, said: Read | None = None) -> Scale:
+    said = said or {"mean": mean, "std": std}
+    return Scale(center=mean, spread=std + eps, out=std, said=said, mode="MEAN_STD")
 
 
 def _pair(read: Read, mode: str, where: str) -> tuple[Numbers, Numbers]:

@@ -1,4 +1,5 @@
-"""Batches as the Trainer takes them: tensors, targets first."""
+"""Batches as the Trainer takes them: tensors, targets first. Those of policies say which targets count, and
+the numbers of their samples."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,5 +23,6 @@ class InTensors:
 
     def __call__(self, samples: list[Any]) -> dict[str, Any]:
         batch = self.collate(samples)
-        (targets,) = tensors({"targets": batch["targets"]}, _CPU).values()
-        return {"targets": targets, "inputs": tensors(batch["inputs"], _CPU)}
+        beside = {"targets": batch["targets"]}
+        beside |= {name: batch[name] for name in ("counts", "samples") if name in batch}
+        return {**tensors(beside, _CPU), "inputs": tensors(batch["inputs"], _CPU)}

@@ -18,6 +18,7 @@ from dovetail.inputs.rows import IGNORED
 from dovetail.models.language import LanguageModel
 from dovetail.models.trainable import Count, Trainable, cross_entropy, predicted
 from dovetail.train import checkpointing
+from dovetail.train.draws import draws
 
 Batch = Mapping[str, Any]
 
@@ -43,6 +44,7 @@ class TrainingModule(nn.Module):
             )
         self.model = model
         self.settings = dict(settings or {})
+        self.seed, self.step = 0, 0  # what noise is drawn from, beside the number of a sample
         for name in model.unreachable:
             model.get_parameter(name).requires_grad_(False)
 
@@ -51,32 +53,56 @@ class TrainingModule(nn.Module):
         inputs: dict[str, Any],
         targets: Tensor,
         num_items_in_batch: Count | None = None,
+        *,
         is_scored: bool = False,
+        counts: Tensor | None = None,
+        samples: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The loss; with `is_scored`, what evaluation counts instead (`scores`)."""
+        """The loss; with `is_scored`, what evaluation counts instead (`scores`).
+
+        Of a policy, `counts` says which numbers of the actions count, and noise and times are drawn from the
+        numbers of the `samples` (`draws.py`).
+        """
         if is_scored:
-            return self.scores(inputs, targets)
-        return {
-            "loss": self.model.loss(inputs, targets, num_items_in_batch=num_items_in_batch, **self.settings)
-        }
+            return self.scores(inputs, targets, counts, samples)
+        more = self._policy_settings(targets, counts, samples, self.step)
+        return {"loss": self.model.loss(inputs, targets, num_items_in_batch=num_items_in_batch, **more)}
+
+    def _policy_settings(
+        self, targets: Tensor, counts: Tensor | None, samples: Tensor | None, step: int
+    ) -> dict[str, Any]:
+        """What else goes to the loss."""
+        found = dict(self.settings)
+        if counts is not None:
+            found["counts"] = counts
+        if samples is not None:
+            found["noise"], found["t"] = draws(samples, targets.shape[1:], seed=self.seed, step=step)
+        return found
 
     @torch.no_grad()
-    def scores(self, inputs: dict[str, Any], targets: Tensor) -> dict[str, Tensor]:
+    def scores(
+        self,
+        inputs: dict[str, Any],
+        targets: Tensor,
+        counts: Tensor | None = None,
+        samples: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Sums over a batch: `loss` over `items`, and of a language model `right` among the items, `exact`
         among the `rows` with an answer.
 
         Right is a token that the model finds most likely after the true ones before it (teacher forcing),
         exact a row all of whose tokens are.
         """
-        items = num_items({"inputs": inputs, "targets": targets})
+        items = num_items({"inputs": inputs, "targets": targets, "counts": counts})
         if not isinstance(self.model, LanguageModel):
-            loss = self.model.loss(inputs, targets, num_items_in_batch=1, **self.settings)
+            more = self._policy_settings(targets, counts, samples, step=0)
+            loss = self.model.loss(inputs, targets, num_items_in_batch=1, **more)
             return {"loss": loss, "items": torch.tensor(items, device=loss.device)}
         stream = self.model.embed(**inputs)
-        counts, wanted = predicted(targets, stream.columns)
-        found = self.model.logits(self.model.hidden(stream)[counts][None])[0]
+        is_before, wanted = predicted(targets, stream.columns)
+        found = self.model.logits(self.model.hidden(stream)[is_before][None])[0]
         is_right = found.argmax(dim=-1) == wanted
-        row = counts.nonzero()[:, 0]
+        row = is_before.nonzero()[:, 0]
         rows, wrong = torch.unique(row), torch.unique(row[~is_right])
         return {
             "loss": cross_entropy(found, wanted).sum(),
@@ -103,11 +129,13 @@ class TrainingModule(nn.Module):
 
 
 def num_items(batch: Batch) -> int:
-    """How many targets of a batch count: tokens that are predicted, or all numbers of the actions.
+    """How many targets of a batch count: tokens that are predicted, or numbers of the actions.
 
     The first token of a row is predicted by nothing. This is what `Trainable.loss` takes the mean over.
     """
     targets = batch["targets"]
+    if batch.get("counts") is not None:
+        return int(batch["counts"].sum())
     if targets.is_floating_point():
         return int(targets.numel())
     counts = targets[:, 1:] != IGNORED

@@ -74,6 +74,12 @@ class Trainer(SavingTrainer):
             count = self.accelerator.gather(count[None]).sum()
         return count.clamp(min=1)
 
+    def training_step(self, model: nn.Module, *inputs: Any, **more: Any) -> Tensor:
+        """One batch forward and back. Noise is drawn from the seed, the step and the number of a sample, so
+        that neither a resume nor the number of processes changes it."""
+        self.module.seed, self.module.step = self.args.seed, self.state.global_step + 1
+        return super().training_step(model, *inputs, **more)
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The matrices: norms, biases and single vectors do not decay."""
         return [

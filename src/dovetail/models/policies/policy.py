@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -153,14 +153,15 @@ class Policy(Trainable):
         targets: Float[Tensor, "b t a"],
         *,
         num_items_in_batch: Count | None = None,
+        counts: Bool[Tensor, "b t a"] | None = None,
         noise: Float[Tensor, "b t a"] | None = None,
         t: Float[Tensor, " b"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """The squared error of the velocity towards actions, the mean over all numbers of them.
+        """The squared error of the velocity towards actions, the mean over all numbers of them, or over those
+        that `counts` has.
 
-        Noise and times that are not given are drawn, from `generator` where there is one. Where some numbers
-        do not count, weigh `squared_errors`.
+        Noise and times that are not given are drawn, from `generator` where there is one.
 
         Raises:
             UsageError: the targets are no actions of this policy.
@@ -177,7 +178,8 @@ class Policy(Trainable):
             noise = drawn_noise(targets.shape, generator, targets.device)
         if t is None:
             t = drawn_times(rows, generator, targets.device)
-        return averaged(self.squared_errors(inputs, targets, noise=noise, t=t), num_items_in_batch)
+        errors = self.squared_errors(inputs, targets, noise=noise, t=t)
+        return averaged(errors if counts is None else errors[counts], num_items_in_batch)
 
     def squared_errors(
         self,
