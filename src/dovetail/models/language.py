@@ -3,6 +3,7 @@
     inputs = model.prepare(tokens, images)                   token ids and decoded images -> tensors
     logits = model(**inputs)                                 [batch, tokens, vocab]
     loss = model.loss(inputs, targets)                       a number
+    loss = model.loss(inputs, targets, is_packed=True)       the same number, without computing padding
 
 A family says how a batch becomes a stream of embeddings (`embed`), and where it differs, how positions
 turn (`rotation`) and what a layer may look at (`rules`); everything else is written here, once. Whoever
@@ -28,8 +29,8 @@ from dovetail.models.layers import Linear
 from dovetail.models.masks import Rule, Window, advance, pasts_of
 from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation
-from dovetail.models.stream import Stream
-from dovetail.models.trainable import Count, Trainable, averaged, cross_entropy, predicted
+from dovetail.models.stream import Stream, packed
+from dovetail.models.trainable import Count, Trainable, averaged, cross_entropy, one_for_each, predicted
 
 Inputs = dict[str, Any]
 
@@ -145,16 +146,28 @@ class LanguageModel(Trainable):
         return self.logits(hidden if columns is None else taken(hidden, columns))
 
     def loss(
-        self, inputs: Inputs, targets: Int[Tensor, "rows columns"], *, num_items_in_batch: Count | None = None
+        self,
+        inputs: Inputs,
+        targets: Int[Tensor, "rows columns"],
+        *,
+        num_items_in_batch: Count | None = None,
+        is_packed: bool = False,
     ) -> Float[Tensor, ""]:
         """The cross-entropy of each target given the columns before it; `targets` has one for each token of
         the inputs, -100 where it does not count. Logits are made only of the columns that predict one.
+
+        With `is_packed` the rows go through the decoder one after the other in one row, without padding. Each
+        sees itself only, at its own positions: the loss is the same, and padding costs nothing.
 
         Raises:
             UsageError: there is not one target for each token, or one is outside the vocabulary.
         """
         stream = self.embed(**inputs)
-        counts, wanted = predicted(targets.to(stream.x.device), stream.columns)
+        targets = one_for_each(targets.to(stream.x.device), stream.columns)
+        if is_packed:
+            targets = targets[stream.columns.valid][None]
+            stream = packed(list(stream.rows()))
+        counts, wanted = predicted(targets, stream.columns)
         scores = self.logits(self.hidden(stream)[counts][None])[0]
         return averaged(cross_entropy(scores, wanted), num_items_in_batch)
 

@@ -59,6 +59,22 @@ def averaged(errors: Float[Tensor, "..."], num_items_in_batch: Count | None) -> 
     return errors.sum() / (count.to(errors.device) if isinstance(count, Tensor) else count)
 
 
+def one_for_each(targets: Int[Tensor, "rows columns"], columns: Columns) -> Int[Tensor, "b n"]:
+    """The targets, if there is one for each token.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if targets.shape != columns.valid.shape:
+        raise UsageError(
+            "targets are one for each token",
+            expected=str(tuple(columns.valid.shape)),
+            found=str(tuple(targets.shape)),
+            hint=f"take inputs['tokens'], with {IGNORED} where nothing is learnt: images, prompt, padding",
+        )
+    return targets
+
+
 def predicted(
     targets: Int[Tensor, "rows columns"], columns: Columns
 ) -> tuple[Bool[Tensor, "b n"], Int[Tensor, " r"]]:
@@ -71,13 +87,7 @@ def predicted(
         UsageError: there is not one target for each token.
     """
     valid, sequence = columns.valid, columns.sequence
-    if targets.shape != valid.shape:
-        raise UsageError(
-            "targets are one for each token",
-            expected=str(tuple(valid.shape)),
-            found=str(tuple(targets.shape)),
-            hint=f"take inputs['tokens'], with {IGNORED} where nothing is learnt: images, prompt, padding",
-        )
+    one_for_each(targets, columns)
     following = F.pad(targets[:, 1:], (0, 1), value=IGNORED)
     counts = (following != IGNORED) & valid & F.pad(valid[:, 1:], (0, 1))
     if sequence is not None:
