@@ -1,5 +1,6 @@
 """Llama, Mistral, SmolLM3, Qwen2, Qwen3 and Gemma equal transformers in float32, tap by tap, in every way of running them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import dovetail
-from dovetail.errors import UsageError
+from dovetail.errors import CheckpointError, UsageError
 from dovetail.models.taps import tapped
 from dovetail.run.engine import generate
 from models.running import check_running
@@ -64,6 +65,15 @@ BY_LAYER: dict[str, tuple[str, dict[str, Any]]] = {
         "smollm3",
         {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 3},
     ),
+}
+# biases that a config grants
+BIASED: dict[str, tuple[str, dict[str, Any]]] = {
+    "attention": ("llama", {"attention_bias": True}),
+    "mlp": ("llama", {"mlp_bias": True}),
+    "attention-and-mlp": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "smollm3": ("smollm3", {"attention_bias": True, "mlp_bias": True}),
+    "qwen3": ("qwen3", {"attention_bias": True}),
+    "gemma": ("gemma", {"attention_bias": True}),
 }
 
 
@@ -178,6 +188,76 @@ def test_what_is_not_written_is_refused(tmp_path: Path) -> None:
         mine.prepare([[1]], [["image"]])
     with pytest.raises(UsageError, match="at least one token"):
         mine.prepare([[]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "attention-and-mlp" else pytest.param(name, marks=pytest.mark.slow) for name in BIASED],
+)
+def test_biases_that_a_config_grants(name: str, tmp_path: Path) -> None:
+    family, more = BIASED[name]
+    model = original(family, "grouped", **more)
+    here = tmp_path / name
+    mine = loaded(model, here)
+    report = dovetail.validate(here)
+    assert (report.family, report.findings) == (family, ())
+    pair = (model, mine)
+    expected, logits, found = both(pair)
+    assert_near(logits, expected.logits, found["valid"])
+    # with the weights laid out anew, q, k and v are one product, gate and up another
+    again = dovetail.load(here, weights="packed")
+    assert_near(again(**again.prepare(ROWS)), expected.logits, found["valid"])
+    # another layout and back, cut in two and put together, saved: nothing lost, and transformers reads it
+    fingerprint, out = dovetail.fingerprint(here), tmp_path / f"{name}-out"
+    dovetail.save(mine, out / "saved", layout="hf", like=here)
+    dovetail.split(here, out / "nodes", nodes=2)
+    dovetail.merge(out / "nodes", out / "merged")
+    outs = ["saved", "merged"]
+    if {"attention_bias", "mlp_bias"} <= {*more} and family == "llama":
+        dovetail.convert(here, out / "litgpt", to="litgpt")
+        (out / "litgpt" / "config.json").unlink(missing_ok=True)
+        dovetail.convert(out / "litgpt", out / "back", to="hf")
+        outs.append("back")
+    dovetail.graft([here], out / "grafted", config=here / "config.json")
+    for one in [*outs, "grafted"]:
+        assert dovetail.fingerprint(out / one) == fingerprint, (name, one)
+        theirs, said = type(model).from_pretrained(out / one, output_loading_info=True)
+        assert {key: names for key, names in said.items() if names} == {}
+        states = both((theirs.eval(), mine))[0]
+        assert_near(states.logits, expected.logits, found["valid"])
+
+
+def test_a_config_that_denies_biases_is_contradicted(tmp_path: Path) -> None:
+    loaded(original("llama", "grouped", attention_bias=True), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    there = "the attention_bias tensors of text are there (`model.layers.0.self_attn.q_proj.bias`), and "
+    wrong = {
+        "false": ({"attention_bias": False}, there + "config.json: attention_bias is false"),
+        "silent": ({}, there + "config.json: attention_bias is not said, which is false"),
+        "true": (
+            {"attention_bias": True, "mlp_bias": True},
+            "the mlp_bias tensors of text are not there, and config.json: mlp_bias is true",
+        ),
+    }
+    for said, message in wrong.values():
+        kept = {key: value for key, value in config.items() if key not in ("attention_bias", "mlp_bias")}
+        path.write_text(json.dumps({**kept, **said}))
+        (finding,) = dovetail.validate(tmp_path / "model").findings
+        assert (finding.code, finding.severity, finding.message) == ("config-conflict", "error", message)
+        with pytest.raises(CheckpointError, match="_bias"):
+            dovetail.load(tmp_path / "model")
+        dovetail.convert(tmp_path / "model", tmp_path / "out", to="hf", trust="weights", overwrite=True)
+        right = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert right["attention_bias"] is True
+        assert not right.get("mlp_bias", False)
+
+
+def test_litgpt_has_biases_everywhere_or_nowhere(tmp_path: Path) -> None:
+    loaded(original("llama", "grouped", attention_bias=True), tmp_path / "model")
+    with pytest.raises(UsageError, match="LitGPT has biases in attention and MLP or in neither"):
+        dovetail.convert(tmp_path / "model", tmp_path / "out", to="litgpt")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma"])

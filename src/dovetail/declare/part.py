@@ -254,7 +254,8 @@ class Facts(NamedTuple):
     `constants`: what the kind says by itself. `counts`: the dim that counts an index, if not its plural.
     `named_by`: where another kind has the same tensors, keys of a config and how the value ends that
     names this one. `only_named`: the kind is looked for only where they do. `litgpt`: what LitGPT's config
-    says of this kind of decoder. `layer_kinds`: indices whose members are of several kinds.
+    says of this kind of decoder. `layer_kinds`: indices whose members are of several kinds. `flags`: optional
+    features that a config grants with `true`, by its keys; a config that is silent does not.
     """
 
     spellings: Mapping[str, tuple[str, ...]] = _NONE
@@ -270,6 +271,7 @@ class Facts(NamedTuple):
     litgpt: Mapping[str, Any] = _NONE
     layer_kinds: tuple[LayerKinds, ...] = ()
     only_named: bool = False
+    flags: Mapping[str, str] = _NONE
 
 
 def parse_spellings(text: str) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from dovetail.dims import Size, Solver, Source
 from dovetail.errors import listed
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import GIVEN, Documents, Found, Side
+from dovetail.explain.flags import flag_values
 from dovetail.explain.match import PartMatch
 from dovetail.explain.sizes import Inference
 from dovetail.explain.trust import judged
@@ -39,6 +40,7 @@ def fill_config(
             part.dims()
             | part.derived()
             | part.subsets()
+            | part.flags()
             | part_settings(part.role, part.part, one.family, documents, part.findings)
         )
         part.check_equations()
@@ -284,6 +286,12 @@ class _PartConfig:
                     members = sorted({values[position] for values in indices})
                     name = f"{self.role}.{subset}_{self.part.count_name(index)}"
                     values[name] = Value(members, "weights", f"{listed(members, 4)} have these tensors")
+        return values
+
+    def flags(self) -> dict[str, Value]:
+        """Optional tensors that a config grants."""
+        values, findings = flag_values(self.role, self.match, self.roots, self.documents)
+        self.findings += findings
         return values
 
     def check_equations(self) -> None:

@@ -8,6 +8,7 @@ from dovetail.declare.part import Part
 from dovetail.declare.spelling import keys_of
 from dovetail.explain.accounts import tie_flags
 from dovetail.explain.documents import Documents, Found
+from dovetail.explain.flags import wrong_flags
 from dovetail.explain.variant import VARIANT
 from dovetail.report import Tie, Value
 
@@ -21,7 +22,8 @@ class Correction(NamedTuple):
     value: Any
 
     def __str__(self) -> str:
-        return f"{self.found.place} was {self.found.value}, is {self.value}"
+        was = "not said" if self.found.value is None else self.found.value
+        return f"{self.found.place} was {was}, is {self.value}"
 
 
 def corrections(
@@ -72,6 +74,10 @@ def _of_part(
         for found in () if None in sizes.values() else documents.find_all(rule.spellings, roots):
             if not rule.agrees(found.value, sizes):
                 yield Correction(found, config[f"{role}.{rule.name}"].value)
+    for key in facts.flags.values():
+        if (known := config.get(f"{role}.{key}")) and known.source == "weights":
+            wrong = wrong_flags(role, part, key, is_here=known.value, roots=roots, documents=documents)
+            yield from (Correction(found, known.value) for found in wrong if found.side == "config")
     for setting in facts.settings:
         yield from _of_setting(f"{role}.{setting.name}", setting.spellings, roots, documents, config)
 

@@ -64,7 +64,12 @@ def described(
     for role, part in kinds.items():
         if part is None:
             continue
-        sizes[role] = part.id
+        roots = family.config.roots.get(role, ("",))
+        said = {feature: documents.find((key,), roots) for feature, key in part.facts.flags.items()}
+        granted = {feature: found for feature, found in said.items() if found and found.value is True}
+        sizes[role] = "+".join((part.id, *granted))
+        for feature, yes in granted.items():
+            config[f"{role}.{part.facts.flags[feature]}"] = Value(True, "config", yes.place)
         for dim in part.dims:
             value = _size(family, role, part, dim, documents=documents, donated=donated, published=published)
             if value is not None:
@@ -72,7 +77,6 @@ def described(
                 sizes[f"{role}.{dim}"] = value.value
         for setting in part.facts.settings:
             name = f"{role}.{setting.name}"
-            roots = family.config.roots.get(role, ("",))
             if found := documents.stamped(name) or documents.find(setting.spellings, roots):
                 config[name] = Value(found.value, found.source, found.place)
     for name, other in family.joined.items():

@@ -1,8 +1,10 @@
 """The text decoder of Llama, Mistral, SmolLM3, Qwen2, Qwen3 and Gemma, and the head that follows it.
 
 Pre-norm blocks of grouped-query attention and a gated MLP. What differs between them is which leaves
-exist: Qwen2 has q/k/v biases, Qwen3 a norm per head on q and k. Llama, Mistral, SmolLM3 and Gemma have the
-same leaves and the same shapes: names and shapes cannot tell them apart, a config can.
+exist: Qwen2 has q/k/v biases, Qwen3 a norm per head on q and k. Llama, SmolLM3, Qwen3 and Gemma may have
+biases all over attention, the first two in the MLP as well (`attention_bias`, `mlp_bias` of their configs).
+Llama, Mistral, SmolLM3 and Gemma have the same leaves and the same shapes: names and shapes cannot tell
+them apart, a config can.
 
 Sources: transformers@5.23.0 `modeling_{llama,mistral,ministral,smollm3,qwen2,qwen3,gemma}.py`; litgpt@26857050
 `litgpt/{config,model}.py`, `scripts/convert_hf_checkpoint.py`; MDI-LLM@d647b97 `src/sub/` for the names
@@ -27,10 +29,13 @@ blocks.{layer}.attn.q.bias                  (q_heads head_dim)                  
 blocks.{layer}.attn.(k|v).bias              (kv_heads head_dim)                               if qkv_bias
 blocks.{layer}.attn.(q_norm|k_norm).weight  head_dim                                          if qk_norm
 blocks.{layer}.attn.o.weight                d_model (q_heads head_dim)
+blocks.{layer}.attn.o.bias                  d_model                                           if o_bias
 blocks.{layer}.norm2.weight                 d_model                                           if norm
 blocks.{layer}.norm2.dense.(weight|bias)    (3 d_model) d_cond | (3 d_model)                  if ada_norm
 blocks.{layer}.mlp.(gate|up).weight         d_ff d_model
+blocks.{layer}.mlp.(gate|up).bias           d_ff                                              if mlp_bias
 blocks.{layer}.mlp.down.weight              d_model d_ff
+blocks.{layer}.mlp.down.bias                d_model                                           if mlp_bias
 norm.weight                                 d_model                                           if norm
 norm.dense.(weight|bias)                    (3 d_model) d_cond | (3 d_model)                  if ada_norm
 unused_head.weight                          vocab d_model                                     dead
@@ -44,7 +49,7 @@ blocks.{layer}.attn.(q|k|v|o).(weight|bias)  layers.{layer}.self_attn.(q_proj|k_
 blocks.{layer}.attn.(q_norm|k_norm).weight  layers.{layer}.self_attn.(q_norm|k_norm).weight
 blocks.{layer}.norm2.weight                 layers.{layer}.post_attention_layernorm.weight
 blocks.{layer}.norm2.dense.(weight|bias)    layers.{layer}.post_attention_layernorm.dense.(weight|bias)
-blocks.{layer}.mlp.(gate|up|down).weight    layers.{layer}.mlp.(gate_proj|up_proj|down_proj).weight
+blocks.{layer}.mlp.(gate|up|down).(weight|bias)  layers.{layer}.mlp.(gate_proj|up_proj|down_proj).(weight|bias)
 norm.weight                                 norm.weight
 norm.dense.(weight|bias)                    norm.dense.(weight|bias)
 unused_head.weight                          unused_head.weight
@@ -56,9 +61,9 @@ _LITGPT_BODY = """
 embed.weight                                wte.weight
 blocks.{layer}.norm1.weight                 h.{layer}.norm_1.weight
 blocks.{layer}.attn.(q_norm|k_norm).weight  h.{layer}.attn.(norm_q|norm_k).weight
-blocks.{layer}.attn.o.weight                h.{layer}.attn.proj.weight
+blocks.{layer}.attn.o.(weight|bias)         h.{layer}.attn.proj.(weight|bias)
 blocks.{layer}.norm2.weight                 h.{layer}.norm_2.weight
-blocks.{layer}.mlp.(gate|up|down).weight    h.{layer}.mlp.(fc_1|fc_2|proj).weight
+blocks.{layer}.mlp.(gate|up|down).(weight|bias)  h.{layer}.mlp.(fc_1|fc_2|proj).(weight|bias)
 norm.weight                                 ln_f.weight
 """
 
@@ -84,11 +89,14 @@ blocks.{layer}.norm1.weight                 h.{layer}.ln_1.weight
 blocks.{layer}.attn.(q|k|v).weight          h.{layer}.attn.(q_proj|k_proj|v_proj).weight
 blocks.{layer}.attn.(q|k|v).bias            h.{layer}.attn.(q_proj|k_proj|v_proj).bias
 blocks.{layer}.attn.(q_norm|k_norm).weight  h.{layer}.attn.(q_norm|k_norm).weight
-blocks.{layer}.attn.o.weight                h.{layer}.attn.c_proj.weight
+blocks.{layer}.attn.o.(weight|bias)         h.{layer}.attn.c_proj.(weight|bias)
 blocks.{layer}.norm2.weight                 h.{layer}.ln_2.weight
-blocks.{layer}.mlp.(gate|up|down).weight    h.{layer}.mlp.(gate_proj|up_proj|c_proj).weight
+blocks.{layer}.mlp.(gate|up|down).(weight|bias)  h.{layer}.mlp.(gate_proj|up_proj|c_proj).(weight|bias)
 norm.weight                                 ln_f.weight
 """)
+
+# Biases that a config grants: on q, k, v and o, and on all three of the MLP.
+ATTENTION, MLP = "attention_bias", "mlp_bias"
 
 NAMINGS = {"hf": HF, "litgpt": LITGPT, "litgpt-legacy": LITGPT_LEGACY, "litgpt-fork": LITGPT_FORK}
 
@@ -186,10 +194,16 @@ def decoder(
     norms_begin: str = "ones",
     litgpt: Mapping[str, Any] = _NONE,
     named_by: tuple[str, ...] = (),
+    biases: tuple[str, ...] = (),
 ) -> Part:
-    """One variant of the decoder. `head_dim` is the convention for sizes nobody published."""
+    """One variant of the decoder. `head_dim` is the convention for sizes nobody published.
+
+    `biases` are those that a model may have, by the keys of its config: `attention_bias`, `mlp_bias`.
+    """
     leaves = "\n".join(row for row in LEAVES.splitlines() if dead_head or not row.endswith("dead"))
     leaves = leaves.replace("if norm", f"if norm, init {norms_begin}")
+    if ATTENTION in biases:
+        leaves = leaves.replace("if qkv_bias", f"if {ATTENTION}").replace("if o_bias", f"if {ATTENTION}")
     facts = Facts(
         spellings=SPELLINGS,
         settings=settings,
@@ -197,12 +211,14 @@ def decoder(
         conventions=(("head_dim", head_dim, f"{id} convention"),),
         litgpt=litgpt,
         named_by=named_by,
+        flags={key: key for key in biases},
     )
     return Part(
         id=id,
         table=leaves,
         namings=NAMINGS,
         features=features,
+        optional=biases,
         facts=facts,
         purpose="decoder",
         module=f"dovetail.models.dialects.{dialect}:{dialect.upper()}",
@@ -266,6 +282,7 @@ LLAMA = decoder(
         unsaid_eps=1e-6,
         unsaid_reach=2048,
     ),
+    biases=(ATTENTION, MLP),
 )
 
 
@@ -319,6 +336,7 @@ SMOLLM3 = decoder(
         _LAYER_TYPES._replace(when="use_sliding_window"),
     ),
     named_by=("model_type", "smollm3"),
+    biases=(ATTENTION, MLP),
 )
 
 
@@ -362,6 +380,7 @@ def _qwen3(*more: Setting, theta: float, why: str, reach: int, unsaid_theta: flo
         head_dim=128,
         dialect="qwen3",
         litgpt={"norm_qk": True},
+        biases=(ATTENTION,),
         settings=(*settings, *more),
     )
 
@@ -381,6 +400,7 @@ def _gemma(id: str, *features: str, sizes: Mapping[str, Mapping[str, int]], dead
         dialect="gemma",
         dead_head=dead_head,
         norms_begin="zeros",  # their weight counts from 1
+        biases=(ATTENTION,),
         litgpt={
             # LitGPT adds one to the norms of a model that has `Gemma` in its name (`Config.norm_class`)
             "name": "Gemma",

@@ -31,7 +31,8 @@ class DecoderConfig:
     """The sizes and settings of a decoder, by the names of its declaration.
 
     `windows` are the tokens that each layer looks at, 0 for all of them, empty where no layer has a window.
-    `unrotated` are the layers without positions (NoPE, arXiv:2305.19466).
+    `unrotated` are the layers without positions (NoPE, arXiv:2305.19466). `attention_bias` and `mlp_bias`
+    are biases that a dialect does not have by itself.
     """
 
     layers: int
@@ -47,6 +48,8 @@ class DecoderConfig:
     activation: str
     windows: tuple[int, ...] = ()
     unrotated: frozenset[int] = frozenset()
+    attention_bias: bool = False
+    mlp_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +79,14 @@ class Attention(nn.Module):
 
     def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
         super().__init__()
-        d, c, bias = config.d_model, config.head_dim, dialect.qkv_bias
+        d, c, bias = config.d_model, config.head_dim, dialect.qkv_bias or config.attention_bias
         self.head_dim = c
         self.q = Linear(d, config.q_heads * c, bias=bias)
         self.k = Linear(d, config.kv_heads * c, bias=bias)
         self.v = Linear(d, config.kv_heads * c, bias=bias)
         self.q_norm = dialect.head_norm(c, config.norm_eps)
         self.k_norm = dialect.head_norm(c, config.norm_eps)
-        self.o = Linear(config.q_heads * c, d, bias=False)
+        self.o = Linear(config.q_heads * c, d, bias=config.attention_bias)
 
     def qkv(
         self, x: Float[Tensor, "b n d"], by: Rotation | None
@@ -120,9 +123,9 @@ class Mlp(nn.Module):
 
     def __init__(self, config: DecoderConfig, dialect: Dialect) -> None:
         super().__init__()
-        self.gate = Linear(config.d_model, config.d_ff, bias=False)
-        self.up = Linear(config.d_model, config.d_ff, bias=False)
-        self.down = Linear(config.d_ff, config.d_model, bias=False)
+        self.gate = Linear(config.d_model, config.d_ff, bias=config.mlp_bias)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.mlp_bias)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.mlp_bias)
         self.act = dialect.activation(config.activation)
 
     @property

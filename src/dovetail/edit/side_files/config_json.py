@@ -51,6 +51,9 @@ def config_json(
             if dim in dims:
                 for key, value in written(spellings[0], dims[dim], known).items():
                     put(config, _dotted(section, key), value)
+        for feature, key in part.facts.flags.items():
+            if feature in plan.features.get(role, ()):
+                put(config, _dotted(section, key), True)
         for rule in part.facts.layer_kinds:
             words = {
                 member: word

@@ -11,6 +11,8 @@ from dovetail.declare.blueprint import Blueprint
 from dovetail.declare.part import Part
 from dovetail.edit.side_files import sliding_window
 from dovetail.edit.side_files.rope_scaling import to_litgpt
+from dovetail.errors import UsageError, listed
+from dovetail.families.decoder import ATTENTION, MLP
 from dovetail.report import Value
 
 
@@ -18,6 +20,26 @@ def decoder_of(kinds: Mapping[str, Part]) -> str | None:
     """The role of the language model: the only decoder there is, None if there are several or none."""
     roles = [role for role, part in kinds.items() if part.purpose == "decoder"]
     return roles[0] if len(roles) == 1 else None
+
+
+def _biases(plan: Blueprint, role: str) -> dict[str, bool]:
+    """LitGPT's `bias`, which stands for those of attention and MLP at once.
+
+    Raises:
+        UsageError: the model has only some of them.
+    """
+    could_have, has = plan.kinds[role].facts.flags.values(), plan.features.get(role, ())
+    lacks = [key for key in (ATTENTION, MLP) if key not in has]
+    if not has or not could_have:
+        return {}
+    if lacks:
+        raise UsageError(
+            f"LitGPT has biases in attention and MLP or in neither, and {role} has no {listed(lacks)}",
+            expected=" and ".join((ATTENTION, MLP)),
+            found=listed(has),
+            hint="choose another layout: LitGPT cannot build this model",
+        )
+    return {"bias": True}
 
 
 def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> str:
@@ -33,7 +55,7 @@ def litgpt_config(plan: Blueprint, config: Mapping[str, Value], name: str) -> st
 
     role = decoder_of(plan.kinds)
     assert role is not None, "a layout of LitGPT without a decoder"
-    dims, special = plan.dims(role), dict(plan.kinds[role].facts.litgpt)
+    dims, special = plan.dims(role), {**plan.kinds[role].facts.litgpt, **_biases(plan, role)}
     word = str(special.pop("name", ""))
 
     def said(key: str, default: Any) -> Any:
