@@ -182,7 +182,7 @@ NO_CONFIG = {
     "Gemma3Text": "all of qwen3/hf is here, and 6 tensors inside its layers fit nothing in it: another model, or",
     "Gemma2": "all of llama, mistral, smollm3 or gemma is here, and 6 tensors inside its layers fit nothing in it: ",
     "Olmo": "nothing names it, and not all of llama, mistral, smollm3 or gemma is here: 7 of 30 tensors missing",
-    "Starcoder2": "nothing names it, and not all of qwen2/hf is here: 9 of 38 tensors missing; 22 tensors fit",
+    "Starcoder2": "nothing names it, and not all of llama, smollm3 or gemma is here: 9 of 41 tensors missing; 19 ",
 }
 
 

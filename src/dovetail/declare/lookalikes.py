@@ -8,8 +8,8 @@ from dovetail.declare.ops import Shape
 Stored = dict[str, tuple[Shape, ...]]
 
 
-def stored_names(family: Family, layout: Layout) -> frozenset[tuple[str, str]]:
-    """Every name a layout may write, with its symbolic shape."""
+def stored_names(family: Family, layout: Layout, *, plain: bool = False) -> frozenset[tuple[str, str]]:
+    """Every name a layout may write, with its symbolic shape; `plain` leaves optional features out."""
     found = set()
     for role, mounts in layout.mounts.items():
         for mount in mounts:
@@ -18,7 +18,8 @@ def stored_names(family: Family, layout: Layout) -> frozenset[tuple[str, str]]:
                 if mount.naming not in part.namings:
                     continue
                 for row in part.rows(mount.naming):
-                    if not row.is_alias:
+                    is_optional = any(part.leaves[leaf].feature in part.optional for leaf in row.leaves)
+                    if not row.is_alias and not (plain and is_optional):
                         shape = row.op.stored_shape([part.leaves[leaf].shape for leaf in row.leaves])
                         name = moved.get(row.leaves[0], mount.prefix + row.stored.text)
                         found.add((name, " ".join(f"({axis})" for axis in shape)))
@@ -35,8 +36,13 @@ def same_layouts(family: Family) -> list[list[str]]:
 
 
 def same_families(families: Iterable[Family]) -> list[tuple[str, str, str]]:
-    """Pairs of families with a layout of the same names and shapes, as (family, family, layout)."""
-    written = [(one.id, layout.id, stored_names(one, layout)) for one in families for layout in one.layouts]
+    """Pairs of families with a layout of the same names and shapes, as (family, family, layout), but for what
+    a model may have or lack."""
+    written = [
+        (one.id, layout.id, stored_names(one, layout, plain=True))
+        for one in families
+        for layout in one.layouts
+    ]
     return [
         (a, b, layout)
         for i, (a, layout, names) in enumerate(written)
