@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dovetail.compare.diff import diff
     from dovetail.compare.fingerprint import fingerprint
+    from dovetail.data.inspected import inspect_data
+    from dovetail.data.manifest import open_manifest
     from dovetail.declare.family import Family
     from dovetail.edit.convert import convert, plan_convert
     from dovetail.edit.graft import graft, plan_graft
@@ -55,6 +57,7 @@ _HOMES = {
     "generate": "dovetail.run.generate",
     "graft": "dovetail.edit.graft",
     "inspect": "dovetail.verbs",
+    "inspect_data": "dovetail.data.inspected",
     "load": "dovetail.loading.load",
     "load_inputs": "dovetail.inputs.load",
     "load_part": "dovetail.loading.part",
@@ -62,6 +65,7 @@ _HOMES = {
     "ls": "dovetail.tensor_list",
     "make": "dovetail.edit.make",
     "merge": "dovetail.edit.merge",
+    "open_manifest": "dovetail.data.manifest",
     "open_checkpoint": "dovetail.store.open",
     "plan_convert": "dovetail.edit.convert",
     "plan_graft": "dovetail.edit.graft",
@@ -90,6 +94,7 @@ __all__ = [
     "generate",
     "graft",
     "inspect",
+    "inspect_data",
     "load",
     "load_inputs",
     "load_part",
@@ -98,6 +103,7 @@ __all__ = [
     "make",
     "merge",
     "open_checkpoint",
+    "open_manifest",
     "plan_convert",
     "plan_graft",
     "plan_split",

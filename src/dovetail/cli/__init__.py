@@ -24,12 +24,13 @@ class Verb(NamedTuple):
     example: str
 
 
-KNOW, CHECK, MOVE, BEGIN, RUN = (
+KNOW, CHECK, MOVE, BEGIN, RUN, TEACH = (
     "what is it?",
     "is it whole, and the same?",
     "move it",
     "begin a new one",
     "run it",
+    "teach it",
 )
 
 # In the order of `dovetail --help`; the module of the same name in this package has the rest.
@@ -108,6 +109,11 @@ VERBS = {
         RUN,
         "another backend, dtype or checkpoint against the reference, stage by stage",
         "dovetail verify CKPT --backend onnx",
+    ),
+    "data": Verb(
+        TEACH,
+        "what a manifest of training data holds, and what is wrong with it; --html shows its samples",
+        "dovetail data train.json --check --html out",
     ),
 }
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from dovetail.data.image_root import Images
 from dovetail.data.sample import Picture, Piece, Role, Sample, Seen, Turn, Video
 from dovetail.errors import DataError, listed
+from dovetail.report import counted
 
 TURNS = ("conversations", "messages", "conversation")
 IMAGES, VIDEOS = ("image", "images"), ("video", "videos")
@@ -100,8 +101,9 @@ class _Seen(NamedTuple):
                     for turn in turns
                     for piece in turn.pieces
                 )
+                there = counted(placed + len(left), place[1:-1])
                 raise DataError(
-                    f"the text has {placed} `{place}`, the record has {placed + len(left)} {place[1:-1]}s",
+                    f"the text has {placed} `{place}`, the record has {there}",
                     hint=f"write `{place}` in the text where each belongs",
                 )
 

@@ -14,7 +14,7 @@ from dovetail.errors import printable
 # A segment with its separator; no line is longer than a phone is wide.
 _PIECES = re.compile(r"[^./]{0,31}[./]|[^./]{1,32}")
 
-VOID = frozenset({"meta", "link", "wbr", "input"})
+VOID = frozenset({"meta", "link", "wbr", "input", "img"})
 
 
 class Html(str):

@@ -1,0 +1,146 @@
+"""The report of a manifest as an HTML page: its samples as cards, images where they stand."""
+
+import os
+from base64 import b64encode
+from collections.abc import Iterable
+from io import BytesIO
+
+from PIL import Image as Pillow
+
+from dovetail.data.data_page import fact_table, source_table, verdict_line
+from dovetail.data.inspected import DataReport
+from dovetail.data.sample import Picture, Piece, Sample, Turn, Video
+from dovetail.errors import DovetailError
+from dovetail.render.html_elements import Html, element, escape, items, join, name, prose
+from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
+from dovetail.render.html_words import blocks
+from dovetail.report import counted
+
+_SIDE = 360  # pixels of the longer side of an image on the page
+_SMALL = 96  # an image up to this is shown larger than it is, pixel by pixel
+_MOST_FRAMES = 8
+_MOST_REFUSED = 200
+_MOST_LETTERS = 4000
+
+
+def write_cards(report: DataReport, place: str, *, command: str) -> list[str]:
+    """Writes the page and the report as JSON; `place` is a folder (data.html, data.json) or the page itself.
+
+    Raises:
+        WriteError: they cannot be written.
+    """
+    folder, file = os.path.split(place) if place.endswith(".html") else (place, "data.html")
+    data = f"{file.removesuffix('.html')}.json"
+    page = cards_html(report, command=command, data=data)
+    return write_pages({data: report.as_json(), file: page}, folder or ".")
+
+
+def cards_html(report: DataReport, *, command: str, data: str = "data.json", date: str | None = None) -> str:
+    """The page."""
+    called = os.path.basename(report.manifest.path.rstrip("/"))
+    said = verdict_line(report).text
+    word, _, rest = said.partition(": ") if report.is_good else ("findings", "", said)
+    top = element(
+        "header",
+        element("h1", called),
+        element("p", name(report.manifest.path), class_="path"),
+        verdict(word, "whole" if report.is_good else "not-whole", prose(rest)),
+    )
+    cards = join(_card(sample, i) for i, sample in enumerate(report.samples))
+    of = f"The first {counted(len(report.samples), 'sample')}"
+    sections = [
+        Section("findings", "Findings", "Findings", _findings(report)),
+        Section("data", "Data", "What is in it", blocks([source_table(report), fact_table(report)])),
+        Section("samples", "Samples", of, element("div", cards, class_="samples") if cards else Html("")),
+        Section("refused", "Refused", "Samples that cannot be used", _refused(report)),
+    ]
+    return framed(f"{called}: {word} - dovetail data", top, sections, Foot(command, data, date=date))
+
+
+def _findings(report: DataReport) -> Html:
+    return join(
+        element(
+            "article",
+            element(
+                "p",
+                element("span", one.severity, class_="severity"),
+                " ",
+                element("code", one.code),
+                class_="tags",
+            ),
+            element("p", prose(one.message), class_="message"),
+            element("p", element("span", "hint", class_="word"), " ", prose(one.hint or ""), class_="hint"),
+            class_=f"finding {one.severity}",
+        )
+        for one in report.findings
+    )
+
+
+def _refused(report: DataReport) -> Html:
+    shown = report.refusals.listed[:_MOST_REFUSED]
+    lines: list[str] = [join((element("code", one.place), ": ", prose(one.message))) for one in shown]
+    if (left := len(report.refusals) - len(shown)) > 0:
+        lines.append(element("span", f"and {left:,} more", class_="soft"))
+    return items(lines) if lines else Html("")
+
+
+def _card(sample: Sample, number: int) -> Html:
+    tags = [element("span", f"sample {number}", class_="severity"), element("code", sample.place)]
+    tags += [element("span", word) for word in (sample.id and f"id {sample.id}", sample.kind) if word]
+    return element(
+        "article",
+        element("p", join(tags, " "), class_="tags"),
+        *map(_turn, sample.turns),
+        class_="card-of-sample",
+    )
+
+
+def _turn(turn: Turn) -> Html:
+    return element(
+        "div",
+        element("p", turn.role, class_="role"),
+        element("div", *map(_piece, turn.pieces), class_="said-there"),
+        class_=f"turn {turn.role}",
+    )
+
+
+def _piece(piece: Piece) -> Html:
+    if isinstance(piece, Picture):
+        return figure([piece], piece.name)
+    if isinstance(piece, Video):
+        few = piece.frames[:_MOST_FRAMES]
+        left = len(piece.frames) - len(few)
+        more = f", {left} more" if left else ""
+        return figure(few, f"{counted(len(piece.frames), 'frame')} from {piece.frames[0].name}{more}")
+    cut = f"… ({len(piece):,} characters)" if len(piece) > _MOST_LETTERS else ""
+    lines = f"{piece[:_MOST_LETTERS]}{cut}".split("\n")
+    return element("span", join(map(escape, lines), Html("\n")), class_="text")
+
+
+def figure(pictures: Iterable[Picture], caption: str) -> Html:
+    """Images under one caption; one that cannot be read says why in its place."""
+    return element("figure", *map(thumbnail, pictures), element("figcaption", name(caption)), class_="seen")
+
+
+def thumbnail(picture: Picture) -> Html:
+    """A small copy of an image, inside the page."""
+    try:
+        image = Pillow.fromarray(picture.pixels())
+    except DovetailError as error:
+        return element("p", prose(error.message), class_="bad")
+    height, width = image.height, image.width
+    is_small = max(height, width) <= _SMALL
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = BytesIO()
+    image.save(buffer, "PNG" if is_small else "JPEG", **({} if is_small else {"quality": 85}))
+    kind = "png" if is_small else "jpeg"
+    scale = max(1, 2 * _SMALL // max(image.width, image.height)) if is_small else 1
+    return element(
+        "img",
+        src=f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}",
+        alt=os.path.basename(picture.name),
+        title=f"{picture.name}: {height} x {width}",
+        width=str(image.width * scale),
+        height=str(image.height * scale),
+        class_="pixels" if is_small else None,
+    )
