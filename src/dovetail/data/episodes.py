@@ -80,6 +80,10 @@ class Episodes(ABC):
     def seen(self, episode: int, frame: int) -> dict[str, Frame]:
         """What each camera saw, not decoded."""
 
+    def declared(self) -> Mapping[str, Mapping[str, Float64[np.ndarray, " _"]]]:
+        """The statistics of `state` and `actions` that the data set says itself; nothing by default."""
+        return {}
+
     @property
     def frames(self) -> int:
         """How many frames there are in all episodes together."""

@@ -96,6 +96,21 @@ class LerobotEpisodes(Episodes):
     def numbers(self, episode: int) -> Recorded:
         return self._read(episode)[0]
 
+    def declared(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        if not os.path.exists(os.path.join(self.source, "meta", "stats.json")):
+            return {}  # of 2.1, which keeps those of each episode
+        said = _json(self._folder, "meta/stats.json")
+        keys = {"state": self._state, "actions": self._actions}
+        try:
+            return {
+                kind: {name: np.asarray(value, np.float64).reshape(-1) for name, value in said[key].items()}
+                for kind, key in keys.items()
+                if key in said
+            }
+        except (TypeError, ValueError, AttributeError) as error:
+            where = os.path.join(self.source, "meta", "stats.json")
+            raise FormatError(f"the file holds no statistics: {error}", file=where) from None
+
     def seen(self, episode: int, frame: int) -> dict[str, Frame]:
         place = self._places[episode]
         found: dict[str, Frame] = {}
