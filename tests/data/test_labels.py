@@ -14,9 +14,11 @@ transformers = pytest.importorskip("transformers")
 from data import chat_templates as words
 from dovetail.data.certificate import certificate
 from dovetail.data.labels import Labelled, Labeller, read_labeller
+from dovetail.data.labels_page import labels_html, labels_page
 from dovetail.data.sample import Picture, Piece, Sample, Turn, Video
 from dovetail.errors import DataError, UsageError
 from dovetail.inputs.tokenizer import tokenizer_at
+from dovetail.render.page import Line
 from inputs.every_family import inputs_for
 from inputs.golden_images import noise
 from inputs.test_prompt import Alone
@@ -328,7 +330,7 @@ def test_a_certificate_counts_what_is_learned_and_lists_what_is_not(folders: Any
     good, bad = sample(ASKED, ANSWER), sample(ASKED)
     found = certificate(labeller, [good, bad, good], on_error="skip", shown=1)
     row = labeller.labelled(good)
-    assert (found.numbers, found.lengths) == ((0, 2), (len(row.tokens),) * 2)
+    assert ([*found.numbers], [*found.lengths]) == ([0, 2], [len(row.tokens)] * 2)
     assert (found.tokens, found.learned, found.without_end) == (2 * len(row.tokens), 2 * row.num_learned, 0)
     assert [(one.number, one.place) for one in found.refused] == [(1, "train.jsonl, record 17")]
     assert [finding.code for finding in found.findings] == ["samples_left_out"]
@@ -348,3 +350,35 @@ def test_a_row_is_small_to_send(folders: Any) -> None:
     row = labeller_of(STOCK["qwen2"], folders).labelled(sample(ASKED, ANSWER))
     assert pickle.loads(pickle.dumps(row)) == row
     assert isinstance(row, Labelled)
+
+
+def test_a_certificate_is_shown_token_by_token(folders: Any) -> None:
+    """With a word before what is learned, and on HTML a mark: not by colour alone."""
+    found = certificate(
+        labeller_of(STOCK["qwen2"], folders), [sample("<b>?", ANSWER), sample(ASKED)], on_error="skip"
+    )
+    lines = [line.text for line in labels_page(found) if isinstance(line, Line)]
+    assert lines[:3] == [
+        "labels by the checkpoint's chat template",
+        "learned: every answer of a conversation and the token that ends it",
+        f"1 sample of {found.tokens} tokens, the longest of {found.tokens}; 0 are of images, "
+        f"{found.learned} are learned ({found.learned / found.tokens:.1%})",
+    ]
+    assert lines[4:] == [
+        f"train.jsonl, record 17: {found.tokens} tokens, {found.learned} learned",
+        "           <|im_start|>system\\n",
+        "           You are a helpful assistant.<|im_end|>\\n",
+        "           <|im_start|>user\\n",
+        "           <b>?<|im_end|>\\n",
+        "           <|im_start|>assistant\\n",
+        "  learned  A small house,\\n",
+        "  learned  by the sea.<|im_end|>",
+        "           \\n",
+        "",
+        "warning: 1 sample left out: 1 x nothing of this conversation is learned: it has no turn of the assistant",
+        "  train.jsonl, record 17: nothing of this conversation is learned: it has no turn of the assistant",
+        "  hint: --json lists all of them",
+    ]
+    page = labels_html(found)
+    assert '<mark class="learned">A small house,\nby the sea.&lt;|im_end|&gt;</mark>' in page
+    assert "&lt;b&gt;?" in page

@@ -5,13 +5,14 @@
 A sample that cannot be labelled is an error, or under `on_error="skip"` left out, counted and listed.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from dovetail.data.batches import Batches, expanded, sizes_of
-from dovetail.data.labels import Labelled, Labeller
+from dovetail.data.labels import Labeller
 from dovetail.data.sample import Sample
 from dovetail.errors import DataError
 from dovetail.report import Finding, counted
@@ -45,8 +46,8 @@ class LabelCertificate:
 
     source: str
     learn: str
-    numbers: tuple[int, ...]
-    lengths: tuple[int, ...]
+    numbers: Sequence[int]
+    lengths: Sequence[int]
     tokens: int
     image_tokens: int
     learned: int
@@ -113,7 +114,7 @@ class LabelCertificate:
 
 def certificate(
     labeller: Labeller,
-    samples: Iterable[Sample],
+    samples: Sequence[Sample],
     *,
     batches: Batches | None = None,
     on_error: OnError = "stop",
@@ -128,48 +129,75 @@ def certificate(
         DataError: a sample cannot be labelled or is too long, unless such are skipped; or none is left.
     """
     batches = batches or Batches(labeller.inputs)
-    places = {labeller.inputs.image_token, labeller.inputs.video_token}
-    numbers: list[int] = []
-    lengths: list[int] = []
-    kept: list[Shown] = []
+    tally = _Tally(labeller, batches, shown)
     refused: list[Refused] = []
-    of_images = learned = without_end = 0
-    for number, sample in enumerate(samples):
+    for number in range(len(samples)):
         try:
-            row = labeller.labelled(sample)
-            whole = batches.checked(row, expanded(labeller.inputs, row, sizes_of(row)))
+            tally.add(number, samples[number])
         except DataError as error:
             if on_error == "stop":
                 raise
-            refused.append(Refused(number, sample.place, error))
-            continue
-        numbers.append(number)
-        lengths.append(len(whole.tokens))
-        of_images += sum(token in places for token in whole.tokens)
-        learned += row.num_learned
-        without_end += not row.has_end
-        if len(kept) < shown:
-            kept.append(_shown(labeller, row, len(whole.tokens)))
+            refused.append(Refused(number, _place(error, number), error))
         if progress is not None:
             progress(number + 1)
-    if not numbers:
-        raise _none_left(refused)
-    return LabelCertificate(
-        source=labeller.source,
-        learn=labeller.learn,
-        numbers=tuple(numbers),
-        lengths=tuple(lengths),
-        tokens=sum(lengths),
-        image_tokens=of_images,
-        learned=learned,
-        without_end=without_end,
-        shown=tuple(kept),
-        refused=tuple(refused),
-    )
+    return tally.certificate(refused)
 
 
-def _shown(labeller: Labeller, row: Labelled, tokens: int) -> Shown:
-    return Shown(row.place, tuple(labeller.pieces(row)), tokens, row.num_learned)
+class _Tally:
+    """What is counted while samples go by."""
+
+    def __init__(self, labeller: Labeller, batches: Batches, shown: int) -> None:
+        self._labeller, self._batches, self._most = labeller, batches, shown
+        self._places = {labeller.inputs.image_token, labeller.inputs.video_token}
+        self._numbers, self._lengths = array("q"), array("q")
+        self._shown: list[Shown] = []
+        self._of_images = self._learned = self._without_end = 0
+
+    def add(self, number: int, sample: Sample) -> None:
+        """Labels and measures a sample.
+
+        Raises:
+            DataError: it cannot be labelled, or is too long.
+        """
+        row = self._labeller.labelled(sample)
+        whole = self._batches.checked(row, expanded(self._labeller.inputs, row, sizes_of(row)))
+        self._numbers.append(number)
+        self._lengths.append(len(whole.tokens))
+        self._of_images += sum(token in self._places for token in whole.tokens)
+        self._learned += row.num_learned
+        self._without_end += not row.has_end
+        if len(self._shown) < self._most:
+            pieces = tuple(self._labeller.pieces(row))
+            self._shown.append(Shown(row.place, pieces, len(whole.tokens), row.num_learned))
+
+    def certificate(self, refused: list[Refused]) -> LabelCertificate:
+        """The certificate.
+
+        Raises:
+            DataError: no sample is left.
+        """
+        if not self._numbers:
+            raise _none_left(refused)
+        return LabelCertificate(
+            source=self._labeller.source,
+            learn=self._labeller.learn,
+            numbers=self._numbers,
+            lengths=self._lengths,
+            tokens=sum(self._lengths),
+            image_tokens=self._of_images,
+            learned=self._learned,
+            without_end=self._without_end,
+            shown=tuple(self._shown),
+            refused=tuple(refused),
+        )
+
+
+def _place(error: DataError, number: int) -> str:
+    """Where a sample stands, by what its error says."""
+    said = error.details
+    if "file" in said and "record" in said:
+        return f"{said['file']}, record {said['record']}"
+    return said.get("sample", f"sample {number}")
 
 
 def _none_left(refused: list[Refused]) -> DataError:
