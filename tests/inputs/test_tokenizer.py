@@ -97,11 +97,8 @@ def test_nothing_is_padded_or_cut_off(plain: Values, tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, Callable[[Values], None]] = {
-    "no charsmap": lambda values: values.update(
-        normalizer={
-            "type": "Precompiled",
-            "precompiled_charsmap": base64.b64encode(b"\xff\xff\xff\x7f").decode(),
-        }
+    "a charsmap without nodes": lambda values: values.update(
+        normalizer={"type": "Precompiled", "precompiled_charsmap": base64.b64encode(bytes(4)).decode()}
     ),
     "chunks of nothing": lambda values: values.update(pre_tokenizer={"type": "FixedLength", "length": 0}),
     "a regex without end": lambda values: values.update(
@@ -129,6 +126,45 @@ def test_a_panic_is_an_error(case: str, plain: Values, tmp_path: Path) -> None:
     BROKEN[case](values)
     with pytest.raises(CheckpointError, match=r"the tokenizer cannot be (read|used): \S"):
         tokenizer_at(written(tmp_path, values)).encode("a" * 50 + "! hi", with_specials=True)
+
+
+TREE = 600  # bytes: all ones, so that base64 of it has a `/`
+CHARSMAPS = {
+    # size that it announces, bytes that are there: what is wrong
+    "no tree at all": ((1 << 31) - 1, 0, ["0 bytes", "a tree of 2,147,483,647 bytes"]),
+    "a byte too few": (TREE + 1, TREE, ["600 bytes", "a tree of 601 bytes"]),
+    "half a number": (None, 3, ["it has 3 bytes"]),
+}
+
+
+@pytest.mark.parametrize("case", CHARSMAPS)
+def test_a_charsmap_that_announces_more_than_it_holds_is_refused(
+    case: str, plain: Values, tmp_path: Path
+) -> None:
+    """It would ask for memory by that number, and be the end of the process where there is none."""
+    announced, there, found = CHARSMAPS[case]
+    table = (b"" if announced is None else announced.to_bytes(4, "little")) + b"\xff" * there
+    text = base64.b64encode(table).decode()
+    rule = {"type": "Precompiled", "precompiled_charsmap": text}
+    folder = written(tmp_path, {**plain, "normalizer": {"type": "Sequence", "normalizers": [rule]}})
+    whole = (folder / "tokenizer.json").read_text()
+    spellings = {
+        "as it is": whole,
+        "with escapes": whole.replace("precompiled_", r"pre\u0063ompiled\u005F").replace("//", r"\/\/"),
+        "with spaces": whole.replace('charsmap": "', 'charsmap" :\n "'),
+    }
+    for spelling in spellings.values():
+        (folder / "tokenizer.json").write_text(spelling)
+        with pytest.raises(CheckpointError, match="`precompiled_charsmap` is broken") as caught:
+            tokenizer_at(folder)
+        assert all(words in str(caught.value) for words in found)
+
+
+def test_a_charsmap_that_holds_its_tree_is_read(plain: Values, tmp_path: Path) -> None:
+    table = (2048).to_bytes(4, "little") + bytes(2048) + b"a\0"
+    rule = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+    expected = tokenizer_at(written(tmp_path, plain)).encode(CORPUS[0])
+    assert tokenizer_at(written(tmp_path, {**plain, "normalizer": rule})).encode(CORPUS[0]) == expected
 
 
 def test_half_a_character_is_no_text(plain: Values, tmp_path: Path) -> None:

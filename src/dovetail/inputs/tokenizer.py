@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers.decoders import DecodeStream
 
 from dovetail.errors import CheckpointError, UsageError
+from dovetail.inputs.charsmap import check_charsmaps
 from dovetail.inputs.chat_template import ChatTemplate
 from dovetail.inputs.tokenizer_rules import bounded, guarded
 from dovetail.store.folder import Folder, LocalFolder
@@ -167,6 +168,7 @@ def read_tokenizer(store: SideFiles, values: SideValues) -> Tokenizer | None:
     """
     raw = store.side_file(_FILE, _LIMIT)
     if raw is not None:
+        check_charsmaps(raw, _FILE)
         with guarded(_FILE, "read"):
             fast = bounded(Fast.from_buffer(raw), _FILE)
     else:

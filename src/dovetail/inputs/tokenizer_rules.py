@@ -1,9 +1,9 @@
 """What the rules of a tokenizer.json may do, bounded before they are used, and what they do all the same.
 
 The library that reads the file is written in Rust: what goes wrong in it is a panic, which is no `Exception`,
-or, where memory is asked for that nobody has, the end of the process. Of 3,100 mutated files, in 3 GiB, two
-ended it, one by a broken `precompiled_charsmap`, which is a panic where there is more memory. What ends it
-for sure, when a text comes: padding to a length of 10^12, and rules that double a text, one after the other.
+or, where memory is asked for that nobody has, the end of the process. Reading ends it by a broken
+`precompiled_charsmap`, which `charsmap.py` refuses before. What ends it when a text comes: padding to a
+length of 10^12, and rules that double a text, one after the other.
 Padding and truncation are no part of a model and are switched off, as transformers does; rules that make
 much of little are refused.
 """
