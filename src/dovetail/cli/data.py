@@ -1,4 +1,4 @@
-"""`dovetail data MANIFEST [--image-root DIR] [--check] [--samples N] [--html OUT]`."""
+"""`dovetail data MANIFEST [--image-root DIR] [--check] [--samples N] [--html OUT]`, and `--policy CKPT`."""
 
 import argparse
 import sys
@@ -25,6 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="write a page of samples with their images, and data.json, into a folder",
     )
+    parser.add_argument(
+        "--policy", metavar="CKPT", help="hold a robot's episodes against the statistics of this policy"
+    )
+    parser.add_argument(
+        "--statistics", metavar="FILE", help="with --policy: a norm_stats.json instead of what CKPT has"
+    )
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     parser.set_defaults(run=run)
 
@@ -34,7 +40,8 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifest",
         metavar="MANIFEST",
-        help="a .json, .jsonl or .yaml file, {a,b}.json, .tar shards, or a folder that `datasets` saved",
+        help="a .json, .jsonl or .yaml file, {a,b}.json, .tar shards, or a folder that `datasets` saved; "
+        "of a robot, a data set of lerobot or a folder of .npz episodes",
     )
     parser.add_argument(
         "--image-root", metavar="DIR", help="what image names are relative to (default: beside the manifest)"
@@ -43,9 +50,26 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what is in a manifest; 1 if a sample cannot be used."""
-    from dovetail.cli.output import print_json
+    """Prints what is in a manifest; 1 if a sample cannot be used, or a robot's numbers are not the policy's.
 
+    Raises:
+        UsageError: episodes of a robot are given without a policy.
+    """
+    from dovetail.cli.output import print_json
+    from dovetail.data.episodes import is_episodes
+
+    if options.policy is not None:
+        from dovetail.cli.data_policy import run_policy
+
+        return run_policy(options)
+    if is_episodes(options.manifest):
+        from dovetail.errors import UsageError
+
+        raise UsageError(
+            "the folder holds a robot's episodes, which are looked at beside a policy",
+            folder=options.manifest,
+            hint="dovetail data FOLDER --policy CKPT",
+        )
     report = _report(options)
     if options.html:
         _write_page(report, options.html)

@@ -29,8 +29,9 @@ from dovetail.data.distribution import (
 from dovetail.data.episodes import Episodes
 from dovetail.data.measured import Measured, measure
 from dovetail.data.policy import PolicyFacts
+from dovetail.data.policy_batches import CameraMap, mapped_cameras
 from dovetail.data.spread import Spread
-from dovetail.errors import listed
+from dovetail.errors import UsageError, listed
 from dovetail.inputs.statistics import Scale
 from dovetail.report import Finding, counted
 
@@ -39,7 +40,7 @@ Kind = Literal["state", "actions"]
 # Distances, in deviations: what is one distribution, and what certainly is not.
 _SAME, _OTHER = 0.25, 0.6
 # Data that lie outside what the checkpoint saw: a share of them, or so many of its units.
-_MOST_OUTSIDE, _FAR = 0.1, 10.0
+_MOST_OUTSIDE, _HALF, _FAR = 0.1, 0.5, 10.0
 _UNITS = (
     (1000.0, "1000 times the checkpoint's, as millimetres are of metres"),
     (0.001, "a thousandth of the checkpoint's, as metres are of millimetres"),
@@ -94,8 +95,8 @@ class NormalizationReport(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing but notes was found."""
-        return all(one.severity == "note" for one in self.findings)
+        """Whether no error was found."""
+        return all(one.severity != "error" for one in self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -122,7 +123,7 @@ def normalization(
     """
     measured = measure(episodes, horizon=policy.horizon, progress=progress)
     statistics = policy.robot.statistics
-    findings = [*_broken(measured), *_declared(episodes, measured)]
+    findings = [*_broken(measured), *_declared(episodes, measured), *_cameras(episodes, policy)]
     dimensions: list[Dimension] = []
     names = {"state": episodes.state_names, "actions": episodes.action_names}
     for kind, spread in (("state", measured.state), ("actions", measured.actions)):
@@ -136,9 +137,9 @@ def normalization(
     if statistics is None:
         findings.append(
             Finding(
-                "no_statistics",
-                "warning",
-                "the checkpoint has no statistics: it is fed the data's numbers as they are",
+                code="no-statistics",
+                severity="warning",
+                message="the checkpoint has no statistics: it is fed the data's numbers as they are",
                 hint="give --statistics norm_stats.json; or train with --statistics data",
             )
         )
@@ -157,10 +158,20 @@ def normalization(
 def _broken(measured: Measured) -> Iterator[Finding]:
     if measured.broken:
         yield Finding(
-            "not_finite",
-            "error",
-            f"{counted(len(measured.broken), 'number')} hold NaN or infinity: {listed(measured.broken)}",
+            code="not-finite-numbers",
+            severity="error",
+            message=f"{counted(len(measured.broken), 'frame')} with NaN or infinity: "
+            f"{listed(measured.broken)}",
             hint="leave these episodes out: training refuses them",
+        )
+
+
+def _cameras(episodes: Episodes, policy: PolicyFacts) -> Iterator[Finding]:
+    try:
+        mapped_cameras(policy, episodes, CameraMap())
+    except UsageError as error:
+        yield Finding(
+            code="other-cameras", severity="note", message=error.message, hint=f"train with {error.hint}"
         )
 
 
@@ -179,9 +190,9 @@ def _declared(episodes: Episodes, measured: Measured) -> Iterator[Finding]:
         ]
         if wrong:
             yield Finding(
-                "declared_statistics",
-                "note",
-                f"meta/stats.json says other {kind} than the frames hold: {listed(wrong, 3)}",
+                code="declared-statistics",
+                severity="note",
+                message=f"meta/stats.json says other {kind} than the frames hold: {listed(wrong, 3)}",
                 hint="lerobot takes the mean of the episodes' quantiles; what is compared here is measured",
             )
 
@@ -234,28 +245,31 @@ class _Held:
         mode = self.scale.mode if self.scale else "MEAN_STD"
         return distance(data or self.data(i), self.checkpoint(i if j is None else j), mode)
 
-    def _say(
-        self, code: str, dimensions: list[int], message: str, hint: str, severity: str = "warning"
-    ) -> None:
-        named = tuple(f"{self.kind}.{i}" for i in dimensions)
-        self.findings.append(Finding(code, severity, message, self.kind, named, hint))  # type: ignore[arg-type]
+    def _of(self, *numbers: int) -> dict[str, Any]:
+        """What a finding is about."""
+        return {"part": self.kind, "tensors": tuple(f"{self.kind}.{i}" for i in numbers)}
 
     def _widths(self) -> None:
         if self.scale is None or self.spread.width == self.width:
             return
         behind = range(self.shared, self.width)
         if self.width > self.spread.width and not any(any(self.checkpoint(i).values()) for i in behind):
-            message = f"the checkpoint's {self.width} numbers of {self.kind} end in {len(behind)} of padding"
-            self._say("padded_statistics", list(behind), message, "the data's are the ones before", "note")
+            said = f"the checkpoint's {self.width} numbers of {self.kind} end in {len(behind)} of padding"
+            hint = "the data's are the ones before"
+            about = self._of(*behind)
+            self.findings.append(
+                Finding(code="padded-statistics", severity="note", message=said, hint=hint, **about)
+            )
             return
-        self._say(
-            "width",
-            list(range(self.shared, self.spread.width)),
-            f"the data have {counted(self.spread.width, 'number')} of {self.kind}, the checkpoint's "
-            f"statistics {self.width}",
-            "they are of another robot, or numbers were left out: give --statistics of this robot, or "
-            "train with --statistics data",
-            "error",
+        self.findings.append(
+            Finding(
+                code="other-width",
+                severity="error",
+                message=f"the data have {counted(self.spread.width, 'number')} of {self.kind}, the "
+                f"checkpoint's statistics {self.width}",
+                hint="another robot, or numbers left out: give --statistics, or train with --statistics data",
+                **self._of(*range(self.shared, self.spread.width)),
+            )
         )
 
     def _constants(self) -> None:
@@ -268,24 +282,30 @@ class _Held:
                 self.verdicts[i] = "constant, as the checkpoint's"
             elif is_constant:
                 self.verdicts[i] = "constant"
-                message = f"{self.called(i)} is always {data['mean']:.4g} in the data"
-                also = (
-                    f"; the checkpoint's is {center_of(said):.4g} +- {spread:.4g}"
-                    if spread is not None
-                    else ""
+                theirs = (
+                    "" if spread is None else f"; the checkpoint's is {center_of(said):.4g} +- {spread:.4g}"
                 )
-                hint = "a policy learns nothing of it; statistics of the data would divide by nothing"
-                self._say("constant", [i], message + also, hint)
+                self.findings.append(
+                    Finding(
+                        code="constant-number",
+                        severity="warning",
+                        message=f"{self.called(i)} is always {data['mean']:.4g} in the data{theirs}",
+                        hint="a policy learns nothing of it",
+                        **self._of(i),
+                    )
+                )
             elif was_constant:
                 self.verdicts[i] = "constant in the checkpoint"
                 far = max(abs(end) for end in self._ends(i))
-                self._say(
-                    "constant_in_checkpoint",
-                    [i],
-                    f"{self.called(i)} is constant in the checkpoint's statistics and is not in the data: "
-                    f"normalised, it reaches {far:.3g}",
-                    "train with --statistics data",
-                    "error",
+                self.findings.append(
+                    Finding(
+                        code="constant-in-checkpoint",
+                        severity="error",
+                        message=f"{self.called(i)} is constant in the checkpoint's statistics and is not "
+                        f"in the data: normalised, it reaches {far:.3g}",
+                        hint="train with --statistics data",
+                        **self._of(i),
+                    )
                 )
 
     def _changes(self) -> None:
@@ -298,71 +318,91 @@ class _Held:
         alike = [i for i in found if of[i] < _OTHER and of[i] < self._distance(i) / 3]
         if len(alike) < 2 or len(alike) * 2 <= len(found):
             return
-        for i in alike:
-            self.verdicts[i] = "changes in the checkpoint"
-        self._say(
-            "changes",
-            alike,
-            f"{_several('action', alike)} of the checkpoint look like changes from the state, and the data's "
-            "are places: less the state, they fit",
-            "openpi's DeltaActions; write actions as changes from the state of the frame they begin at",
+        self.verdicts |= dict.fromkeys(alike, "changes in the checkpoint")
+        self.findings.append(
+            Finding(
+                code="changes-for-places",
+                severity="error",
+                message=f"{_several('action', alike)} of the checkpoint look like changes from the state, "
+                "and the data's are places: less the state, they fit",
+                hint="openpi's DeltaActions; write actions as changes from the state that a chunk begins at",
+                **self._of(*alike),
+            )
         )
 
     def _units(self, i: int) -> None:
         """Other units, another sign, or open for closed."""
         data = self.data(i)
-        trials: list[tuple[float, str, str]] = []
-        for factor, what in _UNITS:
-            for sign in (1, -1):
-                turned = " and of the other sign" if sign < 0 else ""
-                trial = times(data, sign / factor)
-                trials.append((self._distance(i, data=trial), "units", f"is {what}{turned}"))
-        trials.append((self._distance(i, data=times(data, -1.0)), "sign", "has the other sign"))
+        factors = [
+            (
+                self._distance(i, data=times(data, sign / factor)),
+                what + (" and of the other sign" * (sign < 0)),
+            )
+            for factor, what in _UNITS
+            for sign in (1, -1)
+        ]
         opened = plus(times(data, -1.0), 1.0)
-        trials.append(
-            (self._distance(i, data=opened), "sign", "is 1 less the checkpoint's: open where it has closed")
-        )
-        best = min(trials)
-        if best[0] < _SAME:
-            self.verdicts[i] = "other units" if best[1] == "units" else "other sign"
-            self._say(best[1], [i], f"{self.called(i)} {best[2]}", "convert the data set before it is learnt")
+        signs = [
+            (self._distance(i, data=times(data, -1.0)), "has the other sign"),
+            (self._distance(i, data=opened), "is 1 less the checkpoint's: open where it has closed"),
+        ]
+        unit, sign = min(factors), min(signs)
+        if min(unit[0], sign[0]) >= _SAME:
+            return
+        hint, about = "convert the data set before it is learnt", self._of(i)
+        if unit[0] <= sign[0]:
+            self.verdicts[i] = "other units"
+            said = f"{self.called(i)} is {unit[1]}"
+            found = Finding(code="other-units", severity="error", message=said, hint=hint, **about)
+        else:
+            self.verdicts[i] = "other sign"
+            said = f"{self.called(i)} {sign[1]}"
+            found = Finding(code="other-sign", severity="error", message=said, hint=hint, **about)
+        self.findings.append(found)
 
     def _permutation(self) -> None:
         """Dimensions that are the checkpoint's under another number."""
         found: dict[int, int] = {}
-        open_ = self._open()
-        for i in open_:
+        for i in self._open():
             near = sorted((self._distance(i, j), j) for j in range(self.width) if j != i)
             if near and near[0][0] < _SAME and (len(near) == 1 or near[1][0] > 2 * near[0][0] + 0.1):
                 found[i] = near[0][1]
         if len(set(found.values())) < len(found) or not found:
             return
-        for i, j in found.items():
-            self.verdicts[i] = f"is {j} of the checkpoint"
+        self.verdicts |= {i: f"is {j} of the checkpoint" for i, j in found.items()}
         pairs = ", ".join(f"{i} is its {j}" for i, j in found.items())
-        self._say(
-            "permuted",
-            list(found),
-            f"{_several(self.one, list(found))} of the data are spread as others of the checkpoint: {pairs}",
-            "the order of the numbers is another one: sort the data set's as the checkpoint has them",
+        self.findings.append(
+            Finding(
+                code="permuted-numbers",
+                severity="error",
+                message=f"{_several(self.one, list(found))} of the data are spread as others of the "
+                f"checkpoint: {pairs}",
+                hint="the order is another one: sort the numbers of the data set as the checkpoint has them",
+                **self._of(*found),
+            )
         )
 
     def _outside(self, i: int) -> None:
         assert self.scale is not None
         share, ends = self._outside_share(i), self._ends(i)
         far = max(abs(end) for end in ends)
-        if share > _MOST_OUTSIDE or far > _FAR:
-            self.verdicts[i] = "outside"
-            limits = "three deviations" if self.scale.mode == "MEAN_STD" else "range"
-            self._say(
-                "outside",
-                [i],
-                f"{self.called(i)}: {share:.0%} of the data lie outside the checkpoint's {limits}; "
-                f"normalised, it goes from {ends[0]:.3g} to {ends[1]:.3g}",
-                "another robot, or another task: train with --statistics data, or give --statistics",
-            )
-        elif self._distance(i) > _OTHER:
-            self.verdicts[i] = "spread otherwise"
+        if not (share > _MOST_OUTSIDE or far > _FAR):
+            if self._distance(i) > _OTHER:
+                self.verdicts[i] = "spread otherwise"
+            return
+        self.verdicts[i] = "outside"
+        limits = "three deviations" if self.scale.mode == "MEAN_STD" else "range"
+        said = (
+            f"{self.called(i)}: {share:.0%} of the data lie outside the checkpoint's {limits}; normalised, "
+            f"it goes from {ends[0]:.3g} to {ends[1]:.3g}"
+        )
+        hint = "another robot, or another task: train with --statistics data, or give --statistics"
+        about = self._of(i)
+        self.findings.append(
+            Finding(code="outside-checkpoint", severity="error", message=said, hint=hint, **about)
+            if share > _HALF
+            else Finding(code="outside-checkpoint", severity="warning", message=said, hint=hint, **about)
+        )
 
     def _ends(self, i: int) -> tuple[float, float]:
         assert self.scale is not None

@@ -89,17 +89,17 @@ def _dimensions(dimensions: list[Dimension]) -> Html:
     columns = (
         Column("dimension"),
         Column("data, and the checkpoint's band"),
+        Column("verdict"),
         Column("of"),
         *(Column(one, "number") for one in SHOWN),
         Column("normalised", "number"),
-        Column("verdict"),
     )
     rows: list[list[str]] = []
     for one in dimensions:
         label = f"{one.number} {one.name}".strip()
-        rows.append([label, drawing(one), "data", *shown(one.data), normalised(one), one.verdict])
+        rows.append([label, drawing(one), one.verdict, "data", *shown(one.data), normalised(one)])
         if one.checkpoint:
-            rows.append(["", "", "checkpoint", *shown(one.checkpoint), "", ""])
+            rows.append(["", "", "", "checkpoint", *shown(one.checkpoint), ""])
     return (
         element("div", table(columns, [Group(None, rows)], is_wide=True), class_="scroll")
         if rows

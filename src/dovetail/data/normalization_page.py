@@ -58,7 +58,9 @@ def normalised(one: Dimension) -> str:
 def verdict_line(report: NormalizationReport) -> Line:
     """The last line."""
     kinds = [one.severity for one in report.findings]
-    if report.is_good:
-        return Line("good: every dimension is spread as the checkpoint's statistics say", "good")
     said = ", ".join(counted(kinds.count(kind), kind) for kind in ("error", "warning") if kind in kinds)
-    return Line(f"{said}: a policy trained or run on these data would not get the numbers it knows", "error")
+    if not report.is_good:
+        return Line(f"{said}: these are not the numbers that the policy knows", "error")
+    if said:
+        return Line(f"{said}: no dimension is certainly another one than the policy knows", "warning")
+    return Line("good: every dimension is spread as the checkpoint's statistics say", "good")
