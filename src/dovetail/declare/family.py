@@ -76,7 +76,8 @@ class Layout(NamedTuple):
     config.json speaks, if not as transformers has it. `readers` are the programs that open it, each with
     its versions (`transformers>=4.45,<6`), `doubled_for` those that want a tensor once more under each of
     its further names (`also`). `implies` are settings of the family that
-    only the tool has that writes the layout.
+    only the tool has that writes the layout. One that `is_in_memory` has the names that the newest
+    transformers has in memory, where they are others than on disk: those of adapters.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Layout(NamedTuple):
     readers: tuple[str, ...] = ()
     implies: Mapping[str, Any] = _NONE
     doubled_for: tuple[str, ...] = ()
+    is_in_memory: bool = False
 
     @property
     def second_names(self) -> dict[str, str]:
@@ -130,6 +132,7 @@ def layout(
     readers: tuple[str, ...] = (),
     implies: Mapping[str, Any] = _NONE,
     doubled_for: tuple[str, ...] = (),
+    in_memory: bool = False,
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -140,7 +143,18 @@ def layout(
 
     placed = {role: one(mount) for role, mount in mounts.items()}
     return Layout(
-        id, placed, writable, note, optional, stores_ties, container, dialect, readers, implies, doubled_for
+        id,
+        placed,
+        writable,
+        note,
+        optional,
+        stores_ties,
+        container,
+        dialect,
+        readers,
+        implies,
+        doubled_for,
+        in_memory,
     )
 
 

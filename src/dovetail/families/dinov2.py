@@ -217,6 +217,7 @@ FAMILY = Family(
             "hf-5.23-mem",
             {"vision": Mount("", "hf-mem")},
             note="in memory in transformers 5.23: torch.save, FSDP",
+            in_memory=True,
         ),
     ),
     config=ConfigKeys(

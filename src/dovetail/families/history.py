@@ -70,6 +70,7 @@ def llava_layouts(
             placed("model.vision_tower.", "model.", "model.language_model.", "lm_head."),
             note="in memory in transformers 5.23",
             readers=NEW_READERS,
+            in_memory=True,
         ),
     )
 
@@ -93,6 +94,7 @@ def qwen_vl_layouts(*, saved: str, bug: str, since: str) -> tuple[Layout, ...]:
             placed("model.visual.", "model.language_model."),
             note=IN_MEMORY,
             readers=NEW_READERS,
+            in_memory=True,
         ),
         layout(
             "hf-5.5.4",

@@ -199,6 +199,7 @@ PI0_LAYOUTS: tuple[Layout, ...] = (
         note="in memory in transformers 5.23 (PI0ForConditionalGeneration)",
         dialect=TRANSFORMERS,
         readers=NEW_READERS,
+        in_memory=True,
     ),
     layout(
         "transformers-5.23",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.models.attention import Past
 from dovetail.models.blocks import Blocks
-from dovetail.models.layers import Activation, Linear, activation
+from dovetail.models.layers import Activation, Adaptable, Linear, activation
 from dovetail.models.products import Product
 from dovetail.models.rotary import Rotation, frequencies, rotate, rotation, scaled
 
@@ -64,7 +64,7 @@ class Dialect:
 
 
 def divided(
-    product: Product | None, x: Float[Tensor, "b n d"], layers: Sequence[Linear]
+    product: Product | None, x: Float[Tensor, "b n d"], layers: Sequence[Adaptable]
 ) -> tuple[Tensor, ...]:
     """What each of some layers with the same input gives, by one product of them all if there is one."""
     if product is None:
@@ -97,7 +97,7 @@ class Attention(nn.Module):
         return (q, k, v) if by is None else (rotate(q, by), rotate(k, by), v)
 
     @property
-    def joined(self) -> tuple[Linear, ...]:
+    def joined(self) -> tuple[Adaptable, ...]:
         """The layers that have the same input; `product` computes them at once (`kernels.py`)."""
         return self.q, self.k, self.v
 
@@ -129,7 +129,7 @@ class Mlp(nn.Module):
         self.act = dialect.activation(config.activation)
 
     @property
-    def joined(self) -> tuple[Linear, ...]:
+    def joined(self) -> tuple[Adaptable, ...]:
         """The layers that have the same input; `product` computes them at once (`kernels.py`)."""
         return self.gate, self.up
 

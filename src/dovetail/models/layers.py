@@ -4,6 +4,7 @@ b  batch      n  tokens      d  width
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,10 @@ class Linear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{'' if self.bias is None else ', bias'}"
+
+
+# A `Linear`, or the layer of peft that stands in its place once it is adapted.
+Adaptable = Any
 
 
 class Embedding(nn.Embedding):

@@ -18,7 +18,8 @@ from importlib import import_module
 from dovetail.errors import UsageError, listed
 
 _SAVE = re.compile(r"checkpoint-([0-9]+)")
-_LEFT = re.compile(r"checkpoint-[0-9]+\.(state|partial|removed)")
+_LEFT = re.compile(r"checkpoint-[0-9]+\.(state|partial|removed)|merged\.partial")
+MERGED = "merged"
 # Workers of a data loader hold the lock of a run that was killed until they see that it is gone (5 s, torch).
 _PATIENCE = 15.0
 

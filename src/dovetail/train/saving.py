@@ -22,7 +22,10 @@ from dovetail.errors import CheckpointError
 from dovetail.inputs.values import Values
 from dovetail.loading.load import load
 from dovetail.loading.save import planned, save
+from dovetail.store.write.publish import publishing
 from dovetail.train import record, run_folder
+from dovetail.train.adapter import Names, read_adapter, write_adapter
+from dovetail.train.lora import Lora, factors, merged
 from dovetail.train.module import TrainingModule
 
 STATE = "trainer_state.json"
@@ -36,10 +39,13 @@ class SavingTrainer(transformers.Trainer):
     `like` is the checkpoint whose layout and side files the result gets, `reader` the program that is to open
     it; `known` is what decides the losses beside the arguments (data, labels, what is trained); `side_files`
     are told the record of each save, with `step`, `epoch` and the last `metrics`, and give texts by name.
+    With a `lora`, saves are adapters for `like`; `merges` writes the whole model as well at the end.
     """
 
     like: str | os.PathLike[str]
     reader: str | None
+    lora: Lora | None
+    merges: bool
     known: Mapping[str, Any]
     side_files: Sequence[SideFiles]
 
@@ -78,10 +84,11 @@ class SavingTrainer(transformers.Trainer):
                 self._finished = super().train(**more)
             else:
                 state = self._state_of(place)
-                _put(self.module, place)
+                self._put(place)
                 if state["global_step"] >= state["max_steps"]:
-                    return self._already(place)
-                self._finished = super().train(resume_from_checkpoint=place, **more)
+                    self._finished = self._already(place)
+                else:
+                    self._finished = super().train(resume_from_checkpoint=place, **more)
             self._end()
         return self._finished
 
@@ -95,7 +102,13 @@ class SavingTrainer(transformers.Trainer):
 
     def _check_saves(self) -> None:
         """Refuses, before the first step, a model that could not be saved."""
-        with planned(self.module.model, like=self.like, for_=self.reader, stamp=self._stamp()):
+        model, weights = self.module.model, None
+        if self.lora is not None:
+            names, state = Names(self.like, like=model), model.state_dict()
+            for layer in factors(state):
+                names.module(layer)
+            weights = merged(state, self.lora)
+        with planned(model, like=self.like, for_=self.reader, weights=weights, stamp=self._stamp()):
             pass
 
     def _state_of(self, place: str) -> dict[str, Any]:
@@ -121,6 +134,11 @@ class SavingTrainer(transformers.Trainer):
         """The last save, where the arguments asked for none at the end, and the links."""
         if self.args.save_strategy == "no":
             self._save_checkpoint(self.model, None)
+        if self.merges and self.lora is not None:
+            place = os.path.join(self.folder, run_folder.MERGED)
+            weights = self._gathered() or self.module.model.state_dict()
+            if self.args.should_save and not os.path.exists(place):
+                self._save_whole(place, merged(weights, self.lora), self.record)
         if self.args.should_save:
             there = list(run_folder.saves(self.folder).values())
             run_folder.link(self.folder, "last", there[-1] if there else None)
@@ -171,6 +189,25 @@ class SavingTrainer(transformers.Trainer):
                 with open(os.path.join(folder, name), "wb") as file:
                     file.write(text)
 
+        if self.lora is None:
+            self._save_whole(place, weights, said, beside)
+        else:
+            model = self.module.model
+            names = Names(self.like, like=model)
+            with publishing(place) as folder:
+                values = weights or model.state_dict()
+                write_adapter(folder, model, values, self.lora, names=names, base=self.like)
+                beside(folder)
+        shutil.rmtree(state)
+
+    def _save_whole(
+        self,
+        place: str,
+        weights: Mapping[str, Tensor] | None,
+        said: Mapping[str, Any],
+        beside: Callable[[str], None] | None = None,
+    ) -> None:
+        """Writes the model as a checkpoint."""
         save(
             self.module.model,
             place,
@@ -181,7 +218,6 @@ class SavingTrainer(transformers.Trainer):
             facts={"training": said},
             beside=beside,
         )
-        shutil.rmtree(state)
 
     def _stamp(self) -> dict[str, Any]:
         """The values that nothing but a default said: the model is trained with them now."""
@@ -228,7 +264,7 @@ class SavingTrainer(transformers.Trainer):
         best = self.state.best_model_checkpoint
         assert best is not None
         if not self.is_fsdp_enabled:
-            _put(self.module, best)
+            self._put(best)
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
@@ -238,18 +274,23 @@ class SavingTrainer(transformers.Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The model alone as a checkpoint in a folder that is not there yet."""
-        weights = self._gathered()
+        weights = self._gathered() or self.module.model.state_dict(keep_vars=True)
         if self.args.should_save and output_dir is not None:
-            save(
-                self.module.model,
-                output_dir,
-                like=self.like,
-                for_=self.reader,
-                weights=weights,
-                stamp=self._stamp(),
-                facts={"training": self.record},
-            )
+            whole = weights if self.lora is None else merged(weights, self.lora)
+            self._save_whole(output_dir, whole, self.record)
         self.accelerator.wait_for_everyone()
+
+    def _put(self, place: str) -> None:
+        """Puts the weights of a save into the model, where its parameters are.
+
+        Raises:
+            CheckpointError: it is of another model.
+        """
+        model = self.module.model
+        if self.lora is None:
+            _put(self.module, place)
+        else:
+            read_adapter(place, model, self.lora, names=Names(self.like, like=model))
 
 
 def values_in(module: TrainingModule) -> Values:

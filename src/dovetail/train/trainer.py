@@ -6,6 +6,7 @@ Everything else - steps, schedules, accumulation, several processes - is the Tra
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from dovetail.errors import UsageError
 from dovetail.train.batches import InTensors
+from dovetail.train.lora import Lora
 from dovetail.train.module import TrainingModule, num_items
 from dovetail.train.saving import SavingTrainer, SideFiles
 
@@ -25,7 +27,7 @@ _NO_DECAY = ("A_log",)
 
 class Trainer(SavingTrainer):
     """Trains a model. Every save is a checkpoint as `like`, the one that the model came from, or as `reader`
-    opens it; `known` and `side_files` are those of `SavingTrainer`.
+    opens it; `known`, `side_files`, `lora` and `merges` are those of `SavingTrainer`.
 
     `collate` makes a batch of samples as arrays, `{"inputs": {name: array}, "targets": array}`; `rates` are
     learning rates of single parts, by role, in place of the one for all.
@@ -42,6 +44,8 @@ class Trainer(SavingTrainer):
         reader: str | None = None,
         known: Mapping[str, Any] | None = None,
         side_files: Sequence[SideFiles] = (),
+        lora: Lora | None = None,
+        merges: bool = False,
         val_data: Dataset[Any] | Sequence[Any] | None = None,
         rates: Mapping[str, float] | None = None,
         callbacks: Sequence[transformers.TrainerCallback] = (),
@@ -49,7 +53,9 @@ class Trainer(SavingTrainer):
         _check(args)
         self.like, self.reader, self.side_files = like, reader, tuple(side_files)
         self.rates = dict(rates or {})
-        self.known = {"rates": self.rates, **(known or {})}
+        self.lora, self.merges = lora, merges
+        of_lora = {} if lora is None else {"lora": asdict(lora)}
+        self.known = {"rates": self.rates, **of_lora, **(known or {})}
         self._module = module
         super().__init__(
             model=module,
