@@ -60,6 +60,7 @@ STOCK = {
     "llava": Stock("llava", LLAVA_TEMPLATE, "", "<image>", has_bos=True),
     "panovlm": Stock("panovlm", words.QWEN3_VL.replace("<|image_pad|>", "<image>"), "<|im_end|>", "<image>"),
 }
+PIXEL = Picture("a.png")
 ASKED, ANSWER = "What is in the picture?", "A small house,\nby the sea."
 MORE, LATER = "And 日本語?", "Two boats. 🙂"
 
@@ -159,9 +160,17 @@ def test_the_last_answer_alone_may_be_learned(folders: Any) -> None:
         labeller_of(stock, folders, "first")
 
 
+def test_a_template_may_take_pieces_of_the_user_alone(folders: Any) -> None:
+    """As templates do that people write for a fine-tune: answers are texts in them."""
+    source = words.QWEN3_VL.replace("m.content is string", "m.role != 'user'")
+    labeller = labeller_of(STOCK["qwen3_vl"], folders, source=source)
+    plain = labeller_of(STOCK["qwen3_vl"], folders)
+    one = sample("Be brief.", (PIXEL, ASKED), ANSWER, first="system")
+    assert labeller.labelled(one) == plain.labelled(one)
+
+
 LAST = "--learn last learns the last answer only; or write a conversation of its own for each answer"
 TEMPLATE = "give the chat template of this model: chat_template.jinja beside the weights"
-PIXEL = Picture("a.png")
 # what is wrong -> template, conversation, what is said
 REFUSED: dict[str, tuple[Stock, str | None, Sample, str]] = {
     "a thought of an earlier turn goes": (
@@ -246,7 +255,19 @@ REFUSED: dict[str, tuple[Stock, str | None, Sample, str]] = {
         STOCK["qwen2"],
         "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
         sample(ASKED, ANSWER),
-        "turn 1: the template does not show the answer",
+        "turn 1: the template does not show the answer as it is\n",
+    ),
+    "the template shows the answer as Python": (
+        STOCK["qwen2"],
+        "{% for m in messages %}{{ [{'type': 'text', 'text': m.content}] }}{% endfor %}",
+        sample(ASKED, "A house."),
+        "turn 1: the template does not show the answer as it is\n",
+    ),
+    "the template changes the answer": (
+        STOCK["qwen2"],
+        "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}",
+        sample(ASKED, ANSWER),
+        "turn 1: the template does not show the answer as it is\n",
     ),
     "nothing comes before": (
         STOCK["qwen2"],

@@ -25,6 +25,7 @@ from dovetail.inputs.language import LanguageInputs
 from dovetail.inputs.tokenizer import Tokenizer
 
 _PROBE = "dovetail"
+_LIST = "'type': 'text'"
 _LAST = "--learn last learns the last answer only; or write a conversation of its own for each answer"
 
 
@@ -35,7 +36,7 @@ class Templated:
         self, inputs: LanguageInputs, tokenizer: Tokenizer, template: ChatTemplate, stop: frozenset[int]
     ) -> None:
         self._inputs, self._tokenizer, self._template, self._stop = inputs, tokenizer, template, stop
-        self._takes_pieces: bool | None = None
+        self._in_pieces: frozenset[str] | None = None
 
     def marked(self, turns: Sequence[Turn], learn: str) -> Marked:
         """The tokens of a conversation.
@@ -66,10 +67,12 @@ class Templated:
         """The conversation as templates take it: content in pieces, or as a text with words for images."""
         if not (self._inputs.takes_images and self._inputs.prompt.has_image_tokens):
             return [{"role": turn.role, "content": _joined(turn)} for turn in turns]
-        if self._takes_pieces is None:
-            self._takes_pieces = takes_pieces(self._template)
-        content = _pieces if self._takes_pieces else self._text
-        return [{"role": turn.role, "content": content(turn)} for turn in turns]
+        if self._in_pieces is None:
+            self._in_pieces = takes_pieces(self._template)
+        return [
+            {"role": turn.role, "content": (_pieces if turn.role in self._in_pieces else self._text)(turn)}
+            for turn in turns
+        ]
 
     def _text(self, turn: Turn) -> str:
         """A turn as one text, each image a line of its own, as LLaVA has it."""
@@ -126,14 +129,26 @@ class Templated:
         return common
 
 
-def takes_pieces(template: ChatTemplate) -> bool:
-    """Whether a template takes a content in pieces: texts and images."""
-    pieces = [{"type": "image"}, {"type": "text", "text": _PROBE}]
+def takes_pieces(template: ChatTemplate) -> frozenset[str]:
+    """The roles whose content a template takes in pieces: texts and images."""
+    text = {"type": "text", "text": _PROBE}
+    user: Message = {"role": "user", "content": [{"type": "image"}, text]}
+    found = {"user"} if _is_taken(template, [user]) else set()
+    if found:
+        answer: Message = {"role": "assistant", "content": [text]}
+        found |= {"assistant"} if _is_taken(template, [user, answer]) else set()
+        system: Message = {"role": "system", "content": [text]}
+        found |= {"system"} if _is_taken(template, [system, user]) else set()
+    return frozenset(found)
+
+
+def _is_taken(template: ChatTemplate, messages: list[Message]) -> bool:
+    """Whether every text is shown as it is: lists may be printed as Python writes them."""
     try:
-        text = template.render([{"role": "user", "content": pieces}])
+        (text,) = template.render_all([Conversation(messages, False)])
     except UsageError:
         return False
-    return _PROBE in text and "'type': 'text'" not in text
+    return text.count(_PROBE) == len(messages) and _LIST not in text
 
 
 def _pieces(turn: Turn) -> list[dict[str, Any]]:
@@ -167,11 +182,13 @@ def _check_texts(i: int, asked: str, shown: str, whole: str, answer: str) -> Non
     if not whole.startswith(shown.rstrip()):
         message = f"the template writes the conversation up to turn {i} otherwise when turns follow"
         raise _changed(message, shown, whole, hint=_LAST)
-    last = answer.strip().splitlines()[-1].strip()
-    if last not in shown[len(asked) :]:
+    thoughtless = answer.rpartition("</think>")[2]  # templates write thoughts in their own way
+    said = thoughtless.strip() or answer.strip()
+    around = shown[len(asked) :].split(said)
+    if len(around) < 2 or any(_LIST in text for text in around):
         raise UsageError(
-            f"turn {i}: the template does not show the answer",
-            expected=_excerpt(last, 0),
+            f"turn {i}: the template does not show the answer as it is",
+            expected=_excerpt(said, 0),
             found=_excerpt(shown, len(asked)),
             hint="give the chat template of this model: chat_template.jinja beside the weights",
         )
