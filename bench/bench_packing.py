@@ -22,19 +22,19 @@ from dovetail.data.grouping import grouped_by_length, grouped_to_budget
 from measure import Row, show, sized, where
 
 SIZES: dict[str, int | str] = {
-    "text.layers": sized(6, 2),
-    "text.d_model": 384,
-    "text.q_heads": 6,
+    "text.layers": sized(4, 2),
+    "text.d_model": 256,
+    "text.q_heads": 4,
     "text.kv_heads": 2,
     "text.head_dim": 64,
-    "text.d_ff": 1536,
-    "text.vocab": 8000,
+    "text.d_ff": 1024,
+    "text.vocab": 4000,
     "vision.layers": 4,
     "vision.d_vision": 192,
     "vision.heads": 3,
     "vision.d_ff": 768,
 }
-IMAGE_TOKEN, EDGE = 7999, 224
+IMAGE_TOKEN, EDGE = 3999, 224
 SHORTEST, LONGEST = 16, sized(1024, 128)
 BATCH = 8
 

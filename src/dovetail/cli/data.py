@@ -1,10 +1,13 @@
-"""`dovetail data MANIFEST [--image-root DIR] [--check] [--samples N] [--html OUT]`, and `--policy CKPT`."""
+"""`dovetail data MANIFEST [--check] [--samples N] [--html OUT]`, `--labels --model CKPT`, `--policy CKPT`."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from dovetail.cli.data_labels import add_label_options, asked_labeller, labels_of
+
 if TYPE_CHECKING:
+    from dovetail.data.certificate import LabelCertificate
     from dovetail.data.inspected import DataReport
 
 ON_TERMINAL, ON_PAGE = 3, 24  # samples that are shown
@@ -31,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--statistics", metavar="FILE", help="with --policy: a norm_stats.json instead of what CKPT has"
     )
+    add_label_options(parser)
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     parser.set_defaults(run=run)
 
@@ -70,18 +74,25 @@ def run(options: argparse.Namespace) -> int:
             folder=options.manifest,
             hint="dovetail data FOLDER --policy CKPT",
         )
+    labeller = asked_labeller(options)
     report = _report(options)
+    shown = ON_TERMINAL if options.samples is None else options.samples
+    labels = None
+    if labeller is not None:
+        labels = labels_of(labeller, report.manifest, max_length=options.max_length, shown=shown)
     if options.html:
-        _write_page(report, options.html)
+        _write_page(report, labels, options.html)
     if options.json:
-        print_json(report.as_json())
+        print_json(report.as_json() | ({"labels": labels.as_json()} if labels else {}))
     else:
         from dovetail.data.data_page import data_page
+        from dovetail.data.labels_page import labels_page
+        from dovetail.render.page import Line
         from dovetail.render.terminal import show
 
-        shown = ON_TERMINAL if options.samples is None else options.samples
-        show(data_page(report._replace(samples=report.samples[:shown])))
-    return 0 if report.is_good else 1
+        page = data_page(report._replace(samples=report.samples[:shown]))
+        show([*page, Line(""), *labels_page(labels)] if labels else page)
+    return 0 if report.is_good and not (labels and labels.refused) else 1
 
 
 def _report(options: argparse.Namespace) -> "DataReport":
@@ -112,9 +123,9 @@ def _report(options: argparse.Namespace) -> "DataReport":
         )
 
 
-def _write_page(report: "DataReport", place: str) -> None:
+def _write_page(report: "DataReport", labels: "LabelCertificate | None", place: str) -> None:
     from dovetail.cli.output import command_line, say
     from dovetail.data.cards_page import write_cards
 
-    paths = write_cards(report, place, command=command_line(sys.argv[1:]))
+    paths = write_cards(report, place, labels=labels, command=command_line(sys.argv[1:]))
     say(f"wrote {' and '.join(paths)}")

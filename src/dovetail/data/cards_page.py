@@ -7,8 +7,10 @@ from io import BytesIO
 
 from PIL import Image as Pillow
 
+from dovetail.data.certificate import LabelCertificate
 from dovetail.data.data_page import fact_table, source_table, verdict_line
 from dovetail.data.inspected import DataReport
+from dovetail.data.labels_page import labels_html
 from dovetail.data.sample import Picture, Piece, Sample, Turn, Video
 from dovetail.errors import DovetailError
 from dovetail.render.html_elements import Html, element, escape, items, join, name, prose
@@ -23,19 +25,30 @@ _MOST_REFUSED = 200
 _MOST_LETTERS = 4000
 
 
-def write_cards(report: DataReport, place: str, *, command: str) -> list[str]:
+def write_cards(
+    report: DataReport, place: str, *, command: str, labels: LabelCertificate | None = None
+) -> list[str]:
     """Writes the page and the report as JSON; `place` is a folder (data.html, data.json) or the page itself.
+    `labels` are shown beside the samples.
 
     Raises:
         WriteError: they cannot be written.
     """
     folder, file = os.path.split(place) if place.endswith(".html") else (place, "data.html")
     data = f"{file.removesuffix('.html')}.json"
-    page = cards_html(report, command=command, data=data)
-    return write_pages({data: report.as_json(), file: page}, folder or ".")
+    page = cards_html(report, command=command, data=data, labels=labels)
+    whole = report.as_json() | ({"labels": labels.as_json()} if labels else {})
+    return write_pages({data: whole, file: page}, folder or ".")
 
 
-def cards_html(report: DataReport, *, command: str, data: str = "data.json", date: str | None = None) -> str:
+def cards_html(
+    report: DataReport,
+    *,
+    command: str,
+    data: str = "data.json",
+    date: str | None = None,
+    labels: LabelCertificate | None = None,
+) -> str:
     """The page."""
     called = os.path.basename(report.manifest.path.rstrip("/"))
     said = verdict_line(report).text
@@ -52,6 +65,7 @@ def cards_html(report: DataReport, *, command: str, data: str = "data.json", dat
         Section("findings", "Findings", "Findings", _findings(report)),
         Section("data", "Data", "What is in it", blocks([source_table(report), fact_table(report)])),
         Section("samples", "Samples", of, element("div", cards, class_="samples") if cards else Html("")),
+        Section("labels", "Labels", "What is learned", labels_html(labels) if labels else Html("")),
         Section("refused", "Refused", "Samples that cannot be used", _refused(report)),
     ]
     return framed(f"{called}: {word} - dovetail data", top, sections, Foot(command, data, date=date))

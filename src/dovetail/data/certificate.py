@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dovetail.data.batches import Batches, expanded, sizes_of
 from dovetail.data.labels import Labeller
@@ -20,6 +20,15 @@ from dovetail.report import Finding, counted
 OnError = Literal["stop", "skip"]
 # Of how many samples the tokens are kept, to be looked at.
 SHOWN = 3
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Samples by number: a manifest, or a list of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Sample: ...
 
 
 class Refused(NamedTuple):
@@ -114,7 +123,7 @@ class LabelCertificate:
 
 def certificate(
     labeller: Labeller,
-    samples: Sequence[Sample],
+    samples: Samples,
     *,
     batches: Batches | None = None,
     on_error: OnError = "stop",
