@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dovetail.cli import VERBS, Verb
+from dovetail.cli.parser import Parser
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 HEAD = """# The command line
@@ -38,7 +39,7 @@ def page() -> str:
 
 def section(title: str, verb: Verb) -> str:
     """One verb."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(title, verb.help, verb.example, add_help=False)
     import_module(f"dovetail.cli.{title}").configure(parser)
     actions = parser._actions
     usage = " ".join(["dovetail", title, *map(use, sorted(actions, key=lambda one: not one.option_strings))])

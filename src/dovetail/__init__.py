@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dovetail.run.generate import Generator, generate
     from dovetail.store.open import open_checkpoint
     from dovetail.tensor_list import TensorRow, ls
+    from dovetail.train.train import train
     from dovetail.verbs import families, inspect, validate
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ _HOMES = {
     "split": "dovetail.edit.split",
     "stamp": "dovetail.edit.stamp",
     "tensors": "dovetail.loading.tensors",
+    "train": "dovetail.train.train",
     "validate": "dovetail.verbs",
     "verify": "dovetail.parity.verify",
 }
@@ -111,6 +113,7 @@ __all__ = [
     "split",
     "stamp",
     "tensors",
+    "train",
     "validate",
     "verify",
 ]
@@ -137,7 +140,8 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package. The verb `families` stays the function, although a package inside has its name."""
+    """This package. The verbs `families` and `train` stay functions, although packages inside have their
+    names."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOMES and isinstance(value, ModuleType)):

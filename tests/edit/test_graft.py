@@ -15,7 +15,9 @@ import dovetail
 from dovetail.edit.graft import Filling, opened_graft
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.weights.interpolate import cubic_weights
-from files import MODELS
+from files import MODELS, scoped
+from run.tiny import DECODER
+from run.tiny import VISION as SIZES_OF_TOWER
 
 WIDTH, VISION = 48, 40
 
@@ -186,6 +188,29 @@ def test_a_part_that_no_donor_has_is_an_error_if_it_was_named(
         dovetail.graft([tmp_path / "backbone"], tmp_path / "out", config=target, only=["text", "vision"])
 
 
+def test_a_family_alone_is_as_large_as_its_donors_and_says_what_they_say(tmp_path: Path) -> None:
+    """Their settings and a head of their own too, and a tower without its last block."""
+    backbone = {**scoped("text", DECODER), "head": "head", "text.rope_theta": 5e5}
+    dovetail.make("qwen2", tmp_path / "lm", set=backbone)
+    tower = {"vision": "siglip+pool", **scoped("vision", {**SIZES_OF_TOWER, "layers": 3})}
+    dovetail.make("siglip", tmp_path / "tower", set=tower)
+    donors = [tmp_path / "lm", tmp_path / "tower"]
+    planned = dovetail.plan_graft(donors, config="llava_onevision", set={"variant": "alternating"})
+    assert planned.notes[0].startswith("vision.layers = 2 of 3 (LLaVA-NeXT siglip_encoder.py leaves")
+    dovetail.graft(donors, tmp_path / "out", config="llava_onevision", set={"variant": "alternating"})
+    report = dovetail.inspect(tmp_path / "out")
+    assert (report.variant, report.is_whole) == ("alternating", True)
+    assert {name: report.config[name].value for name in ("vision.layers", "text.rope_theta")} == {
+        "vision.layers": 2,
+        "text.rope_theta": 5e5,
+    }
+    fresh = [row.template for row in planned.rows if row.fate == "fresh"]
+    assert {name.partition(".")[0] for name in fresh} == {"projector", "newline"}
+    assert "head.weight" in [row.template for row in planned.rows if row.fate == "copied"]
+    longer = dovetail.plan_graft(donors, config="llava_onevision", set={"vision.layers": 3})
+    assert longer.plan.config["vision.layers"].value == 3
+
+
 def test_grafting_nothing_is_an_error(tower: dict[str, torch.Tensor], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no donor has anything that the new model takes"):
         dovetail.graft([tmp_path / "tower"], tmp_path / "out", config="qwen2/qwen2-0.5b")
@@ -260,7 +285,6 @@ def test_the_same_seed_gives_the_same_model(target: Path, tmp_path: Path) -> Non
     ("config", "message"),
     [
         ("qwen2/huge", "no published size `huge`"),
-        ("qwen2", "`qwen2` is no file, and it says no size of qwen2"),
         ("gpt9/1b", "`gpt9/1b` is no file, and no family is called `gpt9`"),
         ("/nowhere/config.json", "`/nowhere/config.json` is no file, and no family is called"),
     ],

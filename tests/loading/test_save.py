@@ -315,3 +315,13 @@ def test_a_save_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest
         assert (done.resumed == 0) == is_changed
         assert same_weights(dovetail.load(tmp_path / "out"), model)
         shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("variant", ["alternating", "alternating_cross"])
+def test_a_model_that_is_re_typed_is_saved_as_what_it_became(variant: str, tmp_path: Path) -> None:
+    """Its config says so, not only the certificate."""
+    path = made(tmp_path / "base", "llava_onevision")
+    dovetail.save(dovetail.load(path, settings={"variant": variant}), tmp_path / "saved", like=path)
+    (tmp_path / "saved" / "dovetail.json").unlink()
+    report = dovetail.inspect(tmp_path / "saved")
+    assert (report.variant, report.is_whole) == (variant, True)

@@ -115,6 +115,11 @@ VERBS = {
         "what a manifest of training data holds, and what is wrong with it; --html shows its samples",
         "dovetail data train.json --check --html out",
     ),
+    "train": Verb(
+        TEACH,
+        "trains parts of a model on a manifest; every save is a checkpoint in its own layout",
+        "dovetail train --model CKPT --data train.jsonl --output-dir run --tune projector",
+    ),
 }
 
 # What the extra `torch` installs, by the names that are imported.

@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="TARGET",
         required=True,
-        help="the model to make: a config.json or a folder with one (hf://… too), or FAMILY/SIZE",
+        help="the model to make: a config.json or a folder with one (hf://… too), FAMILY/SIZE, or FAMILY, "
+        "whose sizes are then those of the donors",
     )
     parser.add_argument(
         "--set",

@@ -1,22 +1,35 @@
 """The options of one verb. What is wrong with them is a `UsageError` like any other."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dovetail.errors import UsageError, suggestion
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the words behind a verb."""
+    """Reads the words behind a verb. `spell` may turn them into its own words first."""
 
-    def __init__(self, verb: str, help: str, example: str) -> None:
+    def __init__(self, verb: str, help: str, example: str, *, add_help: bool = True) -> None:
         super().__init__(
             prog=f"dovetail {verb}",
             description=f"{help[0].upper()}{help[1:]}.",
             epilog=f"example:\n  {example}",
             formatter_class=_Formatter,
+            add_help=add_help,
         )
+        self._keeps_more = False
+        self.spell: Callable[[Sequence[str]], Sequence[str]] = list
+
+    def takes_more(self, said: str) -> None:
+        """Keeps options that this parser does not know, as `more`: another one does."""
+        self._keeps_more, self.allow_abbrev = True, False
+        self.epilog = f"{said}\n\n{self.epilog}"
+
+    @property
+    def names(self) -> list[str]:
+        """The options by their long names."""
+        return [name for action in self._actions for name in action.option_strings if name[:2] == "--"]
 
     def parse_args(self, words: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
         """The options of a command.
@@ -24,8 +37,10 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: one is unknown, missing or no value of its kind.
         """
-        options, unknown = self.parse_known_args(words)
-        if not unknown:
+        options, unknown = self.parse_known_args(self.spell(words))
+        if self._keeps_more:
+            options.more = unknown
+        if not unknown or self._keeps_more:
             return options
         from dovetail.store.open import shown_path
 
@@ -33,8 +48,7 @@ class Parser(argparse.ArgumentParser):
         if odd is None:
             self.error(f"`{shown_path(unknown[0])}` is one argument too many")
         option = odd.partition("=")[0]
-        known = [name for action in self._actions for name in action.option_strings if name[:2] == "--"]
-        hint = suggestion(option, known, f"`{self.prog} --help` lists all")
+        hint = suggestion(option, self.names, f"`{self.prog} --help` lists all")
         raise UsageError(f"there is no option `{option}`", usage=self._usage(), hint=hint)
 
     def error(self, message: str) -> NoReturn:
@@ -57,6 +71,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Wraps the description and leaves the example as it is."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("example:"):
-            return text
-        return argparse.HelpFormatter._fill_text(self, text, width, indent)
+        before, example, rest = text.partition("example:\n")
+        filled = argparse.HelpFormatter._fill_text(self, before, width, indent) if before.strip() else ""
+        return "\n\n".join(one for one in (filled, f"{example}{rest}") if one)

@@ -15,6 +15,7 @@ from dovetail.checkpoint import Checkpoint, Path, opened
 from dovetail.declare.blueprint import PlannedLeaf
 from dovetail.declare.family import Family, Layout
 from dovetail.edit.conversion import Conversion, Words, cast_leaves, format_of, words_of, writable_layout
+from dovetail.edit.graft_donated import said_by_donors, sizes_of_donors
 from dovetail.edit.graft_target import is_place, target_of
 from dovetail.edit.plan import Output, Plan
 from dovetail.edit.side_files.carried import travelling
@@ -69,11 +70,14 @@ class Row(NamedTuple):
 
 
 class Graft(NamedTuple):
-    """A planned graft: the account of both sides, and the plan unless `problems` forbid it."""
+    """A planned graft: the account of both sides, and the plan unless `problems` forbid it. `notes` say what
+    of the new model is otherwise than in its donors, `model` is the new model without weights."""
 
     rows: tuple[Row, ...]
     problems: tuple[str, ...]
     plan: Plan
+    model: Described
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The graft as plain JSON values."""
@@ -81,6 +85,7 @@ class Graft(NamedTuple):
             **self.plan.as_json(),
             "rows": [row.as_json() for row in self.rows],
             "problems": list(self.problems),
+            "notes": list(self.notes),
         }
 
 
@@ -110,10 +115,11 @@ def graft(
 ) -> Done:
     """Writes a new model with what donors have of it; the rest begins fresh and is tagged.
 
-    `config` is a config.json or a folder with one, here or elsewhere, or a published size as
-    FAMILY/SIZE; `set` are sizes and settings that it does not say. `only` are the parts that donors fill,
-    `seed` is that of the rest. `interpolate` makes position tables of images fit, `resize_vocab` cuts or
-    fills token rows. All other words are those of `convert`.
+    `config` is a config.json or a folder with one, here or elsewhere, a published size as FAMILY/SIZE,
+    or a family, whose sizes are those of the donors; `set` are sizes and settings that it does not say.
+    `only` are the parts that donors fill, `seed` is that of the rest.
+    `interpolate` makes position tables of images fit, `resize_vocab` cuts or fills token rows. All other
+    words are those of `convert`.
 
     Raises:
         CheckpointError: a donor is damaged, nothing of it is wanted, or something does not fit.
@@ -166,8 +172,9 @@ def opened_graft(
 ) -> Iterator[Graft]:
     """Opens donors and target and says what would go where.
 
-    `config` is a config.json or a folder with one, here or elsewhere, or a published size as
-    FAMILY/SIZE; `given` are sizes and settings that it does not say. `trust` is about the donors.
+    `config` is a config.json or a folder with one, here or elsewhere, a published size as FAMILY/SIZE,
+    or a family, whose sizes are those of the donors; `given` are sizes and settings that it does not say.
+    `trust` is about the donors.
 
     Raises:
         CheckpointError: a donor is of no known family or damaged.
@@ -195,10 +202,15 @@ def _planned(
         )
     one, documents, published = target_of(config, given)
     given = documents.given
+    notes: tuple[str, ...] = ()
+    if published is None and not is_place(config):
+        said, notes = said_by_donors(one, donors)
+        given = {**said, **given}
+        documents = documents._replace(given=given)
     if filling.resize_vocab:
         given = {**given, **{f"{role}.vocab": filling.resize_vocab for role in _with_vocab(one)}}
         documents = documents._replace(given=given)
-    model = described(one, documents, donated=_donated(one, donors), published=published)
+    model = described(one, documents, donated=sizes_of_donors(one, donors), published=published)
     work = _Work(donors, model, filling)
     for leaf in model.plan.leaves():
         work.fill(leaf)
@@ -229,7 +241,7 @@ def _planned(
         findings=tuple(finding for donor in donors for finding in donor.allowed),
     )
     rows = (*work.rows(), *work.left_over())
-    return Graft(rows, tuple(work.problems()), plan)
+    return Graft(rows, tuple(work.problems()), plan, model, notes)
 
 
 def checked(graft: Graft) -> Plan:
@@ -251,18 +263,6 @@ def _with_vocab(one: Family) -> list[str]:
         for role, parts in one.parts.items()
         if "vocab" in parts[0].dims and role in (*one.pipeline.spine, *one.ties)
     ]
-
-
-def _donated(one: Family, donors: Sequence[Checkpoint]) -> dict[str, dict[str, int]]:
-    """The sizes of the parts that donors have, by the role that they would fill."""
-    sizes: dict[str, dict[str, int]] = {}
-    for role, parts in one.parts.items():
-        for donor in donors:
-            for theirs, kind in donor.kinds.items():
-                if role not in sizes and any(kind.id == part.id for part in parts):
-                    known = donor.sizes(theirs)
-                    sizes[role] = {dim: known[dim] for dim in known}
-    return sizes
 
 
 def _layout(one: Family, to: str | None) -> Layout:

@@ -20,6 +20,8 @@ def target_of(
 ) -> tuple[Family, Documents, Mapping[str, int | str] | None]:
     """The family to build, what is said about it, and its published sizes if these were asked for.
 
+    A family alone says no sizes: they are those of the donors.
+
     Raises:
         UsageError: there is no such model, or what is given is nothing of it.
         CheckpointError: its config cannot be read.
@@ -34,13 +36,15 @@ def target_of(
     if id not in {one.id for one in all_families()}:
         raise UsageError(
             f"`{config}` is no file, and no family is called `{id}`",
-            hint="give a config.json, a folder with one, hf://owner/name, or FAMILY/SIZE as in qwen2_vl/2b",
+            hint="give a config.json, a folder with one, hf://owner/name, FAMILY/SIZE as in qwen2_vl/2b, or "
+            "FAMILY, whose sizes are then those of the donors",
         )
     one = family(id)
+    if not size:
+        return one, Documents(given=_said(one, given)), None
     if size not in one.sizes:
         raise UsageError(
-            f"`{config}` is no file, and "
-            + (f"{id} has no published size `{size}`" if size else f"it says no size of {id}"),
+            f"`{config}` is no file, and {id} has no published size `{size}`",
             hint=suggestion(
                 config,
                 published := [f"{one.id}/{name}" for name in one.sizes],

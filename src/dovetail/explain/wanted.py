@@ -102,6 +102,8 @@ def _kind(
             return family.kind(role, str(published[role]).split("+", maxsplit=1)[0])
         return None if role in family.optional else family.parts[role][0]
     if role in family.ties and role in family.optional:
+        if said := documents.given.get(role):
+            return family.kind(role, str(said))
         flags = tie_flags(family, family.ties[role], documents)
         return None if not flags or any(flag.value for flag in flags) else family.parts[role][0]
     if role in family.optional:

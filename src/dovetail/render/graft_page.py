@@ -20,6 +20,7 @@ def graft_page(graft: Graft, out: str) -> Page:
         ),
         Line(""),
         Line(_sum(target)),
+        *(Line(f"note: {note}") for note in graft.notes),
     ]
     if left:
         page += [

@@ -14,13 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from dovetail.models.blocks import Blocks
 
 
-def enable(model: nn.Module, **settings: Any) -> None:
-    """Makes every block of the decoders and towers of a model compute again on the way back.
+def enable(model: nn.Module, *, every: int = 1, **settings: Any) -> None:
+    """Makes the blocks of the decoders and towers of a model compute again on the way back, or every
+    second, third ... of each.
 
     `settings` are those of `torch.utils.checkpoint.checkpoint`. Doing it twice changes nothing.
     """
     disable(model)
-    for block in _blocks(model):
+    for block in _blocks(model, every):
         again = partial(_again, block.forward, {"use_reentrant": False, **settings})
         block.forward = again
 
@@ -36,8 +37,9 @@ def is_enabled(model: nn.Module) -> bool:
     return any("forward" in vars(block) for block in _blocks(model))
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    return [block for part in model.modules() if isinstance(part, Blocks) for block in part.values()]
+def _blocks(model: nn.Module, every: int = 1) -> list[nn.Module]:
+    parts = [part for part in model.modules() if isinstance(part, Blocks)]
+    return [block for part in parts for block in list(part.values())[::every]]
 
 
 def _again(forward: Any, settings: dict[str, Any], *inputs: Any, **more: Any) -> Any:

@@ -112,11 +112,29 @@ class TrainingModule(nn.Module):
             "exact": torch.tensor(len(rows) - len(wrong), device=found.device),
         }
 
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """What the Trainer calls under `--gradient_checkpointing`.
+
+        Raises:
+            UsageError: what blocks keep shall lie elsewhere.
+        """
+        if offload:
+            raise UsageError(
+                "activations are not kept on another device here",
+                hint="leave `offload` out: they are recomputed",
+            )
+        checkpointing.enable(self.model, every=every_n_layers, **(activation_checkpointing_kwargs or {}))
+
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """What the Trainer calls under `--gradient_checkpointing`."""
-        checkpointing.enable(self.model, **(gradient_checkpointing_kwargs or {}))
+        """The same, as older Trainers call it."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Takes it back."""

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from dovetail.errors import UsageError
+from dovetail.train.arguments import check_arguments
 from dovetail.train.batches import InTensors
+from dovetail.train.grouped_loader import Grouping, grouped_loader
 from dovetail.train.lora import Lora
 from dovetail.train.module import TrainingModule, num_items
 from dovetail.train.saving import SavingTrainer, SideFiles
+from dovetail.train.throughput import Count
 
 # Parameters that are no matrices of products: 1-d ones, and what Mamba says of its own.
 # Source: state-spaces/mamba `mamba_simple.py`: `self.A_log._no_weight_decay = True`.
@@ -30,7 +33,8 @@ class Trainer(SavingTrainer):
     opens it; `known`, `side_files`, `lora` and `merges` are those of `SavingTrainer`.
 
     `collate` makes a batch of samples as arrays, `{"inputs": {name: array}, "targets": array}`; `rates` are
-    learning rates of single parts, by role, in place of the one for all.
+    learning rates of single parts, by role, in place of the one for all. `grouping` makes the batches of an
+    epoch, which are random ones of a fixed size otherwise. `count` has what went into the steps.
     """
 
     def __init__(
@@ -48,10 +52,12 @@ class Trainer(SavingTrainer):
         merges: bool = False,
         val_data: Dataset[Any] | Sequence[Any] | None = None,
         rates: Mapping[str, float] | None = None,
+        grouping: Grouping | None = None,
         callbacks: Sequence[transformers.TrainerCallback] = (),
     ) -> None:
-        _check(args)
+        check_arguments(args)
         self.like, self.reader, self.side_files = like, reader, tuple(side_files)
+        self.grouping, self.count = grouping, Count()
         self.rates = dict(rates or {})
         self.lora, self.merges = lora, merges
         of_lora = {} if lora is None else {"lora": asdict(lora)}
@@ -75,6 +81,7 @@ class Trainer(SavingTrainer):
         """How many targets count in all the batches of one step, on all processes."""
         if not batch_samples:
             return None
+        self.count.add(batch_samples)
         count = torch.tensor(sum(map(num_items, batch_samples)), device=device)
         if self.args.world_size > 1:
             count = self.accelerator.gather(count[None]).sum()
@@ -85,6 +92,23 @@ class Trainer(SavingTrainer):
         that neither a resume nor the number of processes changes it."""
         self.module.seed, self.module.step = self.args.seed, self.state.global_step + 1
         return super().training_step(model, *inputs, **more)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of groups where a grouping says them, else the Trainer's own."""
+        if self.grouping is None:
+            return super().get_train_dataloader()
+        workers = self.args.dataloader_num_workers
+        return grouped_loader(
+            self.train_dataset,  # type: ignore[arg-type]
+            self.grouping,
+            process=self.args.process_index,
+            processes=self.args.world_size,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+        )
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The matrices: norms, biases and single vectors do not decay."""
@@ -168,28 +192,3 @@ def part_of(name: str) -> str:
     'text'
     """
     return name.removeprefix("module.").removeprefix("model.").partition(".")[0]
-
-
-def _check(args: transformers.TrainingArguments) -> None:
-    """Refuses what the Trainer can do to models of transformers only.
-
-    Raises:
-        UsageError: the arguments ask for it.
-    """
-    for name, why in {
-        "label_smoothing_factor": "labels are not smoothed here",
-        "neftune_noise_alpha": "embeddings get no noise here",
-        "deepspeed": "DeepSpeed is not supported",
-        "auto_find_batch_size": "a batch that changes while it runs is no experiment that can be repeated",
-        "use_liger_kernel": "these kernels are for models of transformers",
-        "torch_compile": "the shapes of a batch change with every step",
-    }.items():
-        if getattr(args, name, None):
-            hint = f"leave --{name} out"
-            raise UsageError(f"`{name}` cannot be: {why}", hint=hint)
-    if args.n_gpu > 1:
-        raise UsageError(
-            f"one process sees {args.n_gpu} GPUs",
-            hint="start one process for each: torchrun --nproc-per-node N -m dovetail train ..., "
-            "or set CUDA_VISIBLE_DEVICES=0",
-        )

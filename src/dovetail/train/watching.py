@@ -43,7 +43,7 @@ def watching(
         yield
     finally:
         shown.stop()
-        for one in (files, shown):
+        for one in (files, shown) if is_shown else (files,):
             trainer.remove_callback(one)
 
 

@@ -126,9 +126,9 @@ def _is_made(source: Checkpoint, layout: Layout, there: Mapping[str, bytes]) -> 
     """Whether config.json is written new: there is none, or none that the target's readers speak."""
     if CONFIG not in there:
         return True
-    if source.family.variants.get(source.documents.model_type or "", "base") != "base":
-        return False  # the variant stands nowhere else
     config = _parsed(there[CONFIG])
+    if source.family.variants.get(str(config.get("model_type")), "base") != "base":
+        return False  # the variant stands nowhere else
     if layout.dialect is not None:
         return not layout.dialect.is_spoken(config)
     others = [one.dialect for one in source.family.layouts if one.dialect is not None]
