@@ -249,13 +249,15 @@ def _stamp(
     )
 
 
+def known_values(source: Checkpoint) -> dict[str, Value]:
+    """What somebody knows of a model; a labelled default is nobody's word."""
+    config = source.report.config.items()
+    return {name: value for name, value in config if value.source not in _OPEN and value.value is not None}
+
+
 def _known(source: Checkpoint, old: Document | None) -> dict[str, Value]:
     """What somebody knows; what an older stamp said keeps the source that it named."""
-    values = {
-        name: value
-        for name, value in source.report.config.items()
-        if value.source not in _OPEN and value.value is not None
-    }
+    values = known_values(source)
     config = _dict(old, "config")
     for name, value in values.items():
         said = config.get(name)
@@ -273,4 +275,4 @@ def _side_files(source: Checkpoint, place: str, *, overwrite: bool) -> dict[str,
     text = source.store.side_file(name)
     if os.path.exists(os.path.join(place, name)):
         text = LocalFolder(place).read(name)
-    return {name: referenced(maker)(source, _known(source, None), text, overwrite=overwrite)}
+    return {name: referenced(maker)(source, known_values(source), text, overwrite=overwrite)}

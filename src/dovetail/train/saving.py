@@ -25,6 +25,7 @@ from dovetail.loading.save import planned, save
 from dovetail.store.write.publish import publishing
 from dovetail.train import record, run_folder
 from dovetail.train.adapter import Names, read_adapter, write_adapter
+from dovetail.train.family_file import family_file
 from dovetail.train.lora import Lora, factors, merged
 from dovetail.train.module import TrainingModule
 
@@ -183,6 +184,8 @@ class SavingTrainer(transformers.Trainer):
             for name in os.listdir(state):
                 os.rename(os.path.join(state, name), os.path.join(folder, name))
             texts = {record.NAME: record.as_text(said).encode()}
+            if self.lora is None:
+                texts |= family_file(folder, like=self.like, said=said)
             for side_files in self.side_files:
                 texts |= side_files(said)
             for name, text in texts.items():
