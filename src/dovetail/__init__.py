@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dovetail.run.generate import Generator, generate
     from dovetail.store.open import open_checkpoint
     from dovetail.tensor_list import TensorRow, ls
+    from dovetail.train.evaluate import evaluate
     from dovetail.train.train import train
     from dovetail.verbs import families, inspect, validate
 
@@ -53,6 +54,7 @@ _HOMES = {
     "act": "dovetail.run.act",
     "convert": "dovetail.edit.convert",
     "diff": "dovetail.compare.diff",
+    "evaluate": "dovetail.train.evaluate",
     "families": "dovetail.verbs",
     "fingerprint": "dovetail.compare.fingerprint",
     "generate": "dovetail.run.generate",
@@ -91,6 +93,7 @@ __all__ = [
     "act",
     "convert",
     "diff",
+    "evaluate",
     "families",
     "fingerprint",
     "generate",

@@ -120,6 +120,11 @@ VERBS = {
         "trains parts of a model on a manifest; every save is a checkpoint in its own layout",
         "dovetail train --model CKPT --data train.jsonl --output-dir run --tune projector",
     ),
+    "evaluate": Verb(
+        TEACH,
+        "how many questions of a manifest a checkpoint answers; --html shows the wrong answers",
+        "dovetail evaluate CKPT --data val.json --html out",
+    ),
 }
 
 # What the extra `torch` installs, by the names that are imported.

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from dovetail.errors import UsageError
 from dovetail.inputs.rows import IGNORED
 from dovetail.models.language import LanguageModel
-from dovetail.models.trainable import Count, Trainable, cross_entropy, predicted
+from dovetail.models.trainable import Count, Trainable
 from dovetail.train import checkpointing
 from dovetail.train.draws import draws
+from dovetail.train.scores import row_scores
 
 Batch = Mapping[str, Any]
 
@@ -98,18 +99,14 @@ class TrainingModule(nn.Module):
             more = self._policy_settings(targets, counts, samples, step=0)
             loss = self.model.loss(inputs, targets, num_items_in_batch=1, **more)
             return {"loss": loss, "items": torch.tensor(items, device=loss.device)}
-        stream = self.model.embed(**inputs)
-        is_before, wanted = predicted(targets, stream.columns)
-        found = self.model.logits(self.model.hidden(stream)[is_before][None])[0]
-        is_right = found.argmax(dim=-1) == wanted
-        row = is_before.nonzero()[:, 0]
-        rows, wrong = torch.unique(row), torch.unique(row[~is_right])
+        found = row_scores(self.model, inputs, targets)
+        is_asked = found.items > 0
         return {
-            "loss": cross_entropy(found, wanted).sum(),
-            "items": torch.tensor(len(wanted), device=found.device),
-            "right": is_right.sum(),
-            "rows": torch.tensor(len(rows), device=found.device),
-            "exact": torch.tensor(len(rows) - len(wrong), device=found.device),
+            "loss": found.loss.sum(),
+            "items": found.items.sum(),
+            "right": found.right.sum(),
+            "rows": is_asked.sum(),
+            "exact": (is_asked & (found.right == found.items)).sum(),
         }
 
     def activation_checkpointing_enable(
