@@ -20,6 +20,7 @@ from dovetail.store.store import Store
 from dovetail.store.write.tensor_data import TensorData
 
 OUT = Path("demo-out")
+PICTURE = Path("examples/shapes/shapes.png")  # a red square, a blue circle, a yellow star
 WHOLE = OUT / "Qwen2-VL-2B"
 Change = Callable[[TensorData], TensorData | None]
 
@@ -28,7 +29,7 @@ def main() -> int:
     """Runs the demo; 0 if everything came out as it must."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
-    is_good = [know(), move(), use()]
+    is_good = [know(), move(), see(), use()]
     print("\nThe reports as HTML:")
     for page in sorted((OUT / "reports").glob("*/*.html")):
         print(f"  {page.resolve()}")
@@ -63,6 +64,17 @@ def move() -> bool:
     for path, fingerprint in zip((WHOLE, lit, back), prints, strict=True):
         print(f"{path}: {fingerprint}")
     steps += [len(set(prints)) == 1, run("diff", WHOLE, back, "--values") == 0]
+    return all(steps)
+
+
+def see() -> bool:
+    """Asks the tiny model of the package about a picture."""
+    print("\n--- a model of a million parameters that has learned to see coloured shapes (examples/shapes)")
+    steps = []
+    for question, answer in QUESTIONS.items():
+        found = said("generate", "--image", str(PICTURE), "--prompt", question)
+        print(f'$ dovetail generate --image {PICTURE} --prompt "{question}"\n{found}')
+        steps.append(found == answer)
     return all(steps)
 
 
@@ -107,6 +119,12 @@ def written_for_a_reader(small: Path) -> bool:
     steps += [None not in spellings.values(), run("convert", small, OUT / "no", "--for", "lerobot") == 2]
     return all(steps)
 
+
+QUESTIONS = {
+    "what is left of the blue circle?": "a red square",
+    "what colour is the star?": "yellow",
+    "describe the picture.": "a red square, a blue circle and a yellow star",
+}
 
 # Sizes of the small model, and the id of its image token.
 SMALL = (

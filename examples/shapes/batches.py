@@ -78,16 +78,17 @@ def random_batch(
     rows: int,
     *,
     pairs: Sequence[str],
-    more_kinds: Sequence[str] = (),
+    kinds: Sequence[Sequence[str]] = (KINDS,),
     is_held_out: bool = False,
 ) -> Batch:
-    """Pictures drawn from a generator, `pairs[i % n]` those of picture `i`, and one question of each kind
-    that a scene has one of; in turn another one of `more_kinds`."""
+    """Pictures drawn from a generator and questions about them, where a scene has one of a kind: picture `i`
+    of `pairs[i % n]`, asked for `kinds[i % n]`."""
     scenes, questions, pictures = [], [], np.empty((rows, EDGE, EDGE, 3), np.uint8)
     while len(scenes) < rows:
         scene = drawn_scene(random, pairs=pairs[len(scenes) % len(pairs)], is_held_out=is_held_out)
-        kinds = (*KINDS, more_kinds[len(scenes) % len(more_kinds)]) if more_kinds else KINDS
-        made = [asked(random, scene, kind, is_held_out=is_held_out) for kind in kinds]
+        made = [
+            asked(random, scene, kind, is_held_out=is_held_out) for kind in kinds[len(scenes) % len(kinds)]
+        ]
         found = list(dict.fromkeys(one for one in made if one is not None))
         if found:
             pictures[len(scenes)] = drawn(random, scene)

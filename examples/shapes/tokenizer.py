@@ -10,7 +10,7 @@ from examples.shapes.batches import FRAMES, MERGE, PATCH
 from examples.shapes.scenes import EDGE
 from examples.shapes.words import END, IMAGE, PAD, SPECIALS, TEMPLATE, UNKNOWN, VIDEO, VOCABULARY, ids
 
-CONTEXT = 128  # tokens that the model is made for; a description of three shapes takes 40
+CONTEXT = 512  # tokens that fit; questions and answers that were trained take up to 45
 
 
 def word_tokenizer() -> Tokenizer:

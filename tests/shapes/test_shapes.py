@@ -17,6 +17,7 @@ from examples.shapes.words import ASSISTANT, END, VOCAB, VOCABULARY, ids
 from made_shapes import untrained
 
 from dovetail.checkpoint import opened
+from dovetail.data.labels import read_labeller
 from dovetail.data.manifest import open_manifest
 from dovetail.inputs.load import load_inputs
 from dovetail.inputs.prompt import Prompter
@@ -126,7 +127,7 @@ def test_pictures_become_the_patches_of_the_image_processor() -> None:
 
 def test_questions_of_one_picture_are_answered_as_if_each_stood_alone() -> None:
     _, model = untrained()
-    batch = random_batch(np.random.default_rng(3), 3, pairs=["named"], more_kinds=["relation"])
+    batch = random_batch(np.random.default_rng(3), 3, pairs=["named"], kinds=[[*KINDS, "relation"]])
     columns = torch.from_numpy(batch.targets) != IGNORED
     found = Learner(model).logits(batch, columns)
     each = [(i, *parts(one)) for i, of in enumerate(batch.questions) for one in of]
@@ -179,3 +180,14 @@ def test_a_manifest_is_read_as_any_other(tmp_path: Path) -> None:
         assert picture.pixels().shape == (EDGE, EDGE, 3)
     with pytest.raises(FileExistsError):
         write_manifest(tmp_path / "shapes", 5, seed=1)
+
+
+def test_what_is_learned_of_a_record_is_its_answer(tmp_path: Path) -> None:
+    folder, _ = untrained()
+    write_manifest(tmp_path / "shapes", 4, seed=2)
+    labeller = read_labeller(str(folder))
+    for sample in open_manifest(str(tmp_path / "shapes" / "shapes.jsonl")):
+        labelled = labeller.labelled(sample)
+        learned = [target for target in labelled.targets if target != IGNORED]
+        assert learned == [*ids(sample.turns[1].text), *ids(END)]
+        assert learned == list(labelled.tokens[-len(learned) :])

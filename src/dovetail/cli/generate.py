@@ -1,15 +1,15 @@
-"""`dovetail generate CKPT --prompt TEXT [--image FILE …]`."""
+"""`dovetail generate [CKPT] --prompt TEXT [--image FILE …]`."""
 
 import argparse
 import sys
 
-from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.included import add_checkpoint, checkpoint_of
 from dovetail.cli.writing import add_reading_options, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
-    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add_checkpoint(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", metavar="TEXT", help="what to answer; - reads it from stdin")
     what.add_argument("--tokens", metavar="IDS", help="token ids instead of text: 1,2,3")
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     )
     images = [read_image(path) for path in options.image]
     generator = Generator.load(
-        options.checkpoint,
+        checkpoint_of(options),
         device=options.device,
         dtype=options.dtype,
         settings=assignments(options.given),

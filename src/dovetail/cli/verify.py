@@ -1,16 +1,16 @@
-"""`dovetail verify CKPT --backend NAME`."""
+"""`dovetail verify [CKPT] --backend NAME`."""
 
 import argparse
 import sys
 from typing import Any
 
-from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.included import add_checkpoint, checkpoint_of
 from dovetail.cli.writing import add_reading_options, add_size_option, assignments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
-    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add_checkpoint(parser)
     parser.add_argument(
         "--backend",
         default="eager",
@@ -77,16 +77,17 @@ def run(options: argparse.Namespace) -> int:
     dtype = dtype_of(options.dtype or usual).torch
     other = backend(options.backend, dtype=dtype, device=options.device)
     given = _given(options)
+    checkpoint = checkpoint_of(options)
     said = {"as_": options.as_, "trust": options.trust, "size": options.size}
     settings = assignments(options.given)
-    wanted = resolution(options.checkpoint, options.resolution, options.interpolation, given=settings, **said)
+    wanted = resolution(checkpoint, options.resolution, options.interpolation, given=settings, **said)
     said["settings"] = {**settings, **wanted.settings}
-    reference: Any = load(options.checkpoint, dtype="float32", **said)
+    reference: Any = load(checkpoint, dtype="float32", **said)
     candidate: Any = load(options.against, dtype="float32", **said) if options.against else None
     names = [one.report.path for one in (reference, candidate or reference)]
     if candidate is not None:
         _check_alike(reference, candidate)
-    chosen = chosen_inputs(reference, options.checkpoint, given)
+    chosen = chosen_inputs(reference, checkpoint, given)
     with StageBar("stages") as progress:
         found = verify(
             reference,
