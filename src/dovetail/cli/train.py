@@ -95,7 +95,21 @@ def _add_parts(group: Any) -> None:
         "--tune",
         metavar="PARTS",
         default="all",
-        help="projector, language, vision, all (default), or parts by their names: --tune projector,vision",
+        help="projector, language, vision, all (default), lora, or parts by their names; several: "
+        "--tune projector,vision, --tune lora,projector",
+    )
+    group.add_argument("--lora-rank", metavar="R", type=int, default=16, help="of --tune lora, default 16")
+    group.add_argument("--lora-alpha", metavar="A", type=int, help="W + A/R B A; twice the rank by default")
+    group.add_argument("--lora-dropout", metavar="P", type=float, default=0.0, help="default 0")
+    group.add_argument(
+        "--lora-targets",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a linear layer or a pattern of them; all in the decoder's blocks by default; may be repeated",
+    )
+    group.add_argument(
+        "--merge", action="store_true", help="at the end write the whole model too, with the adapter in it"
     )
     group.add_argument(
         "--part-lr",
@@ -179,6 +193,11 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
         on_error=options.on_error,
         tune=[word.strip() for word in options.tune.split(",") if word.strip()],
         rates=dict(map(_rate, options.part_lr)),
+        lora_rank=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        lora_targets=options.lora_targets,
+        merge=options.merge,
         dtype=options.dtype,
         throughput_log_steps=options.throughput_log_steps,
         arguments=arguments,

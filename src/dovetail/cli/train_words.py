@@ -27,6 +27,7 @@ RENAMED: Mapping[str, str] = {
     "--group_by_length": "--length-grouping",
     "--mm_tunable_parts": "--tune",
     "--resume_from_checkpoint": "--resume",
+    "--lora_r": "--lora-rank",
 }
 # what others say with a word that is another here
 _VALUES: Mapping[str, Mapping[str, str]] = {

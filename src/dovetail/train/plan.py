@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dovetail.checkpoint import Checkpoint
 from dovetail.declare.family import Family
@@ -17,6 +17,10 @@ from dovetail.inputs.values import Values, values_from, values_of
 from dovetail.report import Value
 from dovetail.train.recipe import Recipe
 
+if TYPE_CHECKING:
+    from dovetail.models.trainable import Trainable
+    from dovetail.train.lora import Lora
+
 # What `--tune` calls parts, by their purpose in the declaration.
 TUNED: Mapping[str, tuple[str, ...]] = {
     "vision": ("tower",),
@@ -24,7 +28,7 @@ TUNED: Mapping[str, tuple[str, ...]] = {
     "language": ("decoder", "head"),
     "action": ("policy head",),
 }
-ALL = "all"
+ALL, LORA = "all", "lora"
 # Numbers that an optimizer keeps for each parameter, by the beginning of its name.
 _KEPT = {"adamw": 2, "adam": 2, "adafactor": 0, "sgd": 1, "lion": 1, "rmsprop": 1, "adagrad": 1}
 STORED = "stored"
@@ -184,12 +188,14 @@ def _planned(
     fresh: Iterable[str],
     has_weights: bool,
 ) -> TrainPlan:
-    trained, rates = trained_roles(recipe.tune, values), rates_of(recipe.rates, values)
+    rates = rates_of(recipe.rates, values)
+    trained = trained_roles([word for word in recipe.tune if word != LORA], values)
     usual = float(recipe.arguments.get("learning_rate", _DEFAULT_RATE))
     by_role: dict[str, list[Shape]] = {role: [] for role in values.kinds}
     for shape in shapes:
         by_role[shape.role].append(shape)
-    unreachable = _unreachable(values)
+    model = _model(values)
+    unreachable = model.unreachable
     parts = []
     for role, own in by_role.items():
         lost = {one.name: reason for one in own if (reason := unreachable.get(one.name))}
@@ -209,6 +215,8 @@ def _planned(
                 tuple(dict.fromkeys(lost.values())),
             )
         )
+    if LORA in recipe.tune:
+        parts.append(_adapters(recipe, model, trained, usual))
     all_shapes = [one for own in by_role.values() for one in own]
     optimizer = str(recipe.arguments.get("optim", "adamw_torch_fused"))
     plan = TrainPlan(
@@ -233,8 +241,12 @@ def _planned(
     return plan._replace(memory=_memory(plan))
 
 
-def _unreachable(values: Values) -> dict[str, str]:
-    """The parameters that no loss reaches, and why; the model is built without weights to ask it."""
+def _model(values: Values) -> "Trainable":
+    """The model without weights, to be asked what a loss reaches of it.
+
+    Raises:
+        UsageError: it has no loss, or a value of it is not known.
+    """
     from dovetail.models import build
     from dovetail.models.trainable import Trainable
 
@@ -244,7 +256,38 @@ def _unreachable(values: Values) -> dict[str, str]:
             f"{values.family.id} has no loss: there is nothing to train it by",
             hint="language models and policies have one; a tower is trained as a part of one",
         )
-    return model.unreachable
+    return model
+
+
+def _adapters(recipe: Recipe, model: "Trainable", whole: Iterable[str], rate: float) -> PartPlan:
+    """The matrices of LoRA as a part of their own.
+
+    Raises:
+        UsageError: a pattern fits no layer.
+    """
+    from dovetail.train.lora import targets_of
+
+    lora = lora_of(recipe, whole)
+    assert lora is not None
+    layers = [model.get_submodule(name).get_parameter("weight") for name in targets_of(model, lora)]
+    count = sum(lora.rank * sum(layer.shape) for layer in layers)
+    kind = f"rank {lora.rank}, alpha {lora.alpha}"
+    return PartPlan(LORA, kind, "adapter", 2 * len(layers), count, True, rate, 0)
+
+
+def lora_of(recipe: Recipe, whole: Iterable[str]) -> "Lora | None":
+    """What is adapted, where a recipe asks for it; `whole` are the parts that are trained beside."""
+    if LORA not in recipe.tune:
+        return None
+    from dovetail.train.lora import Lora
+
+    return Lora(
+        rank=recipe.lora_rank,
+        alpha=2 * recipe.lora_rank if recipe.lora_alpha is None else recipe.lora_alpha,
+        dropout=recipe.lora_dropout,
+        targets=tuple(recipe.lora_targets),
+        whole=tuple(sorted(whole)),
+    )
 
 
 def _stored(shapes: Iterable[Shape]) -> dict[str, int]:
@@ -295,7 +338,7 @@ def _roles_of(word: str, values: Values, option: str) -> list[str]:
     if word in values.kinds:
         return [word]
     if word not in TUNED:
-        known = [ALL, *TUNED, *values.kinds]
+        known = [ALL, LORA, *TUNED, *values.kinds]
         raise UsageError(
             f"{option} names `{word}`, which is no part",
             hint=suggestion(word, known, f"words: {', '.join(dict.fromkeys(known))}"),

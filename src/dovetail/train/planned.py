@@ -10,7 +10,7 @@ from dovetail.edit.graft_target import target_of
 from dovetail.errors import UsageError
 from dovetail.explain.variant import VARIANT
 from dovetail.explain.wanted import described
-from dovetail.train.plan import TrainPlan, plan_of_checkpoint, plan_of_model
+from dovetail.train.plan import LORA, TrainPlan, plan_of_checkpoint, plan_of_model
 from dovetail.train.recipe import Recipe
 from dovetail.train.start import (
     AUTO,
@@ -34,6 +34,10 @@ def planned(recipe: Recipe) -> TrainPlan:
         RemoteError: a server did not give what was asked for.
     """
     check_start(recipe)
+    if recipe.merge and LORA not in recipe.tune:
+        raise UsageError(
+            "there is nothing to merge: saves are whole models", hint="--merge is for --tune lora"
+        )
     if recipe.init_from_backbone:
         with opened_assembly(recipe) as graft:
             plan = checked(graft)

@@ -19,9 +19,10 @@ class Recipe:
     config, FAMILY/SIZE or a family, whose sizes are then those of the parts. `settings` are values that no
     file says. `variant` is which of a family's schedules it must be, `force` makes it that one.
 
-    `tune` are the parts that are trained: projector, language, vision, all, or roles of the family;
-    `rates` are learning rates of single parts. `dtype` is that of the parameters in memory.
-    `arguments` are those of `transformers.TrainingArguments`.
+    `tune` are the parts that are trained: projector, language, vision, all, or roles of the family; with
+    `lora`, matrices beside frozen layers are (`lora.py`), and the other parts that it names as a whole;
+    `merge` writes the whole model at the end as well. `rates` are learning rates of single parts, `dtype`
+    is that of the parameters in memory. `arguments` are those of `transformers.TrainingArguments`.
     """
 
     output_dir: Path
@@ -47,6 +48,11 @@ class Recipe:
     on_error: str = "stop"
     tune: Sequence[str] = ("all",)
     rates: Mapping[str, float] = field(default_factory=dict)
+    lora_rank: int = 16
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
+    lora_targets: Sequence[str] = ()
+    merge: bool = False
     dtype: str = "float32"
     throughput_log_steps: int = 0
     arguments: Mapping[str, Any] = field(default_factory=dict)

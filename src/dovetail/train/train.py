@@ -15,7 +15,7 @@ from dovetail.render.graft_page import graft_page
 from dovetail.render.page import Page
 from dovetail.train.lessons import Lessons, opened_samples, read_lessons
 from dovetail.train.lessons_page import lessons_page
-from dovetail.train.plan import STORED, TrainPlan
+from dovetail.train.plan import LORA, STORED, TrainPlan, lora_of
 from dovetail.train.plan_page import train_page
 from dovetail.train.planned import opened_model, planned, refuse_config_alone
 from dovetail.train.recipe import Path, Recipe, recipe_of
@@ -23,6 +23,7 @@ from dovetail.train.start import opened_assembly, settings_of
 
 if TYPE_CHECKING:
     from dovetail.train.grouped_loader import Grouping
+    from dovetail.train.lora import Lora
     from dovetail.train.module import TrainingModule
 
 START = "start"
@@ -155,6 +156,8 @@ def _trained(
         known=_known(recipe, plan, lessons, validation),
         rates={part.role: part.rate for part in plan.parts if part.rate not in (None, args.learning_rate)},
         grouping=_grouping(recipe, lessons, args),
+        lora=_lora(recipe, plan),
+        merges=recipe.merge,
     )
     if recipe.throughput_log_steps:
         speed = Throughput(recipe.throughput_log_steps, trainer.count, operations_of(module.model))
@@ -171,14 +174,22 @@ def _trained(
 def _module(recipe: Recipe, plan: TrainPlan, begin: _Begin) -> "TrainingModule":
     """The model with its loss, frozen where the plan says so."""
     from dovetail.loading.load import load
+    from dovetail.train.lora import add_lora
     from dovetail.train.module import TrainingModule
 
     dtype = None if recipe.dtype == STORED else recipe.dtype
     model = load(begin.path, dtype=dtype, settings=begin.settings, trust=recipe.trust)
+    lora = _lora(recipe, plan)
+    if lora is not None:
+        add_lora(model, lora, seed=begin.args.seed)
     for part in plan.parts:
-        if not part.is_trained:
+        if lora is None and not part.is_trained:
             model.get_submodule(part.role).requires_grad_(False)
     return TrainingModule(model, {"is_packed": True} if recipe.packing else {})
+
+
+def _lora(recipe: Recipe, plan: TrainPlan) -> "Lora | None":
+    return lora_of(recipe, [part.role for part in plan.parts if part.is_trained and part.role != LORA])
 
 
 def _grouping(recipe: Recipe, lessons: Lessons, args: Any) -> "Grouping | None":
