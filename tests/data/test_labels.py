@@ -354,7 +354,7 @@ def test_a_certificate_counts_what_is_learned_and_lists_what_is_not(folders: Any
     assert ([*found.numbers], [*found.lengths]) == ([0, 2], [len(row.tokens)] * 2)
     assert (found.tokens, found.learned, found.without_end) == (2 * len(row.tokens), 2 * row.num_learned, 0)
     assert [(one.number, one.place) for one in found.refused] == [(1, "train.jsonl, record 17")]
-    assert [finding.code for finding in found.findings] == ["samples_left_out"]
+    assert [finding.code for finding in found.findings] == ["samples-left-out"]
     assert "".join(text for text, _ in found.shown[0].pieces).endswith(f"{ANSWER}<|im_end|>\n")
     assert found.as_json()["refused"][0]["message"].startswith("nothing of this conversation is learned")
     with pytest.raises(DataError, match="has no turn of the assistant"):
@@ -364,7 +364,7 @@ def test_a_certificate_counts_what_is_learned_and_lists_what_is_not(folders: Any
     with pytest.raises(DataError, match="there are no samples to learn from"):
         certificate(labeller, [])
     endless = certificate(labeller_of(STOCK["llava"], folders), [good])
-    assert [finding.code for finding in endless.findings] == ["answers_without_end"]
+    assert [finding.code for finding in endless.findings] == ["answers-without-end"]
 
 
 def test_a_row_is_small_to_send(folders: Any) -> None:

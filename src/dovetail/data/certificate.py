@@ -9,15 +9,15 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dovetail.data.batches import Batches, expanded, sizes_of
 from dovetail.data.labels import Labeller
+from dovetail.data.refusals import OnError
 from dovetail.data.sample import Sample
 from dovetail.errors import DataError
 from dovetail.report import Finding, counted
 
-OnError = Literal["stop", "skip"]
 # Of how many samples the tokens are kept, to be looked at.
 SHOWN = 3
 
@@ -78,19 +78,19 @@ class LabelCertificate:
             why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
             found.append(
                 Finding(
-                    "samples_left_out",
-                    "warning",
-                    f"{counted(len(self.refused), 'sample')} left out: {why}",
+                    code="samples-left-out",
+                    severity="warning",
+                    message=f"{counted(len(self.refused), 'sample')} left out: {why}",
                     hint="--json lists all of them",
                 )
             )
         if self.without_end:
             found.append(
                 Finding(
-                    "answers_without_end",
-                    "warning",
-                    f"the answers of {counted(self.without_end, 'sample')} end with no token that stops "
-                    "generation: the model learns to answer, not to end",
+                    code="answers-without-end",
+                    severity="warning",
+                    message=f"the answers of {counted(self.without_end, 'sample')} end with no token that "
+                    "stops generation: the model learns to answer, not to end",
                     hint="give a chat template that puts the tokenizer's eos_token behind answers",
                 )
             )

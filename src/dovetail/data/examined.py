@@ -84,7 +84,7 @@ def examined(
 def usable(
     manifest: Manifest,
     *,
-    on_error: OnError = "error",
+    on_error: OnError = "stop",
     images: bool = False,
     check: Callable[[Sample], object] | None = None,
     progress: Progress | None = None,

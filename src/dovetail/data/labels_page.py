@@ -21,7 +21,7 @@ def labels_page(found: LabelCertificate) -> Page:
         page += [Line(""), *shown_lines(shown)]
     for finding in found.findings:
         page += [Line(""), Line(f"{finding.severity}: {finding.message}", finding.severity)]
-        if finding.code == "samples_left_out":
+        if finding.code == "samples-left-out":
             listed = found.refused[:_MOST_LISTED]
             page += [Line(f"  {one.place}: {one.error.message}") for one in listed]
             if left := len(found.refused) - len(listed):

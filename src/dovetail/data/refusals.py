@@ -1,4 +1,4 @@
-"""What becomes of samples that cannot be used: the first is an error, or each is skipped, counted and listed.
+"""What becomes of samples that cannot be used: the first ends it, or each is skipped, counted and listed.
 
 No sample is ever replaced by another: with `skip` there are fewer, and `Refusals` says which are gone.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from dovetail.errors import DovetailError
 
-OnError = Literal["error", "skip"]
+OnError = Literal["stop", "skip"]
 MOST_LISTED = 10_000  # all are counted; a manifest whose every image is elsewhere needs no longer list
 
 
@@ -30,7 +30,7 @@ class Refusal(NamedTuple):
 class Refusals:
     """The samples that cannot be used, in the order in which they were met."""
 
-    def __init__(self, on_error: OnError = "error") -> None:
+    def __init__(self, on_error: OnError = "stop") -> None:
         self.on_error: OnError = on_error
         self.listed: list[Refusal] = []
         self.counts: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Refusals:
         Raises:
             DovetailError: the error itself, unless samples are to be skipped.
         """
-        if self.on_error == "error":
+        if self.on_error == "stop":
             raise error
         self._numbers.append(number)
         self.counts[code] += 1

@@ -16,9 +16,9 @@ import torch
 
 from dovetail.checkpoint import Path
 from dovetail.data.batches import Batches
-from dovetail.data.certificate import OnError
 from dovetail.data.labels import Labelled, Labeller, read_labeller
 from dovetail.data.manifest import Manifest, open_manifest
+from dovetail.data.refusals import OnError
 from dovetail.errors import DataError, UsageError
 from dovetail.loading.load import Dtype
 from dovetail.models.arrays import tensors

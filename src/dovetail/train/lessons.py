@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import overload
 
 from dovetail.data.batches import Batches
-from dovetail.data.certificate import LabelCertificate, OnError, certificate
+from dovetail.data.certificate import LabelCertificate, certificate
 from dovetail.data.labels import Labelled, Labeller
 from dovetail.data.manifest import Manifest, open_manifest
+from dovetail.data.refusals import OnError
 from dovetail.errors import UsageError
 from dovetail.train.recipe import Path
 
