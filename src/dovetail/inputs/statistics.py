@@ -130,6 +130,15 @@ def read_openpi(text: bytes, name: str, *, is_quantiles: bool) -> Statistics:
     return Statistics(source=f"{name} ({_words(mode)})", state=state, actions=actions)
 
 
+def lerobot_scale(read: Read, mode: str, where: str) -> Scale:
+    """A scale as lerobot makes it of a mode and what a file says.
+
+    Raises:
+        CheckpointError: the file lacks what the mode needs.
+    """
+    return _scale(read, mode, _LEROBOT_EPS, where)
+
+
 def statistics_at(path: str | os.PathLike[str], *, is_quantiles: bool) -> Statistics:
     """The statistics of a `norm_stats.json` anywhere, or in a folder.
 
