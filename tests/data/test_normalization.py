@@ -88,8 +88,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("is_quantiles", [False, True])
-@pytest.mark.parametrize("kind", ["state", "actions"])
+@pytest.mark.parametrize("is_quantiles", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param("state", marks=pytest.mark.slow), "actions"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named(
     facts: PolicyFacts, tmp_path: Path, fault: str, kind: str, is_quantiles: bool

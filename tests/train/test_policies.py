@@ -1,5 +1,6 @@
 """Policies learn from episodes: batches, which numbers count, seeded noise, training and resuming."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ import dovetail
 from dovetail.data.episodes import Steps, open_episodes
 from dovetail.data.policy import counting, read_policy
 from dovetail.data.policy_batches import CameraMap, PolicyBatches, camera_map
-from dovetail.errors import UsageError
+from dovetail.errors import DovetailError, UsageError
 from dovetail.inputs.statistics import MeanStd, statistics_of_weights
 from dovetail.models.arrays import tensors
 from dovetail.models.trainable import drawn_times
+from dovetail.render.plain import write_plain
+from dovetail.run.act import Actor
 from dovetail.train.draws import draws
 from dovetail.train.module import TrainingModule, num_items
 from dovetail.train.trainer import Trainer
@@ -206,3 +209,67 @@ def test_it_learns_whatever_the_batches_are(policy: Path, tmp_path: Path) -> Non
     parts = trainer(policy, tmp_path / "b", max_steps=2, save_strategy="no", **split)
     parts.train()
     assert losses(parts) == pytest.approx(losses(one)[:2], abs=1e-5)
+
+
+WORDS = {
+    "data": DATA,
+    "camera_map": ["wrist=left_wrist_0_rgb", "=right_wrist_0_rgb"],
+    "statistics": "data",
+    "settings": {"action_horizon": 4},
+    "report_to": [],
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "per_device_train_batch_size": 5,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+}
+
+
+def logged(run: Path) -> list[float]:
+    entries = json.loads((run / "last" / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_train_saves_a_policy_that_acts_with_the_statistics_of_the_data(policy: Path, tmp_path: Path) -> None:
+    """And a run that goes on is the same run, bit by bit."""
+    pages: list[str] = []
+    whole = tmp_path / "whole"
+    words: dict[str, Any] = {**WORDS, "val_data": DATA, "eval_strategy": "steps", "eval_steps": 3}
+    words |= {"max_steps": 5, "save_steps": 3}
+    dovetail.train(policy, output_dir=whole, show=lambda page: pages.append(write_plain(page)), **words)
+    said = "\n".join(pages)
+    assert "learns from" in said
+    assert "cameras: base is base_0_rgb, wrist is left_wrist_0_rgb" in said
+    assert "columns behind the robot's count" in said
+    stats = json.loads((whole / "last" / "norm_stats.json").read_text())["norm_stats"]
+    assert stats["actions"]["mean"] == pytest.approx([2.7666667, 1.1333333, -1])
+    actor = Actor.load(whole / "last")
+    step = Steps(open_episodes(DATA), horizon=1)[7]
+    seen = {"base": step.cameras["base"].pixels(), "left_wrist": step.cameras["wrist"].pixels()}
+    chunk = actor.act(seen, step.instruction, step.state, num_steps=2)
+    assert chunk.actions.shape[1] == 3
+    assert "norm_stats.json" in str(chunk.statistics)
+    part = tmp_path / "part"
+    dovetail.train(policy, output_dir=part, resume=str(whole / "checkpoint-3"), **words)
+    assert logged(part) == logged(whole)
+    assert dovetail.fingerprint(part / "last") == dovetail.fingerprint(whole / "last")
+
+
+def test_what_training_on_episodes_refuses(policy: Path, tmp_path: Path) -> None:
+    def refusal(**words: Any) -> str:
+        with pytest.raises(DovetailError) as refused:
+            dovetail.train(policy, output_dir=tmp_path / "out", max_steps=1, **{**WORDS, **words})
+        return str(refused.value)
+
+    assert "no statistics to normalise states" in refusal(statistics="checkpoint")
+    assert "--statistics data measures them" in refusal(statistics="checkpoint")
+    assert "--packing is for conversations" in refusal(packing=True)
+    assert "there are no statistics `mine`" in refusal(statistics="mine")
+    assert "`wrist` is no camera of this policy" in refusal(camera_map=[])
+    state = np.zeros((3, 3))
+    state[1, 2] = np.nan
+    arrays = {"state": state, "actions": np.zeros((3, 3)), "instruction": "go"}
+    np.savez(tmp_path / "a.npz", base=np.zeros((3, 9, 9, 3), np.uint8), **arrays)
+    assert "1 frame with NaN or infinity: episode 0, frame 1: state" in refusal(data=tmp_path)
+    assert not (tmp_path / "out").exists()

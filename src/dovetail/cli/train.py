@@ -50,6 +50,7 @@ def configure(parser: Parser) -> None:
     )
     add_trust_option(parser)
     _add_data(parser.add_argument_group("what it learns from"))
+    _add_robot(parser.add_argument_group("of a policy"))
     _add_parts(parser.add_argument_group("what of it is trained, and where to"))
     look = parser.add_argument_group("looking only")
     look.add_argument("--dry-run", action="store_true", help="what would be trained, and its memory; no data")
@@ -65,7 +66,7 @@ def configure(parser: Parser) -> None:
 
 
 def _add_data(group: Any) -> None:
-    group.add_argument("--data", metavar="MANIFEST", help="json, jsonl, yaml, {a,b}.json, shards, a data set")
+    group.add_argument("--data", metavar="MANIFEST", help="json, jsonl, yaml, {a,b}.json, shards; episodes")
     group.add_argument("--val-data", metavar="MANIFEST", help="what it is evaluated on as it goes")
     group.add_argument("--image-root", metavar="DIR", help="where images lie; beside the manifest by default")
     group.add_argument("--max-samples", metavar="N", type=int, help="the first N samples only")
@@ -88,6 +89,31 @@ def _add_data(group: Any) -> None:
         "many as a batch of the longest would have",
     )
     group.add_argument("--length-grouping", action="store_true", help="batches of samples of like lengths")
+
+
+def _add_robot(group: Any) -> None:
+    group.add_argument(
+        "--camera-map",
+        metavar="NAME=CAMERA",
+        action="append",
+        default=[],
+        help="a camera of the data and what the policy calls it; NAME= leaves one out, =CAMERA masks one",
+    )
+    group.add_argument(
+        "--statistics",
+        choices=("checkpoint", "data", "none"),
+        default="checkpoint",
+        help="what normalises states and actions: the checkpoint's (default), the data's, saved with it, or "
+        "nothing",
+    )
+    group.add_argument(
+        "--padding",
+        choices=("auto", "learn", "skip"),
+        default="auto",
+        help="columns behind the robot's and steps past an episode's end: as the layout's own trainer "
+        "(default), learned, or skipped",
+    )
+    group.add_argument("--tokenizer", metavar="PATH", help="a folder with PaliGemma's, if CKPT has none")
 
 
 def _add_parts(group: Any) -> None:
@@ -200,6 +226,10 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
         merge=options.merge,
         dtype=options.dtype,
         throughput_log_steps=options.throughput_log_steps,
+        camera_map=options.camera_map,
+        statistics=options.statistics,
+        padding=options.padding,
+        tokenizer=options.tokenizer,
         arguments=arguments,
     )
 
@@ -225,6 +255,10 @@ def _inspect_data(options: argparse.Namespace) -> int:
         words += ["--image-root", options.image_root]
     if options.json:
         words.append("--json")
+    from dovetail.data.episodes import is_episodes
+
+    if is_episodes(options.data) and options.model is not None:
+        words += ["--policy", options.model]
     parser = Parser("data", "what `dovetail data` says", "dovetail data MANIFEST")
     data = import_module("dovetail.cli.data")
     data.configure(parser)

@@ -1,8 +1,8 @@
 """What is learned from: the samples of a manifest as rows, each looked at before the first step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 from dovetail.data.batches import Batches
 from dovetail.data.certificate import LabelCertificate, certificate
@@ -42,6 +42,18 @@ class Lessons:
     batches: Batches
     certificate: LabelCertificate
     fingerprint: str
+
+    def labels(self) -> dict[str, Any]:
+        """What decides the losses beside the data."""
+        found = self.certificate
+        return {"source": found.source, "learn": found.learn, "left_out": len(found.refused)}
+
+    def side_files(self, record: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """What lies beside every save: nothing of these data."""
+        return {}
+
+    def prepare(self, model: Any) -> None:
+        """Changes nothing of a model that learns from conversations."""
 
 
 def opened_samples(path: Path, *, image_root: Path | None, most: int | None, seed: int) -> Manifest:

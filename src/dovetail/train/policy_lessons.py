@@ -62,7 +62,11 @@ class PolicyLessons:
         state, actions = self.saved.statistics.state, self.saved.statistics.actions
         assert state is not None
         assert actions is not None
-        places = [(normalizer.state_in, state), (normalizer.action_in, actions), (normalizer.action_out, actions)]
+        places = [
+            (normalizer.state_in, state),
+            (normalizer.action_in, actions),
+            (normalizer.action_out, actions),
+        ]
         with torch.no_grad():
             for place, scale in places:
                 for name in ("mean", "std"):
@@ -99,7 +103,7 @@ def read_policy_lessons(
         raise UsageError(
             "the checkpoint has no statistics to normalise states and actions with",
             checkpoint=start,
-            hint="--statistics data measures them and saves them with the policy; --statistics none learns the "
+            hint="--statistics data measures them and saves them with the policy; --statistics none takes "
             "numbers as they are",
         )
     else:
@@ -164,9 +168,13 @@ def _check(recipe: Recipe) -> None:
     }
     for name, is_given in given.items():
         if is_given:
-            raise UsageError(f"{name} is for conversations, and these are a robot's episodes", hint="leave it out")
+            raise UsageError(
+                f"{name} is for conversations, and these are a robot's episodes", hint="leave it out"
+            )
     if recipe.statistics not in STATISTICS:
-        raise UsageError(f"there are no statistics `{recipe.statistics}`", hint=f"known: {listed(STATISTICS)}")
+        raise UsageError(
+            f"there are no statistics `{recipe.statistics}`", hint=f"known: {listed(STATISTICS)}"
+        )
 
 
 def _beside(start: str) -> dict[str, bytes]:

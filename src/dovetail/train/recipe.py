@@ -23,6 +23,10 @@ class Recipe:
     `lora`, matrices beside frozen layers are (`lora.py`), and the other parts that it names as a whole;
     `merge` writes the whole model at the end as well. `rates` are learning rates of single parts, `dtype`
     is that of the parameters in memory. `arguments` are those of `transformers.TrainingArguments`.
+
+    Of a policy, `camera_map` has `NAME-IN-DATA=NAME-IN-POLICY` texts, `statistics` says by which states and
+    actions are normalised (those of the checkpoint, of the data, or none), `padding` which actions count
+    (`data/policy.py`), and `tokenizer` is that of a folder that has none.
     """
 
     output_dir: Path
@@ -55,6 +59,10 @@ class Recipe:
     merge: bool = False
     dtype: str = "float32"
     throughput_log_steps: int = 0
+    camera_map: Sequence[str] = ()
+    statistics: str = "checkpoint"
+    padding: str = "auto"
+    tokenizer: Path | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 

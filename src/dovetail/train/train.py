@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dovetail.data.episodes import is_episodes
 from dovetail.edit.graft import checked
 from dovetail.edit.write.execute import Writing, execute
 from dovetail.errors import UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dovetail.train.grouped_loader import Grouping
     from dovetail.train.lora import Lora
     from dovetail.train.module import TrainingModule
+    from dovetail.train.policy_lessons import PolicyLessons
 
 START = "start"
 Show = Callable[[Page], None]
@@ -86,12 +88,19 @@ def run(
     plan = planned(recipe)
     tell(train_page(plan))
     seed = int(recipe.arguments.get("seed", 42))
-    samples = opened_samples(recipe.data, image_root=recipe.image_root, most=recipe.max_samples, seed=seed)
+    is_robot = is_episodes(recipe.data)
+    if not is_robot:
+        samples = opened_samples(
+            recipe.data, image_root=recipe.image_root, most=recipe.max_samples, seed=seed
+        )
     from dovetail.train.arguments import training_arguments
 
     args = training_arguments(recipe)
     with args.main_process_first(desc="the start"):
         start, settings = _begun(recipe, is_resumed=bool(resume) or args.process_index > 0, tell=tell)
+    begin = _Begin(start, settings, args, command)
+    if is_robot:
+        return _trained_on_episodes(recipe, plan, begin, tell, resume=resume, progress=progress)
     from dovetail.data.labels import read_labeller
 
     labeller = read_labeller(start, settings=settings, trust=recipe.trust)
@@ -103,7 +112,6 @@ def run(
         held_out = opened_samples(recipe.val_data, image_root=recipe.image_root, most=None, seed=seed)
         validation = read_lessons(labeller, held_out, **look)  # type: ignore[arg-type]
         tell(lessons_page(validation, called=os.fspath(recipe.val_data)))
-    begin = _Begin(start, settings, args, command)
     return _trained(recipe, plan, begin, lessons, validation, resume=resume)
 
 
@@ -130,12 +138,34 @@ def _begun(recipe: Recipe, *, is_resumed: bool, tell: Show) -> tuple[str, dict[s
     return place, {}
 
 
+def _trained_on_episodes(
+    recipe: Recipe,
+    plan: TrainPlan,
+    begin: _Begin,
+    tell: Show,
+    *,
+    resume: bool | str,
+    progress: Progress | None,
+) -> Trained:
+    """Trains a policy on what a robot did."""
+    from dovetail.data.episodes import open_episodes
+    from dovetail.train.policy_lessons import lessons_of, policy_page, read_policy_lessons
+
+    lessons = read_policy_lessons(recipe, begin.path, begin.settings, progress=progress)
+    tell(policy_page(lessons))
+    validation = None
+    if recipe.val_data is not None:
+        validation = lessons_of(recipe, lessons.policy, open_episodes(recipe.val_data))
+        tell(policy_page(validation))
+    return _trained(recipe, plan, begin, lessons, validation, resume=resume)
+
+
 def _trained(
     recipe: Recipe,
     plan: TrainPlan,
     begin: _Begin,
-    lessons: Lessons,
-    validation: Lessons | None,
+    lessons: "Lessons | PolicyLessons",
+    validation: "Lessons | PolicyLessons | None",
     *,
     resume: bool | str,
 ) -> Trained:
@@ -146,6 +176,7 @@ def _trained(
 
     args = begin.args
     module = _module(recipe, plan, begin)
+    lessons.prepare(module.model)
     trainer = Trainer(
         module,
         args,
@@ -155,7 +186,8 @@ def _trained(
         like=begin.path,
         known=_known(recipe, plan, lessons, validation),
         rates={part.role: part.rate for part in plan.parts if part.rate not in (None, args.learning_rate)},
-        grouping=_grouping(recipe, lessons, args),
+        grouping=_grouping(recipe, lessons, args) if isinstance(lessons, Lessons) else None,
+        side_files=[lessons.side_files],
         lora=_lora(recipe, plan),
         merges=recipe.merge,
     )
@@ -202,17 +234,17 @@ def _grouping(recipe: Recipe, lessons: Lessons, args: Any) -> "Grouping | None":
     return by_length(lengths, size, args.seed) if recipe.length_grouping else None
 
 
-def _known(recipe: Recipe, plan: TrainPlan, lessons: Lessons, validation: Lessons | None) -> dict[str, Any]:
+def _known(
+    recipe: Recipe,
+    plan: TrainPlan,
+    lessons: "Lessons | PolicyLessons",
+    validation: "Lessons | PolicyLessons | None",
+) -> dict[str, Any]:
     """What decides the losses beside the arguments of the Trainer: a run goes on under the same only."""
     return {
         "data": lessons.fingerprint,
         "val_data": None if validation is None else validation.fingerprint,
-        "labels": {
-            "source": lessons.certificate.source,
-            "learn": lessons.certificate.learn,
-            "max_length": recipe.max_length,
-            "left_out": len(lessons.certificate.refused),
-        },
+        "labels": {**lessons.labels(), "max_length": recipe.max_length},
         "packing": recipe.packing,
         "pack_tokens": recipe.pack_tokens,
         "length_grouping": recipe.length_grouping,
