@@ -126,6 +126,7 @@ def match_part(part: Part, mount: Mount, inventory: Inventory) -> PartMatch:
             match = _find_row(row, aliases.get(row.leaves), mount, inventory)
             (matches if match.tensors else absent).append(match)
     matches, absent = _divided(matches, absent, inventory)
+    matches = _without_halves(part, matches, absent)
     features = _features_present(part, matches)
     needed = [match for match in absent if _is_needed(part, match.row, features)]
     stacks = _with_kinds(part, _stacks(matches))
@@ -241,6 +242,14 @@ def _select(stored: Template, group: Group) -> TensorsByIndex:
         return group.by_index
     chosen = ((stored.select(index), name) for index, name in group.by_index.items())
     return {index: name for index, name in chosen if index is not None}
+
+
+def _without_halves(part: Part, matches: list[RowMatch], absent: list[RowMatch]) -> list[RowMatch]:
+    """The rows without those of a feature that a config grants and that lacks a whole row: biases on
+    q, k and v alone are Qwen2's, and no Llama's that lost the fourth in every layer."""
+    flags = part.facts.flags
+    halves = {part.leaves[match.row.leaves[0]].feature for match in absent} & flags.keys()
+    return [match for match in matches if part.leaves[match.row.leaves[0]].feature not in halves]
 
 
 def _features_present(part: Part, matches: list[RowMatch]) -> tuple[str, ...]:
