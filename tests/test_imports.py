@@ -99,3 +99,20 @@ def test_import_dovetail_imports_nothing_of_dovetail() -> None:
     """The public names come when they are asked for."""
     script = "import sys, dovetail; print(*(name for name in sys.modules if name.startswith('dovetail')))"
     assert python("-c", script).out.split() == ["dovetail"]
+
+
+# What only some checkpoints or options need, and what the standard library would bring with it.
+RARE = (
+    *("dovetail.explain.traits", "dovetail.explain.given", "dovetail.explain.wanted"),
+    *("dovetail.cli.sizes", "dovetail.edit", "shutil", "shlex", "urllib"),
+)
+
+
+def test_a_plain_checkpoint_is_told_without_what_few_need(folder: Path) -> None:
+    script = SCRIPT.replace('{name.partition(".")[0] for name in sys.modules}', "sys.modules")
+    for words in (["inspect", "whole"], ["validate", "whole"]):
+        loaded = python("-c", script, *words, cwd=folder).err.rpartition("loaded:")[2].split()
+        assert "dovetail.explain.examine" in loaded
+        assert [name for name in RARE if name in loaded] == [], words
+    given = python("-c", script, "inspect", "whole", "--set", "vision.heads=16", cwd=folder)
+    assert "dovetail.explain.given" in given.err.rpartition("loaded:")[2].split()

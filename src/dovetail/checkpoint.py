@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 from dovetail.declare.family import Family, Layout
 from dovetail.declare.part import Part
 from dovetail.errors import CheckpointError, listed
-from dovetail.explain.corrections import Correction, corrections
 from dovetail.explain.detect import Explanation
 from dovetail.explain.documents import Documents, Side
 from dovetail.explain.examine import Examination, examine
-from dovetail.explain.given import of_size, resolved
 from dovetail.explain.part_sizes import PartSizes
 from dovetail.explain.sizes import Inference
 from dovetail.explain.trust import TRUST_WEIGHTS, side_of
@@ -31,6 +29,7 @@ from dovetail.store.open import open_checkpoint
 from dovetail.store.store import Store, local_sources
 
 if TYPE_CHECKING:
+    from dovetail.explain.corrections import Correction
     from dovetail.weights.hashes import LeafContent, Progress
     from dovetail.weights.leaf import Leaf
 
@@ -189,8 +188,10 @@ class Checkpoint:
         return contents
 
     @cached_property
-    def corrections(self) -> list[Correction]:
+    def corrections(self) -> "list[Correction]":
         """What configs say otherwise than what counts."""
+        from dovetail.explain.corrections import corrections
+
         return corrections(self.family, self.kinds, self.documents, self.report.config, ties=self.report.ties)
 
     @property
@@ -279,6 +280,8 @@ def examined(
     checkpoint = look(given={})
     if not given and size is None:
         return checkpoint
+    from dovetail.explain.given import of_size, resolved
+
     said = dict(given or {})
     if checkpoint.is_known and not checkpoint.is_piece:
         config, family = checkpoint.report.config, checkpoint.family

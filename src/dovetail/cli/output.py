@@ -9,7 +9,7 @@ from dovetail.errors import DovetailError
 
 # What a terminal obeys: controls other than line break and tab, and marks that turn the direction of text.
 # Joiners and marks of single letters stay, or scripts and emoji that need them could not be read.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def print_json(value: Any) -> None:
@@ -52,7 +52,7 @@ def without_controls(text: str) -> str:
     >>> without_controls("one\n\x1b]52;c;aGk=\x07two")
     'one\n\\x1b]52;c;aGk=\\x07two'
     """
-    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+    return re.sub(_OBEYED, lambda match: ascii(match[0])[1:-1], text)
 
 
 def command_line(words: Sequence[str]) -> str:

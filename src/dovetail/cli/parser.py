@@ -1,10 +1,14 @@
 """The options of one verb. What is wrong with them is a `UsageError` like any other."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dovetail.errors import UsageError, suggestion
+from dovetail.render.terminal import width_of
+
+_PIPED = 80
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +72,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps the description and leaves the example as it is."""
+    """Wraps the description and leaves the example as it is.
+
+    It is made for every option that is added; argparse's own would import shutil to ask for the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=(width_of(sys.stdout) or _PIPED) - 2)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         before, example, rest = text.partition("example:\n")

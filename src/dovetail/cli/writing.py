@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from dovetail.cli.sizes import assignment
 from dovetail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,6 +107,10 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     Raises:
         UsageError: one is none.
     """
+    if not (texts := list(texts)):
+        return {}
+    from dovetail.cli.sizes import assignment
+
     return dict(assignment(text) for text in texts)
 
 

@@ -37,9 +37,9 @@ KINDS = {
     "prompt": ("prompt_embeddings",),
 }
 _PROMPTS = "prompt"
-_WORDS = "|".join(word for words in KINDS.values() for word in words)
-_LEAF = re.compile(rf"(?:^|.*[./])(?P<word>{_WORDS})(\.[\w-]+)?(\.weight)?")
-_WHOLE = re.compile(r"(?:^|.*\.)(?P<word>modules_to_save)\.[\w-]+\..+")
+_WORDS = tuple(word for words in KINDS.values() for word in words)
+_LEAF = rf"(?:^|.*[./])(?P<word>{'|'.join(_WORDS)})(\.[\w-]+)?(\.weight)?"
+_WHOLE = r"(?:^|.*\.)(?P<word>modules_to_save)\.[\w-]+\..+"
 _ASIDE = "adapter, not merged into the weights"
 _BY_PEFT = "(peft: merge_and_unload())"
 
@@ -85,7 +85,9 @@ def without_adapter(inventory: Inventory, documents: Documents) -> tuple[Invento
 
     It is alone if nothing of the modules that it adapts is there; all else is then what was trained whole.
     """
-    matches = {key: _LEAF.fullmatch(key) or _WHOLE.fullmatch(key) for key in inventory.groups}
+    if not any(word in key for key in inventory.groups for word in _WORDS):
+        return inventory, None  # as nearly always, and without the patterns
+    matches = {key: re.fullmatch(_LEAF, key) or re.fullmatch(_WHOLE, key) for key in inventory.groups}
     leaves = {key: match["word"] for key, match in matches.items() if match}
     if not leaves.keys() - {key for key, word in leaves.items() if word == "modules_to_save"}:
         return inventory, None

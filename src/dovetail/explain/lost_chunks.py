@@ -16,7 +16,7 @@ from dovetail.explain.match import RowMatch
 from dovetail.report import Finding, counted
 from dovetail.store.store import Store
 
-_CHUNK = re.compile(r"model_(?:(starter)|secondary([0-9]+))\.(pth|safetensors)")
+_CHUNK = r"model_(?:(starter)|secondary([0-9]+))\.(pth|safetensors)"
 _FOLLOWS = ("tie-flag", "certificate-leaves", "other-certificate")
 
 
@@ -78,7 +78,10 @@ class LostChunks(NamedTuple):
 
 def lost_chunks(store: Store, documents: Documents, one: Explanation) -> LostChunks | None:
     """The chunks that are not here; None if all are, or if the files are no chunks or a node by itself."""
-    found = [_CHUNK.fullmatch(os.path.basename(file)) for file in store.files]
+    files = [os.path.basename(file) for file in store.files]
+    if not all(file.startswith("model_s") for file in files):
+        return None
+    found = [re.fullmatch(_CHUNK, file) for file in files]
     names = [match for match in found if match]
     if not names or len(names) < len(found) or documents.node is not None:
         return None

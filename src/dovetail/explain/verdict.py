@@ -14,7 +14,6 @@ from dovetail.explain.detect import Detection, Explanation, unexplained, whole_e
 from dovetail.explain.documents import Documents
 from dovetail.explain.name_groups import Group, Inventory, top_modules
 from dovetail.explain.strays import Sighting, find_parts
-from dovetail.explain.traits import traits
 from dovetail.report import Closest, Finding, counted
 
 _PURPOSES = {"decoder": "the decoder", "tower": "the tower", "connector": "the connector"}
@@ -171,6 +170,8 @@ class Verdict(NamedTuple):
             return self._all_explained(lead, one)
         rest = _unknown_groups(inventory, fits)
         modules = top_modules(rest)
+        from dovetail.explain.traits import traits  # its many patterns are for what is not known
+
         seen = traits(inventory._replace(groups=rest))
         known = [f"{_PURPOSES.get(one.part.purpose, 'a part')} fits {one.text}" for one in fits]
         foreign = [

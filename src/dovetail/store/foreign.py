@@ -7,7 +7,6 @@ exported for one engine has no way back, and the hint says to take what it was m
 import os
 import re
 from collections.abc import Collection
-from shlex import quote
 from typing import NamedTuple
 
 from dovetail.errors import FormatError
@@ -38,6 +37,8 @@ class Foreign(NamedTuple):
 
     def refusal(self, path: str, *, is_folder: bool = False, more: str = "") -> FormatError:
         """The error: what it is, who reads it, and how it can be read here."""
+        from shlex import quote
+
         is_remote = "://" in path
         here = os.path.basename(path.rstrip("/")) if is_remote else path
         command = self.command.replace("{path}", quote(here))
@@ -177,10 +178,8 @@ FORMATS = (
 )
 _ZIPPED = (EXPORTED_PROGRAM, TORCHSCRIPT)
 # An ONNX model begins with its version and the name of what made it (onnx.proto: fields 1 and 2).
-_ONNX_HEAD = re.compile(rb"\x08[\x03-\x20]\x12[\x03-\x40][ -~]{3}")
-_OF_A_RANK = re.compile(ZERO.names)
-_OF_OPENVINO = re.compile(OPENVINO.names)
-_STEP = re.compile(r"global_step\d+")
+_ONNX_HEAD = rb"\x08[\x03-\x20]\x12[\x03-\x40][ -~]{3}"
+_STEP = r"global_step\d+"
 
 
 def file_refusal(head: bytes, path: str) -> FormatError | None:
@@ -194,7 +193,7 @@ def file_refusal(head: bytes, path: str) -> FormatError | None:
 def _of_file(head: bytes, name: str) -> Foreign | None:
     if name.endswith(".distcp"):
         return DISTRIBUTED
-    if _ONNX_HEAD.match(head) or (name.endswith(".onnx") and head[:1] == b"\x08"):
+    if re.match(_ONNX_HEAD, head) or (name.endswith(".onnx") and head[:1] == b"\x08"):
         return ONNX
     if head.lstrip().startswith(b"<?xml") and b"<net " in head:
         return OPENVINO
@@ -212,7 +211,9 @@ def of_zip(directory: bytes, count: int) -> Foreign | None:
 
 def is_foreign_weight(name: str) -> bool:
     """Whether a file that ends as weights do is one of another format."""
-    return bool(_OF_A_RANK.fullmatch(name) or _OF_OPENVINO.fullmatch(name))
+    return name.endswith((".pt", ".bin", ".xml")) and any(
+        re.fullmatch(one.names, name) for one in (ZERO, OPENVINO)
+    )
 
 
 def folder_refusal(names: Collection[str], path: str) -> FormatError | None:
@@ -236,10 +237,12 @@ def folder_refusal(names: Collection[str], path: str) -> FormatError | None:
 def _zero_refusal(found: list[str], path: str) -> FormatError:
     """The folder that its script wants is the one above `global_step…`."""
     is_above = any("/" in name for name in found)
-    is_step = _STEP.fullmatch(os.path.basename(os.path.normpath(path)))
+    is_step = re.fullmatch(_STEP, os.path.basename(os.path.normpath(path)))
     root = path if is_above or not is_step else os.path.dirname(os.path.normpath(path)) or "."
     whole = [name for name in found if os.path.basename(name).startswith("mp_rank_")]
     more = ""
     if len(whole) == 1 and not any("zero_pp_rank" in name and "model_states" in name for name in found):
+        from shlex import quote
+
         more = f"; or give {quote(os.path.join(path, whole[0]))}, which has the weights in 16 bits"
     return ZERO.refusal(root, is_folder=True, more=more)

@@ -6,11 +6,11 @@ import re
 from dovetail.errors import MissingError, UsageError, listed
 
 _HUB = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?"
-_PAGE = re.compile(
+_PAGE = (
     _HUB + r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)"
     r"(?:/(?:tree|blob)/(?P<revision>refs/pr/[0-9]+|[^/?#]+)(?:/(?P<path>[^?#]*))?)?/?(?:[?#].*)?"
 )
-_NO_MODEL = re.compile(_HUB + r"(?:datasets|spaces)/.*")
+_NO_MODEL = _HUB + r"(?:datasets|spaces)/.*"
 _CACHED = "models--"
 
 
@@ -26,11 +26,11 @@ def meant(text: str) -> str:
     """
     if "://" not in text and os.path.exists(text):
         return _snapshot(text) if os.path.isdir(text) else text
-    if _NO_MODEL.fullmatch(text):
+    if re.fullmatch(_NO_MODEL, text):
         raise UsageError(
             f"`{text}` is no page of a model", hint="give the page of a model, or hf://owner/name"
         )
-    page = _PAGE.fullmatch(text)
+    page = re.fullmatch(_PAGE, text)
     if page is None:
         return text
     from urllib.parse import unquote  # nothing that lies on a disk needs it
