@@ -208,13 +208,14 @@ class Checkpoint:
     def usable(self, *, allow: Collection[str] = (), to_be: str = "changed") -> "Checkpoint":
         """The same, if it is of a known family and not damaged beyond what is allowed.
 
+        An adapter beside the weights that it changes is refused like damage: without it, they are others.
         `allow` are patterns of tensor names (`*` stands for anything); `to_be` is what a damaged one
         cannot be.
 
         Raises:
             CheckpointError: it is not.
         """
-        errors = [finding for finding in self.report.findings if finding.severity == "error"]
+        errors = [one for one in self.report.findings if one.severity == "error" or one.code == "adapter"]
         causes = [finding for finding in errors if finding.code != "incomplete"]
         allowed = [finding for finding in causes if _is_allowed(finding, allow)]
         refused = [finding for finding in causes if finding not in allowed]

@@ -1,10 +1,14 @@
 """Files that hold less or other than a model: adapters, one part, all parts but one, checkpoints in training."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import dovetail
 from dovetail.errors import CheckpointError
@@ -100,6 +104,44 @@ def test_a_model_with_its_adapter_is_the_model_and_the_adapter_is_named(family: 
     assert report.accounting.ignored == {"adapter, not merged into the weights": count}
     assert (report.accounting.used, report.tensors) == (len(tensors), len(tensors) + count)
     assert report.adapter == Adapter("LoRA", 8, None, False, count)
+
+
+def test_nothing_goes_on_with_the_base_alone_unless_it_is_said(tmp_path: Path) -> None:
+    """peft's model as torch saves it: the base, and an adapter that changes it."""
+    layers = {
+        "text.layers": 2,
+        "text.d_model": 64,
+        "text.q_heads": 4,
+        "text.kv_heads": 2,
+        "text.head_dim": 16,
+    }
+    dovetail.make("qwen3", tmp_path / "base", set={**layers, "text.d_ff": 96, "text.vocab": 64})
+    base = load_file(tmp_path / "base" / "model.safetensors")
+    wrapped = {f"base_model.model.{name}": tensor for name, tensor in base.items()}
+    for way, shape in {"A": (8, 64), "B": (64, 8)}.items():
+        name = f"base_model.model.model.layers.0.self_attn.q_proj.lora_{way}.default.weight"
+        wrapped[name] = torch.ones(shape)
+    name = "base_model.model.model.layers.0.self_attn.q_proj."
+    wrapped[f"{name}base_layer.weight"] = wrapped.pop(f"{name}weight")
+    (tmp_path / "lora").mkdir()
+    torch.save(wrapped, tmp_path / "lora" / "pytorch_model.bin")
+    shutil.copy(tmp_path / "base" / "config.json", tmp_path / "lora")
+    source, out = tmp_path / "lora", tmp_path / "out"
+    assert dovetail.validate(source).is_whole
+    verbs: dict[str, Callable[[], object]] = {
+        "changed": lambda: dovetail.convert(source, out, to="hf"),
+        "changed ": lambda: dovetail.split(source, out, nodes=2),
+        "fingerprinted": lambda: dovetail.fingerprint(source),
+        "loaded": lambda: dovetail.load(source),
+    }
+    for verb in verbs.values():
+        with pytest.raises(CheckpointError, match="2 LoRA tensors not merged into the weights") as caught:
+            verb()
+        assert "merge_and_unload" in str(caught.value)
+    assert not out.exists()
+    dovetail.convert(source, out, to="hf", allow=["*.lora_?.default.weight"])
+    assert dovetail.fingerprint(out) == dovetail.fingerprint(tmp_path / "base")
+    assert json.loads((out / "dovetail.json").read_text())["allowed"]
 
 
 def test_an_adapter_with_a_module_that_was_trained_whole_is_an_adapter(tmp_path: Path) -> None:

@@ -117,6 +117,12 @@ def check_whole(checkpoint: Checkpoint, config: Mapping[str, Value] | None = Non
     report = checkpoint.report
     if not report.is_whole:
         raise _not_whole(report)
+    if beside := next((one for one in report.findings if one.code == "adapter"), None):
+        raise CheckpointError(
+            f"loaded as it is, the adapter would be lost: {beside.message}",
+            file=report.path,
+            hint=f"{beside.hint}; `dovetail convert --allow NAME` writes the base model alone",
+        )
     known = report.config if config is None else config
     roles = checkpoint.family.parts
     if unknown := [name for name in checkpoint.documents.given if name not in known and name not in roles]:
