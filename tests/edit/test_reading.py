@@ -84,6 +84,31 @@ def test_every_layout_names_readers_that_there_are_and_can_be_written_for_them()
     assert seen == known.keys()
 
 
+def test_names_that_nobody_tried_are_no_reader_and_are_named() -> None:
+    for text, id, layout in (
+        ("litgpt==0.4", "qwen2", "litgpt-legacy"),
+        ("lerobot==0.3", "pi0", "lerobot-0.3"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            reading(family(id), text)
+        assert f"--to {layout} writes its names, but no test here runs such a version" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "is_built"), [("qwen3", False), ("gemma", False), ("llama", True)])
+def test_what_vllm_does_not_build_is_refused(kind: str, is_built: bool, tmp_path: Path) -> None:
+    """vllm@0.32.0: Gemma's and Qwen3's attention without biases on the output, Llama's with them."""
+    small = {"text.layers": 2, "text.vocab": 64, "text.d_model": 64, "text.d_ff": 96, "text.q_heads": 4}
+    small |= {"text.kv_heads": 2, "text.head_dim": 16}
+    dovetail.make(kind, tmp_path / "model", set={**small, "text": f"{kind}+attention_bias"})
+    if is_built:
+        dovetail.convert(tmp_path / "model", tmp_path / "out", for_="vllm")
+        return
+    with pytest.raises(
+        UsageError, match=f"vllm 0.32.0 cannot build this model: it has no attention_bias in a {kind}"
+    ):
+        dovetail.convert(tmp_path / "model", tmp_path / "out", for_="vllm")
+
+
 def test_versions_are_numbers() -> None:
     assert [parse_version(version) for one in READERS for version in one.versions]
     with pytest.raises(UsageError, match="names no reader"):

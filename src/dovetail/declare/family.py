@@ -74,7 +74,8 @@ class Layout(NamedTuple):
     the family needs them; roles without a mount do not exist in this layout.
     `stores_ties` means that this layout has a tensor of its own for a tied head. `dialect` is how its
     config.json speaks, if not as transformers has it. `readers` are the programs that open it, each with
-    its versions (`transformers>=4.45,<6`), `doubled_for` those that want a tensor once more under each of
+    its versions (`transformers>=4.45,<6`), `untried` those whose names these are and that no test here was
+    held against, `doubled_for` those that want a tensor once more under each of
     its further names (`also`). `implies` are settings of the family that
     only the tool has that writes the layout. One that `is_in_memory` has the names that the newest
     transformers has in memory, where they are others than on disk: those of adapters.
@@ -92,6 +93,7 @@ class Layout(NamedTuple):
     implies: Mapping[str, Any] = _NONE
     doubled_for: tuple[str, ...] = ()
     is_in_memory: bool = False
+    untried: tuple[str, ...] = ()
 
     @property
     def second_names(self) -> dict[str, str]:
@@ -133,6 +135,7 @@ def layout(
     implies: Mapping[str, Any] = _NONE,
     doubled_for: tuple[str, ...] = (),
     in_memory: bool = False,
+    untried: tuple[str, ...] = (),
 ) -> Layout:
     """A layout whose mounts may be written as plain prefixes."""
 
@@ -143,18 +146,19 @@ def layout(
 
     placed = {role: one(mount) for role, mount in mounts.items()}
     return Layout(
-        id,
-        placed,
-        writable,
-        note,
-        optional,
-        stores_ties,
-        container,
-        dialect,
-        readers,
-        implies,
-        doubled_for,
-        in_memory,
+        id=id,
+        mounts=placed,
+        is_writable=writable,
+        note=note,
+        optional=optional,
+        stores_ties=stores_ties,
+        container=container,
+        dialect=dialect,
+        readers=readers,
+        implies=implies,
+        doubled_for=doubled_for,
+        untried=untried,
+        is_in_memory=in_memory,
     )
 
 

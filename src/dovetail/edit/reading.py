@@ -9,7 +9,7 @@ from dovetail.declare.family import Family, Layout
 from dovetail.declare.reader import Asked, Reader, Version, is_read_by, name_of, parse_asked, parse_version
 from dovetail.edit.side_files.config_files import CONFIG, planned
 from dovetail.errors import UsageError, listed
-from dovetail.families.readers import READERS
+from dovetail.families.readers import READERS, UNBUILT
 from dovetail.weights.lay_out import OutputTensor
 
 
@@ -52,7 +52,10 @@ def reading(family: Family, text: str, *, to: Layout | None = None, format: str 
             hint=f"it reads {listed([one.id for one in found])}: leave --to out",
         )
     if not found:
-        raise UsageError(f"{family.id} has no layout that {_spoken(asked)} reads", hint=_offers(family))
+        raise UsageError(
+            f"{family.id} has no layout that {_spoken(asked)} reads",
+            hint=_untried(family, asked) + _offers(family),
+        )
     layout = to or found[0]
     if format is not None and format not in reader.formats:
         raise UsageError(
@@ -81,6 +84,13 @@ def check_reading(source: Checkpoint, chosen: Reading, without: Collection[str])
             f"{title} does not compute the variant `{variant}` of {family.id}",
             hint=_offers(family),
         )
+    for role, match in source.explanation.roles.items():
+        unbuilt = UNBUILT.get((chosen.reader.name, match.part.id), ())
+        if lost := [one for one in match.features if one in unbuilt]:
+            raise UsageError(
+                f"{title} cannot build this model: it has no {listed(lost)} in a {match.part.id} ({role})",
+                hint=f"--to {chosen.layout.id} writes it all the same",
+            )
     dialect = chosen.layout.dialect
     if dialect is not None and (why := dialect.limit(planned(source, source.report.config, CONFIG))):
         raise UsageError(
@@ -100,6 +110,14 @@ def doubled(tensors: Sequence[OutputTensor], chosen: Reading | None) -> list[Out
 
 def _reads(layout: Layout, asked: Asked) -> bool:
     return any(is_read_by(one, asked) for one in layout.readers)
+
+
+def _untried(family: Family, asked: Asked) -> str:
+    """That a layout has the names of this version, but nobody tried."""
+    for one in family.layouts:
+        if any(is_read_by(of, asked) for of in one.untried):
+            return f"--to {one.id} writes its names, but no test here runs such a version; "
+    return ""
 
 
 def _spoken(asked: Asked) -> str:

@@ -187,6 +187,7 @@ _LEROBOT_OLD = layout(
     note="lerobot 0.1-0.3, with normalisation buffers",
     dialect=LEROBOT,
     container=ONE_FILE,
+    untried=("lerobot<0.4",),
 )
 
 PI0_LAYOUTS: tuple[Layout, ...] = (

@@ -4,6 +4,10 @@ from dovetail.declare.reader import Reader
 
 _BOTH = ("safetensors", "torch")
 
+# Optional tensors that a program does not build although their config grants them, by (program, kind of part).
+# vllm@0.32.0 model_executor/models/gemma.py (no biases), qwen3.py (none on the output of attention)
+UNBUILT = {("vllm", "gemma"): ("attention_bias",), ("vllm", "qwen3"): ("attention_bias",)}
+
 READERS = (
     Reader("transformers", "transformers, from_pretrained", ("4.57.6", "5.23.0"), _BOTH),
     Reader("vllm", "vLLM", ("0.32.0",)),

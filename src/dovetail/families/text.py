@@ -54,6 +54,7 @@ LITGPT_LAYOUTS = (
         stores_ties=True,
         container=LITGPT,
         note="LitGPT < 0.5 and MDI-LLM: attn.attn interleaves q, k, v by kv group",
+        untried=("litgpt<0.5",),
     ),
 )
 
