@@ -28,7 +28,7 @@ from files import scoped
 from inputs.golden_images import noise
 from run.beside import QWEN, byte_level, template
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 VISION = {"layers": 2, "d_vision": 24, "heads": 3, "d_ff": 31, "patch": 8, "positions": 16, "channels": 3}
 TEXT = {"layers": 2, "d_model": 36, "q_heads": 3, "kv_heads": 1, "head_dim": 12, "d_ff": 44, "vocab": 448}
 # hidden 24, expand 1.75: an inner width of 42, which none of the four defaults has
@@ -109,9 +109,10 @@ def trained(begun: Path, data: Path, tmp_path_factory: Any) -> tuple[Path, dict[
         per_device_train_batch_size=3,
         learning_rate=2e-2,
         lr_scheduler_type="constant",
-        save_strategy="epoch",
-        eval_strategy="epoch",
-        save_total_limit=1,
+        save_strategy="steps",
+        eval_strategy="steps",
+        save_steps=8,
+        eval_steps=8,
     )
     trainer = Trainer(
         TrainingModule(dovetail.load(begun)),
@@ -181,7 +182,6 @@ def test_what_the_project_keeps_beside_a_save(trained: Any) -> None:
     assert found["checkpoint_info"]["torch_version"] == torch.__version__
 
 
-@pytest.mark.slow
 def test_what_lightning_saves_is_evaluated_the_same(trained: Any, data: Path, tmp_path: Path) -> None:
     """A module with its resampler and projector under two attributes, saved by Lightning's own writer."""
     lightning = pytest.importorskip("lightning")
