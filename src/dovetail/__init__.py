@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dovetail.store.open import open_checkpoint
     from dovetail.tensor_list import TensorRow, ls
     from dovetail.train.evaluate import evaluate
+    from dovetail.train.evaluate_policy import evaluate_policy
     from dovetail.train.train import train
     from dovetail.verbs import families, inspect, validate
 
@@ -55,6 +56,7 @@ _HOMES = {
     "convert": "dovetail.edit.convert",
     "diff": "dovetail.compare.diff",
     "evaluate": "dovetail.train.evaluate",
+    "evaluate_policy": "dovetail.train.evaluate_policy",
     "families": "dovetail.verbs",
     "fingerprint": "dovetail.compare.fingerprint",
     "generate": "dovetail.run.generate",
@@ -94,6 +96,7 @@ __all__ = [
     "convert",
     "diff",
     "evaluate",
+    "evaluate_policy",
     "families",
     "fingerprint",
     "generate",

@@ -122,7 +122,7 @@ VERBS = {
     ),
     "evaluate": Verb(
         TEACH,
-        "how many questions of a manifest a checkpoint answers; --html shows the wrong answers",
+        "how many questions of a manifest a checkpoint answers, or how far a policy's actions are off",
         "dovetail evaluate CKPT --data val.json --html out",
     ),
 }

@@ -1,12 +1,16 @@
-"""`dovetail evaluate CKPT --data MANIFEST`."""
+"""`dovetail evaluate CKPT --data MANIFEST`, or the folder of a robot's episodes for a policy."""
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from dovetail.cli.output import command_line
 from dovetail.cli.writing import add_reading_options, assignments
 
 if TYPE_CHECKING:
+    from dovetail.render.page import Page
+    from dovetail.train.evaluate_policy import PolicyEvaluation
     from dovetail.train.evaluation import Evaluation
 
 
@@ -21,7 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-dir", metavar="DIR", help="the folder of a run, in which CKPT is chosen"
     )
-    parser.add_argument("--data", metavar="MANIFEST", required=True, help="questions with their true answers")
+    parser.add_argument(
+        "--data",
+        metavar="MANIFEST",
+        required=True,
+        help="questions with their true answers; a robot's episodes for a policy",
+    )
     parser.add_argument(
         "--image-root", metavar="DIR", help="what image names are relative to (default: beside the manifest)"
     )
@@ -33,7 +42,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="what to do with a sample that cannot be asked: stop (default), or leave it out and list it",
     )
-    parser.add_argument("--seed", type=int, default=0, help="what random:N of a yaml list draws (default 0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="what random:N of a yaml list draws, and a policy's noise (default 0)",
+    )
+    parser.add_argument(
+        "--camera-map",
+        metavar="NAME=CAMERA",
+        action="append",
+        default=[],
+        help="which camera of the data is which of the policy; NAME= leaves one out, =CAMERA masks one",
+    )
+    parser.add_argument(
+        "--statistics", metavar="FILE", help="of a policy: a norm_stats.json instead of what CKPT has"
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
     parser.add_argument("--dtype", metavar="DTYPE", help="bfloat16, float16, float32; as stored by default")
     add_reading_options(parser)
@@ -46,38 +70,85 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints how well a checkpoint answers."""
-    from dovetail.cli.output import StageBar, prepare_folder, print_json
-    from dovetail.train.evaluate import evaluate
+    from dovetail.cli.output import prepare_folder, print_json
+    from dovetail.data.episodes import is_episodes
 
     checkpoint = _checkpoint(options)
     if options.html and not options.html.endswith(".html"):
         prepare_folder(options.html)  # before what may take a while
+    is_policy = is_episodes(options.data)
+    found, page = (_of_policy if is_policy else _of_answers)(checkpoint, options)
+    if options.json:
+        print_json(found.as_json())
+    else:
+        from dovetail.render.terminal import show
+
+        show(page)
+    return 0
+
+
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "seed": options.seed,
+        "limit": options.limit,
+        "batch": options.batch,
+        "device": options.device,
+        "dtype": options.dtype,
+        "set": assignments(options.given),
+        "as_": options.as_,
+        "trust": options.trust,
+    }
+
+
+def _of_answers(checkpoint: str, options: argparse.Namespace) -> tuple["Evaluation", "Page"]:
+    """How well a model answers, and the page that says it.
+
+    Raises:
+        UsageError: an option is about policies.
+    """
+    from dovetail.cli.output import StageBar
+    from dovetail.errors import UsageError
+    from dovetail.train.evaluate import evaluate
+    from dovetail.train.evaluation_cards import write_cards
+    from dovetail.train.evaluation_page import evaluation_page
+
+    if options.camera_map or options.statistics:
+        raise UsageError(
+            "--camera-map and --statistics are about a robot's episodes", hint="give their folder as --data"
+        )
     with StageBar("samples") as progress:
         found = evaluate(
             checkpoint,
             options.data,
             image_root=options.image_root,
-            seed=options.seed,
-            limit=options.limit,
-            batch=options.batch,
             on_error=options.on_error,
-            device=options.device,
-            dtype=options.dtype,
-            set=assignments(options.given),
-            as_=options.as_,
-            trust=options.trust,
             progress=progress,
+            **_common(options),
         )
     if options.html:
-        _write_page(found, options.html)
-    if options.json:
-        print_json(found.as_json())
-    else:
-        from dovetail.render.terminal import show
-        from dovetail.train.evaluation_page import evaluation_page
+        _say_written(write_cards(found, options.html, command=command_line(sys.argv[1:])))
+    return found, evaluation_page(found)
 
-        show(evaluation_page(found))
-    return 0
+
+def _of_policy(checkpoint: str, options: argparse.Namespace) -> tuple["PolicyEvaluation", "Page"]:
+    """How far the actions of a policy are off, and the page that says it."""
+    from dovetail.cli.output import StageBar
+    from dovetail.data.policy_batches import camera_map
+    from dovetail.train.evaluate_policy import evaluate_policy
+    from dovetail.train.policy_page import policy_page, write_policy_page
+
+    with StageBar("frames") as progress:
+        found = evaluate_policy(
+            checkpoint,
+            options.data,
+            cameras=camera_map(options.camera_map),
+            statistics=options.statistics,
+            progress=progress,
+            **_common(options),
+        )
+    if options.html:
+        _say_written(write_policy_page(found, options.html, command=command_line(sys.argv[1:])))
+    return found, policy_page(found)
 
 
 def _checkpoint(options: argparse.Namespace) -> str:
@@ -103,9 +174,7 @@ def _checkpoint(options: argparse.Namespace) -> str:
     return str(options.checkpoint)
 
 
-def _write_page(found: "Evaluation", place: str) -> None:
-    from dovetail.cli.output import command_line, say
-    from dovetail.train.evaluation_cards import write_cards
+def _say_written(paths: Sequence[str]) -> None:
+    from dovetail.cli.output import say
 
-    paths = write_cards(found, place, command=command_line(sys.argv[1:]))
     say(f"wrote {' and '.join(paths)}")
