@@ -7,6 +7,7 @@ from dovetail.data.sample import Sample
 from dovetail.render.page import Line, Page, Table
 from dovetail.report import counted
 
+_MOST_SOURCES = 32
 _MOST = 8  # entries of a list of counts
 _MOST_LETTERS = 400  # of a turn
 _MOST_LISTED = 10
@@ -32,13 +33,16 @@ def data_page(report: DataReport) -> Page:
 
 def source_table(report: DataReport) -> Table:
     """The files, and what is taken of each."""
-    rows = [one.as_json() for one in report.manifest.sources]
+    every = report.manifest.sources
+    rows = [one.as_json() for one in every[:_MOST_SOURCES]]
+    left = [("", f"and {len(every) - len(rows)} more", "", "", "")] if len(every) > len(rows) else []
     return Table(
         ("file", "form", ">records", "sampling", ">taken"),
         tuple(
             (one["path"], one["form"], f"{one['records']:,}", one["sampling_strategy"], f"{one['taken']:,}")
             for one in rows
-        ),
+        )
+        + tuple(left),
     )
 
 
