@@ -74,6 +74,12 @@ def _add_data(group: Any) -> None:
         "--max-length", metavar="N", type=int, help="the most tokens of a sample; longer ones are refused"
     )
     group.add_argument(
+        "--learn",
+        choices=("all", "last"),
+        default="all",
+        help="learn all answers of a conversation (default) or the last one only",
+    )
+    group.add_argument(
         "--on-error",
         choices=("stop", "skip"),
         default="stop",
@@ -216,6 +222,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
         packing=options.packing is not None,
         pack_tokens=options.packing or None,
         length_grouping=options.length_grouping,
+        learn=options.learn,
         on_error=options.on_error,
         tune=[word.strip() for word in options.tune.split(",") if word.strip()],
         rates=dict(map(_rate, options.part_lr)),

@@ -19,6 +19,7 @@ class Recipe:
     config, FAMILY/SIZE or a family, whose sizes are then those of the parts. `settings` are values that no
     file says. `variant` is which of a family's schedules it must be, `force` makes it that one.
 
+    `learn` says whether all answers of a conversation are learned or the `last` only.
     `tune` are the parts that are trained: projector, language, vision, all, or roles of the family; with
     `lora`, matrices beside frozen layers are (`lora.py`), and the other parts that it names as a whole;
     `merge` writes the whole model at the end as well. `rates` are learning rates of single parts, `dtype`
@@ -49,6 +50,7 @@ class Recipe:
     packing: bool = False
     pack_tokens: int | None = None
     length_grouping: bool = False
+    learn: str = "all"
     on_error: str = "stop"
     tune: Sequence[str] = ("all",)
     rates: Mapping[str, float] = field(default_factory=dict)

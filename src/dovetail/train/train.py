@@ -103,7 +103,7 @@ def run(
         return _trained_on_episodes(recipe, plan, begin, tell, resume=resume, progress=progress)
     from dovetail.data.labels import read_labeller
 
-    labeller = read_labeller(start, settings=settings, trust=recipe.trust)
+    labeller = read_labeller(start, settings=settings, trust=recipe.trust, learn=recipe.learn)
     look = {"max_length": recipe.max_length, "on_error": recipe.on_error, "progress": progress}
     lessons = read_lessons(labeller, samples, **look)  # type: ignore[arg-type]
     tell(lessons_page(lessons, called=os.fspath(recipe.data)))
