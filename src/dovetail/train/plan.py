@@ -335,7 +335,7 @@ def rates_of(rates: Mapping[str, float], values: Values) -> dict[str, float]:
 
 
 def _roles_of(word: str, values: Values, option: str) -> list[str]:
-    if word in values.kinds:
+    if word in values.kinds and word not in TUNED:
         return [word]
     if word not in TUNED:
         known = [ALL, LORA, *TUNED, *values.kinds]

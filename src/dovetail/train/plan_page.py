@@ -3,7 +3,7 @@
 from dovetail.errors import listed
 from dovetail.render.page import Line, Page, Table, quantity
 from dovetail.report import counted
-from dovetail.train.plan import PartPlan, TrainPlan
+from dovetail.train.plan import STORED, PartPlan, TrainPlan
 
 
 def train_page(plan: TrainPlan) -> Page:
@@ -56,10 +56,10 @@ def _memory(plan: TrainPlan) -> Page:
     row = tuple(
         quantity(size, "B") for size in (memory.weights, memory.gradients, memory.optimizer, memory.bytes)
     )
-    said = f"in {plan.dtype}"
+    said = f"weights in {'their own dtypes' if plan.dtype == STORED else plan.dtype}"
     if plan.stored:
         said += f" (stored as {' + '.join(f'{quantity(of)}B {name}' for name, of in plan.stored.items())})"
     return [
         Table((">weights", ">gradients", f">{plan.optimizer}", ">together"), (row,)),
-        Line(f"{said}, on one process; what a batch keeps on its way comes on top", "dim"),
+        Line(f"{said}, saves too; on one process, and what a batch keeps on its way comes on top", "dim"),
     ]
