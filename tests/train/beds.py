@@ -64,6 +64,11 @@ def tokenizer() -> Tokenizer:
 def model(folder: Path, family: str = "qwen2_vl", sizes: Any = None, template: str = "qwen2_vl") -> Path:
     """A checkpoint with random weights, its tokenizer and its chat template."""
     dovetail.make(family, folder, set=QWEN2_VL if sizes is None else sizes, dtype="float32", seed=3)
+    return beside(folder, template)
+
+
+def beside(folder: Path, template: str) -> Path:
+    """Writes a tokenizer and a chat template beside weights."""
     tokenizer().save(str(folder / "tokenizer.json"))
     words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": SPECIALS[2], "pad_token": SPECIALS[0]}
     (folder / "tokenizer_config.json").write_text(json.dumps(words))

@@ -15,6 +15,7 @@ import dovetail
 from dovetail.cli import main
 from dovetail.errors import DataError, UsageError
 from dovetail.render.plain import write_plain
+from files import scoped
 from train import beds
 
 QUIET: dict[str, Any] = {
@@ -182,3 +183,103 @@ def test_the_command_trains(path: Path, data: Path, tmp_path: Path, command: Cal
     answer = command("train", *words, *more, "--report_to", "none")
     assert answer.code == 0, answer.err
     assert "trained 2 steps" in answer.out
+
+
+@pytest.mark.parametrize("variant", ["alternating", "base", "alternating_cross"])
+def test_any_onevision_is_re_typed_by_force_alone(
+    variant: str, tmp_path: Path, data: Path, command: Callable[..., Answer]
+) -> None:
+    """What a folder is called decides nothing."""
+    path = beds.model(
+        tmp_path / "x-with_alternating_attn", "llava_onevision", beds.LLAVA_ONEVISION, "llava_onevision"
+    )
+    words = ["train", "--model", path, "--data", data, "--output-dir", tmp_path / "run", "--variant", variant]
+    quiet = ["--max_steps", "1", "--report_to", "none", "--disable_tqdm", "True", "--max-samples", "4"]
+    refused = command(*words, *quiet)
+    if variant != "base":
+        assert refused.code == 2
+        assert f"the variant is base, and --variant says {variant}" in refused.err
+        assert not (tmp_path / "run").exists()
+        assert command(*words, *quiet, "--force").code == 0
+    report = dovetail.inspect(tmp_path / "run" / "last")
+    assert (report.variant, report.is_whole) == (variant, True)
+    assert dovetail.load(tmp_path / "run" / "last").values.values["variant"].value == variant
+
+
+def test_a_model_is_put_together_with_an_account(
+    tmp_path: Path, data: Path, command: Callable[..., Answer]
+) -> None:
+    dovetail.make("qwen2", tmp_path / "lm", set=scoped("text", beds.TEXT), dtype="float32")
+    tower = {"vision": "siglip+pool", **scoped("vision", {**beds.SIGLIP, "layers": 3})}
+    dovetail.make("siglip", tmp_path / "tower", set=tower, dtype="float32")
+    beds.beside(tmp_path / "lm", "qwen2")
+    words = ["train", "--backbone_model", tmp_path / "lm", "--init_from_backbone", "--data_path", data]
+    words += ["--variant", "alternating", "--output_dir", tmp_path / "run", "--max_steps", "1"]
+    words += ["--set", "image_token=7", "--set", "grid_pinpoints=[[28,28]]", "--report_to", "none"]
+    words += ["--disable_tqdm", "True", "--tune", "projector"]
+    assert "no donor has the vision of llava_onevision: it would begin random" in command(*words).err
+    done = command(*words, "--vision-tower", tmp_path / "tower")
+    assert done.code == 0, done.err
+    assert "projector.fc1.weight                 1  fresh" in done.out
+    assert "left over in a donor" in done.out
+    report = dovetail.inspect(tmp_path / "run" / "last")
+    assert (report.variant, report.is_whole) == ("alternating", True)
+    tagged = json.loads((tmp_path / "run" / "last" / "dovetail.json").read_text())["init"]
+    assert {name.partition(".")[0] for name in tagged} == {"projector", "newline"}
+    before, after = weights(tmp_path / "run" / "start"), weights(tmp_path / "run" / "last")
+    moved = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"projector", "newline"}
+
+
+FAMILIES: dict[str, Any] = {
+    "qwen2_5_vl": {**beds.QWEN2_VL, "vision.window_size": 56, "vision.full_attention_layers": [1]},
+    "qwen3_vl": {
+        **{name: value for name, value in beds.QWEN2_VL.items() if not name.startswith("vision.")},
+        **scoped("vision", {"layers": 3, "d_vision": 16, "heads": 2, "d_ff": 32}),
+        "deepstack.levels": 1,
+    },
+    "paligemma": {**scoped("text", beds.TEXT), **scoped("vision", beds.SIGLIP), "image_token": 7},
+    "llama": scoped("text", beds.TEXT),
+    "gemma": scoped("text", beds.TEXT),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains(family: str, tmp_path: Path, data: Path) -> None:
+    """Packed and not, with the same losses."""
+    sizes = FAMILIES[family]
+    path = beds.model(tmp_path / "model", family, sizes, "qwen2_vl")
+    if family in ("paligemma",):
+        (path / "chat_template.jinja").unlink()
+    if "vision.d_vision" not in sizes:
+        records = json.loads(data.read_text())
+        for record in records:
+            del record["image"]
+            record["conversations"][0]["value"] = "which colour is it?"
+        data = tmp_path / "text.json"
+        data.write_text(json.dumps(records))
+    one = dovetail.train(path, data=data, output_dir=tmp_path / "a", max_steps=12, val_data=data, **QUIET)
+    packed = dovetail.train(
+        path, data=data, output_dir=tmp_path / "b", max_steps=12, val_data=data, packing=True, **QUIET
+    )
+    assert one.metrics["eval_loss"] < 4.5
+    assert packed.metrics["eval_loss"] < 4.5
+    assert dovetail.inspect(one.path).is_whole
+
+
+def test_lora_is_an_adapter_and_merged_a_model(path: Path, data: Path, tmp_path: Path) -> None:
+    done = dovetail.train(
+        path,
+        data=data,
+        output_dir=tmp_path / "run",
+        tune=["lora"],
+        lora_rank=2,
+        merge=True,
+        max_steps=1,
+        **QUIET,
+    )
+    assert (Path(done.path) / "adapter_config.json").is_file()
+    assert dovetail.inspect(tmp_path / "run" / "merged").is_whole
+    with pytest.raises(UsageError, match="there is nothing to merge: saves are whole models"):
+        dovetail.train(path, data=data, output_dir=tmp_path / "b", merge=True)

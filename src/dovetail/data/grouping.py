@@ -123,7 +123,7 @@ def _group(indices: Int64[np.ndarray, " n"]) -> Group:
 
 
 def _checked(lengths: Sequence[int]) -> Int64[np.ndarray, " n"]:
-    sizes = np.asarray(lengths, np.int64)
+    sizes = np.fromiter(lengths, np.int64, len(lengths))  # an array of `q` would keep its own type
     assert sizes.ndim == 1
     assert (sizes > 0).all(), "a row has at least one token"
     return sizes
