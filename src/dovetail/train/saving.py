@@ -29,7 +29,7 @@ from dovetail.train.family_file import family_file
 from dovetail.train.lora import Lora, factors, merged
 from dovetail.train.module import TrainingModule
 
-STATE = "trainer_state.json"
+STATE, OPTIMIZER, SCHEDULER = "trainer_state.json", "optimizer.pt", "scheduler.pt"
 # What a save says of its run, to whoever writes a file of a family beside it.
 SideFiles = Callable[[Mapping[str, Any]], Mapping[str, bytes]]
 
@@ -54,6 +54,19 @@ class SavingTrainer(transformers.Trainer):
     @abstractmethod
     def module(self) -> TrainingModule:
         """The module, without what accelerate put around it."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """The Trainer's own. accelerate 1.15 shards no model over processes on CPUs, it runs them as DDP and
+        does not say so (`AcceleratorState`); torch does."""
+        super().create_accelerator_and_postprocess()
+        if not self.args.fsdp or self.is_fsdp_enabled or self.args.world_size < 2:
+            return
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+        plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+        state = self.accelerator.state
+        state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+        self.is_fsdp_enabled = True
 
     @property
     def folder(self) -> str:
@@ -118,7 +131,7 @@ class SavingTrainer(transformers.Trainer):
         with open(os.path.join(place, STATE), encoding="utf-8") as file:
             state: dict[str, Any] = json.load(file)
         names = os.listdir(place)
-        if not any(name.startswith("optimizer") for name in names) or "scheduler.pt" not in names:
+        if not {OPTIMIZER, SCHEDULER} <= set(names):
             raise CheckpointError(
                 f"`{place}` has no state of an optimizer to go on with",
                 hint="it was saved with --save_only_model; begin a new run with it as --model",
@@ -244,7 +257,10 @@ class SavingTrainer(transformers.Trainer):
         """All weights by the names of the model, where they are spread over processes; else None."""
         if not self.is_fsdp_enabled:
             return None
-        whole = self.accelerator.get_state_dict(self.model)
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        spread: Any = self.model
+        whole = get_model_state_dict(spread, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         return {name.removeprefix("model."): one for name, one in whole.items()}
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -252,12 +268,28 @@ class SavingTrainer(transformers.Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        from accelerate.utils import save_fsdp_optimizer
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        optimizer: Any = self.optimizer
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        whole = get_optimizer_state_dict(self.model_wrapped, optimizer.optimizer, options=options)
         if self.args.should_save and self.lr_scheduler is not None:
-            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, "scheduler.pt"))
+            torch.save(whole, os.path.join(output_dir, OPTIMIZER))
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The Trainer's own; of FSDP each process takes its share of the whole."""
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        optimizer: Any = self.optimizer
+        whole = torch.load(os.path.join(checkpoint, OPTIMIZER), map_location="cpu", weights_only=True)
+        options = StateDictOptions(full_state_dict=True)
+        set_optimizer_state_dict(self.model_wrapped, optimizer.optimizer, whole, options=options)
+        schedule: Any = self.lr_scheduler
+        schedule.load_state_dict(torch.load(os.path.join(checkpoint, SCHEDULER), weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing: the weights are in the model before anything is put around it."""
