@@ -158,6 +158,11 @@ def _add_parts(group: Any) -> None:
     )
     group.add_argument("--output-dir", metavar="DIR", help="the folder of the run")
     group.add_argument(
+        "--save-for",
+        metavar="READER",
+        help="the program that is to open the saves, e.g. transformers==4.57, as convert --for has it",
+    )
+    group.add_argument(
         "--resume",
         metavar="SAVE",
         nargs="?",
@@ -232,6 +237,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
         lora_targets=options.lora_targets,
         merge=options.merge,
         dtype=options.dtype,
+        save_for=options.save_for,
         throughput_log_steps=options.throughput_log_steps,
         camera_map=options.camera_map,
         statistics=options.statistics,

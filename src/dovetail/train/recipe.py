@@ -22,7 +22,8 @@ class Recipe:
     `learn` says whether all answers of a conversation are learned or the `last` only.
     `tune` are the parts that are trained: projector, language, vision, all, or roles of the family; with
     `lora`, matrices beside frozen layers are (`lora.py`), and the other parts that it names as a whole;
-    `merge` writes the whole model at the end as well. `rates` are learning rates of single parts, `dtype`
+    `merge` writes the whole model at the end as well. `save_for` is the program that is to open the saves
+    (`transformers==4.57`). `rates` are learning rates of single parts, `dtype`
     is that of the parameters in memory. `arguments` are those of `transformers.TrainingArguments`.
 
     Of a policy, `camera_map` has `NAME-IN-DATA=NAME-IN-POLICY` texts, `statistics` says by which states and
@@ -60,6 +61,7 @@ class Recipe:
     lora_targets: Sequence[str] = ()
     merge: bool = False
     dtype: str = "float32"
+    save_for: str | None = None
     throughput_log_steps: int = 0
     camera_map: Sequence[str] = ()
     statistics: str = "checkpoint"

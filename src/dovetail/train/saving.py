@@ -260,7 +260,9 @@ class SavingTrainer(transformers.Trainer):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         spread: Any = self.model
-        whole = get_model_state_dict(spread, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        whole: Any = get_model_state_dict(
+            spread, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
         return {name.removeprefix("model."): one for name, one in whole.items()}
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -286,7 +288,8 @@ class SavingTrainer(transformers.Trainer):
 
         optimizer: Any = self.optimizer
         whole = torch.load(os.path.join(checkpoint, OPTIMIZER), map_location="cpu", weights_only=True)
-        options = StateDictOptions(full_state_dict=True)
+        # not strict: what has had no gradient yet (a tower, before the first image) has no state to be saved
+        options = StateDictOptions(full_state_dict=True, strict=False)
         set_optimizer_state_dict(self.model_wrapped, optimizer.optimizer, whole, options=options)
         schedule: Any = self.lr_scheduler
         schedule.load_state_dict(torch.load(os.path.join(checkpoint, SCHEDULER), weights_only=True))

@@ -184,6 +184,7 @@ def _trained(
         val_data=None if validation is None else validation.rows,
         collate=lessons.batches,
         like=begin.path,
+        reader=recipe.save_for,
         known=_known(recipe, plan, lessons, validation),
         rates={part.role: part.rate for part in plan.parts if part.rate not in (None, args.learning_rate)},
         grouping=_grouping(recipe, lessons, args) if isinstance(lessons, Lessons) else None,
