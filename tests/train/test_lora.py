@@ -124,6 +124,7 @@ def trainer(path: Path, out: Path, lora: Lora, *callbacks: Any, merges: bool = F
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_an_adapter_goes_on_and_is_merged(path: Path, tmp_path: Path) -> None:
     lora = Lora(rank=2, dropout=0.5, whole=("text.embed",))
     whole = trainer(path, tmp_path / "whole", lora)

@@ -16,6 +16,7 @@ __all__ = ["path"]
 WORDS = {"title": "Training of qwen2_vl", "said": {"model": "m"}, "command": "dovetail train --model m"}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_one_log(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
