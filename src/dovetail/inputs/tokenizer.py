@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tokenizers import Tokenizer as Fast
@@ -72,7 +73,7 @@ class Tokenizer:
         found = self._fast.id_to_token(id) if 0 <= id < 1 << 32 else None
         return None if found is None else str(found)
 
-    @property
+    @cached_property
     def added(self) -> frozenset[int]:
         """The tokens that were added to the vocabulary; no piece of a text is one by chance."""
         return frozenset(self._fast.get_added_tokens_decoder())
@@ -88,6 +89,10 @@ class Tokenizer:
 
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens that are put before and behind a text."""
+        return self._around
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
         ids = self.encode("", with_specials=True)
         with guarded(_FILE):
             marks = self._fast.encode("x", add_special_tokens=True).special_tokens_mask
