@@ -68,14 +68,15 @@ def move() -> bool:
 
 
 def see() -> bool:
-    """Asks the tiny model of the package about a picture."""
+    """Asks the tiny model of the package about a picture, and lets the tiny policy draw."""
     print("\n--- a model of a million parameters that has learned to see coloured shapes (examples/shapes)")
     steps = []
     for question, answer in QUESTIONS.items():
         found = said("generate", "--image", str(PICTURE), "--prompt", question)
         print(f'$ dovetail generate --image {PICTURE} --prompt "{question}"\n{found}')
         steps.append(found == answer)
-    return all(steps)
+    told = ["--instruction", "draw a line to the red square", "--state", "40,8"]
+    return all(steps) and run("act", "--camera", f"base={PICTURE}", *told) == 0
 
 
 def use() -> bool:

@@ -1,11 +1,11 @@
-"""`dovetail act CKPT --camera NAME=FILE … --instruction TEXT --state NUMBERS`."""
+"""`dovetail act [CKPT] --camera NAME=FILE … --instruction TEXT --state NUMBERS`."""
 
 import argparse
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from dovetail.cli.inspect import CHECKPOINT
+from dovetail.cli.included import PATHS, add_checkpoint, checkpoint_of
 from dovetail.cli.writing import add_reading_options, assignments
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _MAX_NUMBERS = 64 << 20  # bytes of a file of state or noise
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the verb."""
-    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add_checkpoint(parser, PATHS)
     parser.add_argument(
         "--camera", metavar="NAME=FILE", action="append", default=[], help="an image; one for each camera"
     )
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     state = numbers(options.state) if options.state is not None else None
     noise = numbers(options.noise) if options.noise is not None else None
     actor = Actor.load(
-        options.checkpoint,
+        checkpoint_of(options, PATHS),
         tokenizer=options.tokenizer,
         statistics=options.statistics,
         device=options.device,

@@ -1,9 +1,12 @@
-"""The checkpoint that comes with the package, for whoever has none at hand.
+"""The checkpoints that come with the package, for whoever has none at hand.
 
-`SHAPES` is a Qwen2-VL of a million parameters that sees coloured shapes and answers questions about them. It
-was made by `examples/shapes/recipe.py` of the repository.
+`SHAPES` is a Qwen2-VL of a million parameters that sees coloured shapes and answers questions about them;
+`PATHS` is a pi0 of as many that draws a line to the shape that it is told. `examples/shapes/recipe.py` and
+`paths.py` of the repository made them.
 """
 
 import os
 
-SHAPES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shapes")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+SHAPES = os.path.join(_HERE, "shapes")
+PATHS = os.path.join(_HERE, "paths")
