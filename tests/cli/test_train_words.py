@@ -25,6 +25,7 @@ def parser() -> Parser:
         ),
         ("--epochs 1 --lr 5e-5", "--num_train_epochs 1 --learning_rate 5e-5"),
         ("--batch_size 4 --log_steps 2", "--per_device_train_batch_size 4 --logging_steps 2"),
+        ("--device cpu --eval_max_batches 5", "--use_cpu --eval-max-batches 5"),
         ("--eval_every_steps 50", "--eval_strategy steps --eval_steps 50"),
         ("--bits 16 --attn_implementation sdpa --use_lazy_dataset", ""),
         ("--inspect_data_verbose --throughput_log_steps 50", "--inspect-data --throughput-log-steps 50"),

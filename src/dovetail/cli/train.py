@@ -68,6 +68,9 @@ def configure(parser: Parser) -> None:
 def _add_data(group: Any) -> None:
     group.add_argument("--data", metavar="MANIFEST", help="json, jsonl, yaml, {a,b}.json, shards; episodes")
     group.add_argument("--val-data", metavar="MANIFEST", help="what it is evaluated on as it goes")
+    group.add_argument(
+        "--eval-max-batches", metavar="N", type=int, help="evaluate on the first N batches of --val-data only"
+    )
     group.add_argument("--image-root", metavar="DIR", help="where images lie; beside the manifest by default")
     group.add_argument("--max-samples", metavar="N", type=int, help="the first N samples only")
     group.add_argument(
@@ -221,6 +224,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
         force=options.force,
         trust=options.trust,
         val_data=options.val_data,
+        eval_max_batches=options.eval_max_batches,
         image_root=options.image_root,
         max_samples=options.max_samples,
         max_length=options.max_length,

@@ -78,6 +78,9 @@ def modern(words: Sequence[str], own: Sequence[str]) -> list[str]:
         elif name in _RATES:
             rate = value if equals else (left.pop(0) if left else "")
             found += ["--part-lr", f"{_RATES[name]}={rate}"]
+        elif name == "--device":
+            place = value if equals else (left.pop(0) if left else "")
+            found += ["--use_cpu"] if place == "cpu" else []  # the Trainer takes a GPU where there is one
         elif name == "--eval_every_steps":
             steps = value if equals else (left.pop(0) if left else "")
             found += ["--eval_strategy", "steps", "--eval_steps", steps]

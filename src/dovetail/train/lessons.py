@@ -64,7 +64,7 @@ def opened_samples(path: Path, *, image_root: Path | None, most: int | None, see
         DataError: it is no manifest.
     """
     if most is not None and most < 1:
-        raise UsageError(f"--max-samples {most} leaves nothing to learn", hint="give 1 or more")
+        raise UsageError(f"{most} samples are none to learn from", hint="give --max-samples 1 or more")
     root = None if image_root is None else str(image_root)
     samples = open_manifest(path, image_root=root, seed=seed)
     return samples if most is None else samples[:most]

@@ -109,7 +109,10 @@ def run(
     tell(lessons_page(lessons, called=os.fspath(recipe.data)))
     validation = None
     if recipe.val_data is not None:
-        held_out = opened_samples(recipe.val_data, image_root=recipe.image_root, most=None, seed=seed)
+        most = None
+        if recipe.eval_max_batches is not None:
+            most = recipe.eval_max_batches * args.per_device_eval_batch_size * args.world_size
+        held_out = opened_samples(recipe.val_data, image_root=recipe.image_root, most=most, seed=seed)
         validation = read_lessons(labeller, held_out, **look)  # type: ignore[arg-type]
         tell(lessons_page(validation, called=os.fspath(recipe.val_data)))
     return _trained(recipe, plan, begin, lessons, validation, resume=resume)
