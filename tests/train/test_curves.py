@@ -39,7 +39,7 @@ def logged(folder: Path, steps: int = 300) -> RunLog:
     for step in range(1, steps + 1):
         loss = 3 * math.exp(-step / 50) + 0.2 + 0.1 * (step % 7)
         log.append(
-            {"step": step, "epoch": step / 100, "loss": loss, "learning_rate": 1e-3 * (1 - step / 300)}
+            {"step": step, "epoch": step / 100, "loss": loss, "learning_rate": 1e-3 * (1 - step / 301)}
         )
         if step % 50 == 0:
             log.append(
@@ -70,6 +70,7 @@ def test_every_number_that_is_logged_is_on_the_page(tmp_path: Path) -> None:
         assert words in page.words
     titles = [panel.title for panel in panels_of(log.read())]
     assert titles == ["Loss", "Accuracy", "Learning rate", "<script>"]
+    assert not any(panel.is_logarithmic for panel in panels_of(log.read()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.html", "curves.png", "log.jsonl"]
 
 

@@ -49,10 +49,11 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Lines on one axis."""
+    """Lines on one axis, which is never logarithmic if it `is_straight`: a schedule has its own shape."""
 
     title: str
     lines: tuple[Line, ...]
+    is_straight: bool = False
 
     @property
     def values(self) -> list[float]:
@@ -63,7 +64,8 @@ class Panel(NamedTuple):
     def is_logarithmic(self) -> bool:
         """Whether the values spread so far that a straight axis would show the largest alone."""
         values = self.values
-        return bool(values) and min(values) > 0 and max(values) > _DECADES * min(values)
+        is_wide = bool(values) and min(values) > 0 and max(values) > _DECADES * min(values)
+        return is_wide and not self.is_straight
 
     @property
     def steps(self) -> tuple[float, float]:

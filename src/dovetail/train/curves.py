@@ -17,11 +17,12 @@ from dovetail.train.run_log import NAME as LOG
 from dovetail.train.run_log import Entry, RunLog, numeral
 
 PAGE, PICTURE = "curves.html", "curves.png"
+_SCHEDULE = "Learning rate"
 # What a panel holds, by the names that are logged; the first that fits has it.
 _PANELS = (
     ("Loss", ("loss", "*_loss")),
     ("Accuracy", ("*accuracy*", "*exact*")),
-    ("Learning rate", ("learning_rate*",)),
+    (_SCHEDULE, ("learning_rate*",)),
     ("Gradient norm", ("grad_norm*",)),
     ("Tokens per second", ("*tokens_per_second*",)),
     ("Samples per second", ("samples_per_second", "train_samples_per_second")),
@@ -43,7 +44,8 @@ def panels_of(entries: Sequence[Entry]) -> list[Panel]:
             name for name in lines if any(fnmatchcase(name.rpartition("/")[2], one) for one in patterns)
         ]
         if fitting:
-            panels.append(Panel(title, tuple(lines.pop(name) for name in fitting)))
+            is_straight = title == _SCHEDULE
+            panels.append(Panel(title, tuple(lines.pop(name) for name in fitting), is_straight))
     return panels + [Panel(name, (line,)) for name, line in lines.items()]
 
 

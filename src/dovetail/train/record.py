@@ -118,6 +118,11 @@ def check_same(now: Record, then: Record, folder: str) -> None:
     )
 
 
+def _whole(folder: str, then: Record) -> str:
+    """What of a run can be begun with: the save, or the whole model that --merge writes beside an adapter."""
+    return os.path.join(os.path.dirname(folder), "merged") if "lora" in then else folder
+
+
 def _compared(now: Record, then: Record) -> dict[str, tuple[Any, Any]]:
     """What decides the losses, as it is now and as it was then, by name."""
     pairs: dict[str, tuple[Any, Any]] = {}
