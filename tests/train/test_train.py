@@ -77,15 +77,15 @@ def test_a_training_learns_and_says_what_it_does(path: Path, data: Path, tmp_pat
         output_dir=tmp_path / "run",
         val_data=data,
         show=lambda page: pages.append(write_plain(page)),
-        max_steps=30,
+        max_steps=12,
         eval_strategy="steps",
-        eval_steps=30,
-        throughput_log_steps=10,
+        eval_steps=12,
+        throughput_log_steps=6,
         **QUIET,
     )
-    assert done.steps == 30
-    assert done.metrics["eval_loss"] < 2.0
-    assert done.metrics["eval_token_accuracy"] > 0.6
+    assert done.steps == 12
+    assert done.metrics["eval_loss"] < 4.0
+    assert done.metrics["eval_token_accuracy"] > 0.25
     assert {"loss", "eval_exact_answers", "samples_per_second", "tokens_per_second", "memory_gib"} <= set(
         done.metrics
     )
@@ -99,12 +99,13 @@ def test_a_training_learns_and_says_what_it_does(path: Path, data: Path, tmp_pat
     assert again.is_whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tune", "moved"),
     [
         (["projector"], {"merger"}),
-        pytest.param(["language"], {"text"}, marks=pytest.mark.slow),
-        pytest.param(["vision", "merger"], {"vision", "merger"}, marks=pytest.mark.slow),
+        (["language"], {"text"}),
+        (["vision", "merger"], {"vision", "merger"}),
     ],
 )
 def test_what_is_not_tuned_stays_as_it_is(
@@ -185,6 +186,7 @@ def test_the_command_trains(path: Path, data: Path, tmp_path: Path, command: Cal
     assert "trained 2 steps" in answer.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["alternating", "base", "alternating_cross"])
 def test_any_onevision_is_re_typed_by_force_alone(
     variant: str, tmp_path: Path, data: Path, command: Callable[..., Answer]
@@ -268,6 +270,7 @@ def test_every_family_trains(family: str, tmp_path: Path, data: Path) -> None:
     assert dovetail.inspect(one.path).is_whole
 
 
+@pytest.mark.slow
 def test_lora_is_an_adapter_and_merged_a_model(path: Path, data: Path, tmp_path: Path) -> None:
     done = dovetail.train(
         path,

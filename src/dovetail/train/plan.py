@@ -217,8 +217,6 @@ def _planned(
         )
     if LORA in recipe.tune:
         parts.append(_adapters(recipe, model, trained, usual))
-    all_shapes = [one for own in by_role.values() for one in own]
-    optimizer = str(recipe.arguments.get("optim", "adamw_torch_fused"))
     plan = TrainPlan(
         family=values.family.id,
         model_type=model_type,
@@ -227,9 +225,9 @@ def _planned(
         begins=begins,
         parts=tuple(parts),
         dtype=recipe.dtype,
-        stored=_stored(all_shapes),
+        stored=_stored(one for own in by_role.values() for one in own),
         memory=Memory(0, 0, 0),
-        optimizer=optimizer,
+        optimizer=str(recipe.arguments.get("optim", "adamw_torch_fused")),
         has_weights=has_weights,
         fresh=tuple(fresh),
     )
