@@ -1,6 +1,5 @@
 """Contradictions between weights, config and certificate: an error with a way on, settled once it is taken."""
 
-import argparse
 import inspect
 import json
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import transformers
 
 import dovetail
 from dovetail.cli import VERBS
+from dovetail.cli.parser import Parser
 from dovetail.errors import CheckpointError, UsageError
 from dovetail.explain.trust import SIDES, TRUST_WEIGHTS
 from dovetail.report import Report
@@ -288,10 +288,11 @@ def test_the_certificate_of_another_checkpoint_is_gone_on_without(tmp_path: Path
 
 def test_every_verb_that_opens_a_checkpoint_can_be_told_whom_to_trust() -> None:
     for verb in VERBS:
-        command = argparse.ArgumentParser()
+        command = Parser(verb, "what it does", f"dovetail {verb}")
         import_module(f"dovetail.cli.{verb}").configure(command)
         words = {word for action in command._actions for word in action.option_strings}
-        opens = any(action.dest in ("checkpoint", "donors", "directory", "a") for action in command._actions)
+        sources = ("checkpoint", "donors", "directory", "a", "model")
+        opens = any(action.dest in sources for action in command._actions)
         assert ("--trust" in words) is opens, verb
     for name in dovetail.__all__:
         one = getattr(dovetail, name)

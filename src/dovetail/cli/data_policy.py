@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from dovetail.cli.writing import assignments
+
 
 def run_policy(options: argparse.Namespace) -> int:
     """Prints the normalisation report; 1 if a dimension is not what the checkpoint knows."""
@@ -13,7 +15,13 @@ def run_policy(options: argparse.Namespace) -> int:
 
     if options.html and not options.html.endswith(".html"):
         prepare_folder(options.html)
-    policy = read_policy(options.policy, statistics=options.statistics)
+    policy = read_policy(
+        options.policy,
+        statistics=options.statistics,
+        settings=assignments(options.given),
+        as_=options.as_,
+        trust=options.trust,
+    )
     episodes = open_episodes(options.manifest)
     with StageBar("episodes") as progress:
         report = normalization(episodes, policy, checkpoint=options.policy, progress=progress)

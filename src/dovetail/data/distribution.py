@@ -37,6 +37,7 @@ def band_of(said: Facts, mode: str) -> tuple[float, float] | None:
 
 
 def center_of(said: Facts) -> float:
+    """The mean, or the middle between the ends; NaN if neither is known."""
     if "mean" in said:
         return said["mean"]
     ends = next((pair for pair in _ENDS.values() if pair[0] in said and pair[1] in said), None)
@@ -58,4 +59,5 @@ def times(data: Facts, factor: float) -> dict[str, float]:
 
 
 def plus(data: Facts, offset: float) -> dict[str, float]:
+    """The facts of numbers moved by an offset."""
     return {name: value if name == "std" else value + offset for name, value in data.items()}

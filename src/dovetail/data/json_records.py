@@ -2,6 +2,7 @@
 
 import os
 from typing import Any, NoReturn
+from weakref import finalize
 
 from dovetail.data.image_root import ImageRoot, Images
 from dovetail.data.json_index import Index, index_of, line_of
@@ -74,6 +75,7 @@ class JsonRecords(Records):
         """
         if self._fd is None:
             self._fd = os.open(self.path, os.O_RDONLY)
+            finalize(self, os.close, self._fd)
         begin, end = int(self._index.begins[number]), int(self._index.ends[number])
         raw = os.pread(self._fd, end - begin, begin)
         if len(raw) != end - begin or os.fstat(self._fd).st_size != self._size:
@@ -88,10 +90,6 @@ class JsonRecords(Records):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fd": None}
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", None) is not None:
-            os.close(self._fd)  # type: ignore[arg-type]
 
 
 def _indexed(path: str) -> tuple[Index, int]:

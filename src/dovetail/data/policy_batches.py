@@ -141,7 +141,7 @@ def mapped_cameras(policy: PolicyFacts, episodes: Episodes, given: CameraMap) ->
     try:
         twice = [camera for camera, _ in pairs if [one for one, _ in pairs].count(camera) > 1]
         if twice:
-            raise UsageError(f"two cameras are `{twice[0]}`")
+            raise UsageError(f"two cameras are `{twice[0]}`", hint=_HOW)
         found = sorted_cameras(dict(pairs), robot.cameras, robot.renames)
     except UsageError as error:
         why = error.message if pairs else "the data set has no camera"

@@ -52,7 +52,7 @@ class PartPlan(NamedTuple):
 
     @property
     def trained(self) -> int:
-        """How many numbers are trained."""
+        """How many parameters are trained."""
         return self.parameters - self.unreachable if self.is_trained else 0
 
     def as_json(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def train_page(plan: TrainPlan) -> Page:
             tuple(map(_row, plan.parts)),
             total=("total", "", str(leaves), quantity(plan.parameters), "", ""),
         ),
-        Line(f"{quantity(plan.trained)} of {quantity(plan.parameters)} numbers are trained"),
+        Line(f"{quantity(plan.trained)} of {quantity(plan.parameters)} parameters are trained"),
     ]
     for part in plan.parts:
         if part.unreachable and part.is_trained:
