@@ -84,6 +84,7 @@ def test_a_large_checkpoint_takes_no_more(layout: str, sparse: Path, tmp_path: P
     assert peak("convert", sparse, tmp_path / "out", "--to", layout) <= promised <= 97 * MIB
 
 
+@pytest.mark.slow
 def test_many_tensors_are_in_the_bound(tmp_path: Path) -> None:
     sizes = {"text.layers": 1500, "text.d_model": 64, "text.d_ff": 64, "text.vocab": 100}
     dovetail.make("qwen3", tmp_path / "a", set=sizes, sparse=True)
@@ -91,6 +92,7 @@ def test_many_tensors_are_in_the_bound(tmp_path: Path) -> None:
     assert peak("convert", tmp_path / "a", tmp_path / "out", "--to", "litgpt") <= promised
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_interpolated_is_in_the_bound(tmp_path: Path) -> None:
     """The old table is held as it is stored, the new one not at all: 34 and 120 MB."""
     sizes = {"vision.layers": 1, "vision.d_vision": 1024, "vision.heads": 4, "vision.d_ff": 64}

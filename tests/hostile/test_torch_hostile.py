@@ -126,6 +126,7 @@ def test_claimed_length_takes_no_room(attack: str) -> None:
     assert peak_of(lambda: refuse_pickle(MALFORMED[attack])) < 100_000
 
 
+@pytest.mark.slow
 def test_shared_lists_take_no_room() -> None:
     assert peak_of(lambda: refuse_shape(SHAPES["2**60 lists"])) < 50_000_000
 

@@ -82,6 +82,7 @@ def test_a_camera_cannot_see_half_the_sphere() -> None:
         perspective(noise(8, 16), (4, 4), fov=180.0)
 
 
+@pytest.mark.slow
 def test_anyres_shows_the_whole_and_then_looks_around() -> None:
     panorama = noise(48, 96)
     views = anyres(panorama, (32, 32), fov=90.0, overlap=0.5)

@@ -145,6 +145,7 @@ print(size, most - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux what is in memory")
 def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
     """A model of 330 MB whose largest tensor has 20: a layout that joins q, k and v included."""

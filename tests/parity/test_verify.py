@@ -271,6 +271,7 @@ def test_openvino_tells_nobody_what_is_converted() -> None:
     assert convert_impl.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
+@pytest.mark.slow
 def test_the_command_runs_every_stage_of_a_tower_in_another_backend(tmp_path: Path) -> None:
     sizes = {**MODELS["siglip"][1], "vision.layers": 1}
     dovetail.make("siglip", tmp_path / "m", set=sizes, dtype="float32", seed=1)

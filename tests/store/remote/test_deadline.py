@@ -115,6 +115,7 @@ def test_a_download_that_never_ends_is_left_and_hung_up_on(hub: HubServer) -> No
     assert Path(folder.download("model.safetensors")).read_bytes() == b"12345678"
 
 
+@pytest.mark.slow
 def test_sizes_are_asked_for_in_bounded_time() -> None:
     with raw_server(mute) as server:
         started = time.monotonic()
