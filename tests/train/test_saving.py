@@ -15,6 +15,7 @@ from dovetail.train import run_folder
 from dovetail.train.module import TrainingModule
 from dovetail.train.trainer import Trainer
 from models.every_model import CASES
+from train.program import DEFAULTS
 from train.test_trainer import ROWS, Collate
 
 
@@ -32,20 +33,7 @@ class Cut(transformers.TrainerCallback):
 def trainer(
     path: Path, out: Path, *callbacks: Any, known: Any = None, like: Any = None, **args: Any
 ) -> Trainer:
-    given = {
-        "output_dir": str(out),
-        "use_cpu": True,
-        "remove_unused_columns": False,
-        "report_to": [],
-        "disable_tqdm": True,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "logging_steps": 1,
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-2,
-        **args,
-    }
+    given = {"output_dir": str(out), **DEFAULTS, **args}
     module = TrainingModule(dovetail.load(path))
     return Trainer(
         module,

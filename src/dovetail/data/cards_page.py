@@ -14,7 +14,8 @@ from dovetail.data.labels_page import labels_html
 from dovetail.data.sample import Picture, Piece, Sample, Turn, Video
 from dovetail.errors import DovetailError
 from dovetail.render.html_elements import Html, element, escape, items, join, name, prose
-from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
+from dovetail.render.html_findings import in_order
+from dovetail.render.html_page import Foot, Section, framed, page_place, verdict, write_pages
 from dovetail.render.html_words import blocks
 from dovetail.report import counted
 
@@ -34,11 +35,10 @@ def write_cards(
     Raises:
         WriteError: they cannot be written.
     """
-    folder, file = os.path.split(place) if place.endswith(".html") else (place, "data.html")
-    data = f"{file.removesuffix('.html')}.json"
+    folder, file, data = page_place(place, "data.html")
     page = cards_html(report, command=command, data=data, labels=labels)
     whole = report.as_json() | ({"labels": labels.as_json()} if labels else {})
-    return write_pages({data: whole, file: page}, folder or ".")
+    return write_pages({data: whole, file: page}, folder)
 
 
 def cards_html(
@@ -62,32 +62,13 @@ def cards_html(
     cards = join(_card(sample, i) for i, sample in enumerate(report.samples))
     of = f"The first {counted(len(report.samples), 'sample')}"
     sections = [
-        Section("findings", "Findings", "Findings", _findings(report)),
+        Section("findings", "Findings", "Findings", in_order(report.findings)),
         Section("data", "Data", "What is in it", blocks([source_table(report), fact_table(report)])),
         Section("samples", "Samples", of, element("div", cards, class_="samples") if cards else Html("")),
         Section("labels", "Labels", "What is learned", labels_html(labels) if labels else Html("")),
         Section("refused", "Refused", "Samples that cannot be used", _refused(report)),
     ]
     return framed(f"{called}: {word} - dovetail data", top, sections, Foot(command, data, date=date))
-
-
-def _findings(report: DataReport) -> Html:
-    return join(
-        element(
-            "article",
-            element(
-                "p",
-                element("span", one.severity, class_="severity"),
-                " ",
-                element("code", one.code),
-                class_="tags",
-            ),
-            element("p", prose(one.message), class_="message"),
-            element("p", element("span", "hint", class_="word"), " ", prose(one.hint or ""), class_="hint"),
-            class_=f"finding {one.severity}",
-        )
-        for one in report.findings
-    )
 
 
 def _refused(report: DataReport) -> Html:
@@ -126,8 +107,13 @@ def _piece(piece: Piece) -> Html:
         left = len(piece.frames) - len(few)
         more = f", {left} more" if left else ""
         return figure(few, f"{counted(len(piece.frames), 'frame')} from {piece.frames[0].name}{more}")
-    cut = f"… ({len(piece):,} characters)" if len(piece) > _MOST_LETTERS else ""
-    lines = f"{piece[:_MOST_LETTERS]}{cut}".split("\n")
+    return written(piece)
+
+
+def written(text: str) -> Html:
+    """What somebody said, line by line; of a very long text the beginning."""
+    cut = f"… ({len(text):,} characters)" if len(text) > _MOST_LETTERS else ""
+    lines = f"{text[:_MOST_LETTERS]}{cut}".split("\n")
     return element("span", join(map(escape, lines), Html("\n")), class_="text")
 
 

@@ -5,7 +5,6 @@ side of its mean; the line in it is its middle.
 """
 
 import os
-from collections.abc import Iterable
 
 from dovetail.data.distribution import center_of
 from dovetail.data.normalization import SHOWN, Dimension, NormalizationReport
@@ -17,13 +16,12 @@ from dovetail.render.html_elements import (
     definitions,
     element,
     escape,
-    join,
     name,
-    prose,
     table,
 )
-from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
-from dovetail.report import Finding, counted
+from dovetail.render.html_findings import in_order
+from dovetail.render.html_page import Foot, Section, framed, page_place, verdict, write_pages
+from dovetail.report import counted
 
 _WIDTH, _HEIGHT = 220.0, 44.0
 
@@ -34,10 +32,9 @@ def write_normalization(report: NormalizationReport, place: str, *, command: str
     Raises:
         WriteError: they cannot be written.
     """
-    folder, file = os.path.split(place) if place.endswith(".html") else (place, "normalization.html")
-    data = f"{file.removesuffix('.html')}.json"
+    folder, file, data = page_place(place, "normalization.html")
     page = normalization_html(report, command=command, data=data)
-    return write_pages({data: report.as_json(), file: page}, folder or ".")
+    return write_pages({data: report.as_json(), file: page}, folder)
 
 
 def normalization_html(
@@ -58,31 +55,12 @@ def normalization_html(
         verdict(word, "whole" if report.is_good else "not-whole", escape(rest)),
         definitions(rows, "identity"),
     )
-    sections = [Section("findings", "Findings", "Findings", _findings(report.findings))]
+    sections = [Section("findings", "Findings", "Findings", in_order(report.findings))]
     for kind, title in (("state", "State"), ("actions", "Actions")):
         of = [one for one in report.dimensions if one.kind == kind]
         sections.append(Section(kind, title, title, _dimensions(of)))
     foot = Foot(command, data, [("report schema", "1")], date)
     return framed(f"{called}: {word} - dovetail data --policy", top, sections, foot)
-
-
-def _findings(findings: Iterable[Finding]) -> Html:
-    return join(
-        element(
-            "article",
-            element(
-                "p",
-                element("span", one.severity, class_="severity"),
-                " ",
-                element("code", one.code),
-                class_="tags",
-            ),
-            element("p", prose(one.message), class_="message"),
-            element("p", element("span", "hint", class_="word"), " ", prose(one.hint or ""), class_="hint"),
-            class_=f"finding {one.severity}",
-        )
-        for one in findings
-    )
 
 
 def _dimensions(dimensions: list[Dimension]) -> Html:

@@ -18,6 +18,11 @@ def findings(report: Report) -> Html:
     return join(_group(kind, [(i, f) for i, f in numbered if f.severity == kind]) for kind in _SEVERITIES)
 
 
+def in_order(found: Iterable[Finding]) -> Html:
+    """Findings one after the other, as they come."""
+    return join(_finding(i, one) for i, one in enumerate(found, 1))
+
+
 def counts(report: Report) -> str:
     """`2 errors, 0 warnings, 1 note`."""
     kinds = [finding.severity for finding in report.findings]

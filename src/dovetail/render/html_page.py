@@ -23,6 +23,12 @@ from dovetail.render.json_text import json_text
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
+def page_place(place: str, page: str) -> tuple[str, str, str]:
+    """The folder, the page and the JSON beside it: of a folder that is to get `page`, or of a named page."""
+    folder, file = os.path.split(place) if place.endswith(".html") else (place, page)
+    return folder or ".", file, f"{file.removesuffix('.html')}.json"
+
+
 def write_pages(contents: Mapping[str, Any], directory: str) -> list[str]:
     """Writes texts, and other values as JSON, into a folder; makes it if need be and gives all paths.
 

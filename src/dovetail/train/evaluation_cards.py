@@ -2,20 +2,19 @@
 
 import os
 
-from dovetail.data.cards_page import figure
+from dovetail.data.cards_page import figure, written
 from dovetail.data.sample import Picture, Seen, Video
 from dovetail.render.html_elements import (
     Html,
     breakable,
     definitions,
     element,
-    escape,
     items,
     join,
     name,
     prose,
 )
-from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
+from dovetail.render.html_page import Foot, Section, framed, page_place, verdict, write_pages
 from dovetail.render.html_words import blocks
 from dovetail.report import counted
 from dovetail.train.evaluation import Evaluation, Wrong
@@ -24,7 +23,6 @@ from dovetail.train.evaluation_page import asked_line, percent, tally_table
 _MOST = 300  # wrong answers that have a card
 _MOST_SKIPPED = 200
 _MOST_FRAMES = 8
-_MOST_LETTERS = 4000
 
 
 def write_cards(found: Evaluation, place: str, *, command: str) -> list[str]:
@@ -33,10 +31,9 @@ def write_cards(found: Evaluation, place: str, *, command: str) -> list[str]:
     Raises:
         WriteError: they cannot be written.
     """
-    folder, file = os.path.split(place) if place.endswith(".html") else (place, "evaluate.html")
-    data = f"{file.removesuffix('.html')}.json"
+    folder, file, data = page_place(place, "evaluate.html")
     page = cards_html(found, command=command, data=data)
-    return write_pages({data: found.as_json(), file: page}, folder or ".")
+    return write_pages({data: found.as_json(), file: page}, folder)
 
 
 def cards_html(
@@ -103,10 +100,7 @@ def _called(image: Seen) -> str:
 
 
 def _turn(role: str, look: str, text: str) -> Html:
-    cut = f"… ({len(text):,} characters)" if len(text) > _MOST_LETTERS else ""
-    lines = f"{text[:_MOST_LETTERS]}{cut}".split("\n")
-    written = element("span", join(map(escape, lines), Html("\n")), class_="text")
-    inside = element("div", written, class_="said-there")
+    inside = element("div", written(text), class_="said-there")
     return element("div", element("p", role, class_="role"), inside, class_=f"turn {look}")
 
 

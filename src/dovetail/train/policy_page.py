@@ -4,7 +4,7 @@ import os
 
 from dovetail.errors import printable
 from dovetail.render.html_elements import element, name
-from dovetail.render.html_page import Foot, Section, framed, verdict, write_pages
+from dovetail.render.html_page import Foot, Section, framed, page_place, verdict, write_pages
 from dovetail.render.html_words import blocks
 from dovetail.render.page import Line, Page, Table
 from dovetail.train.evaluate_policy import ActionError, PolicyEvaluation
@@ -39,8 +39,7 @@ def write_policy_page(found: PolicyEvaluation, place: str, *, command: str) -> l
     Raises:
         WriteError: they cannot be written.
     """
-    folder, file = os.path.split(place) if place.endswith(".html") else (place, "evaluate.html")
-    data = f"{file.removesuffix('.html')}.json"
+    folder, file, data = page_place(place, "evaluate.html")
     title = os.path.basename(found.checkpoint.rstrip("/"))
     top = element(
         "header",
@@ -54,7 +53,7 @@ def write_policy_page(found: PolicyEvaluation, place: str, *, command: str) -> l
         Section("notes", "Assumed", "What was asked and assumed", notes),
     ]
     page = framed(f"{title} - dovetail evaluate", top, sections, Foot(command, data))
-    return write_pages({data: found.as_json(), file: page}, folder or ".")
+    return write_pages({data: found.as_json(), file: page}, folder)
 
 
 def _part(found: PolicyEvaluation) -> str:
