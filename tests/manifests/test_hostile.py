@@ -276,3 +276,9 @@ def test_a_million_lines_open_in_seconds_with_flat_memory(tmp_path: Path) -> Non
         assert (answer.code, length, last) == (0, "1000000", "i"), answer.err
         assert float(took) < most
         assert int(megabytes) < 250, "the file has 300 MB, its records as objects 2 GB"
+
+
+def test_a_checkpoint_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UsageError, match="is a folder of weights, no manifest"):
+        open_manifest(tmp_path)

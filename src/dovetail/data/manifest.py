@@ -191,9 +191,15 @@ def records_of(path: str, image_root: str | None) -> Records:
     if os.path.isdir(path) and is_saved_folder(path):
         return FolderRecords(path, ImageRoot(path if image_root is None else image_root))
     if os.path.isdir(path):
-        names = [one for one in sorted(os.listdir(path)) if one.endswith((".json", ".jsonl", ".yaml"))]
+        names = sorted(os.listdir(path))
+        if any(one == "config.json" or one.endswith((".safetensors", ".index.json")) for one in names):
+            raise UsageError(
+                f"`{path}` is a folder of weights, no manifest", hint="`dovetail inspect` says what it is"
+            )
+        names = [one for one in names if one.endswith((".json", ".jsonl", ".yaml"))]
         raise UsageError(
-            f"`{path}` is a folder", hint=f"give one of its files: {listed(names, 5)}" if names else None
+            f"`{path}` is a folder",
+            hint=f"give one of its files: {listed(names, 5)}" if names else "give a .json or .jsonl file",
         )
     raise UsageError(
         f"there is no manifest `{path}`",

@@ -19,8 +19,8 @@ def findings(report: Report) -> Html:
 
 
 def in_order(found: Iterable[Finding]) -> Html:
-    """Findings one after the other, as they come."""
-    return join(_finding(i, one) for i, one in enumerate(found, 1))
+    """Findings one after the other, as they come. They may be of data, so no tensors are listed."""
+    return join(_article(i, one, _said(one)) for i, one in enumerate(found, 1))
 
 
 def counts(report: Report) -> str:
@@ -36,6 +36,17 @@ def _group(kind: Severity, mine: list[tuple[int, Finding]]) -> Html:
 
 
 def _finding(number: int, finding: Finding) -> Html:
+    pieces = _said(finding)
+    if not all(f"`{tensor}`" in finding.message for tensor in finding.tensors):
+        pieces.append(names(finding.tensors, "tensor"))
+    return _article(number, finding, pieces)
+
+
+def _article(number: int, finding: Finding, pieces: Iterable[Html]) -> Html:
+    return element("article", *pieces, class_=f"finding {finding.severity}", id=f"finding-{number}")
+
+
+def _said(finding: Finding) -> list[Html]:
     tags = [element("span", finding.severity, class_="severity"), element("code", finding.code)]
     if finding.part:
         tags.append(element("span", finding.part, class_="of"))
@@ -46,9 +57,7 @@ def _finding(number: int, finding: Finding) -> Html:
     if finding.hint:
         line = element("span", prose(finding.hint), class_="copy")
         pieces.append(element("p", element("span", "hint", class_="word"), " ", line, class_="hint"))
-    if not all(f"`{tensor}`" in finding.message for tensor in finding.tensors):
-        pieces.append(names(finding.tensors, "tensor"))
-    return element("article", *pieces, class_=f"finding {finding.severity}", id=f"finding-{number}")
+    return pieces
 
 
 def names(found: Iterable[str], noun: str) -> Html:
